@@ -1,0 +1,220 @@
+/* tinytee: the program that the compiler writes and the trusted core runs. Every number and every record layout of
+ * the program exists here and nowhere else: the core includes this header, the compiler parses it (with cffi), so
+ * it keeps to plain enums and structs. All fields are little-endian and naturally aligned; sizes are multiples of 4.
+ *
+ * A program is one contiguous piece of memory that stays in the arena, right after the engine's state:
+ *
+ *     tt_program | tt_tensor[] | tt_op[] | tt_block[] | tt_chunk[] | tt_spill[] | tt_instr[] | tt_port_tensor[] | operands[] | tables[]
+ *
+ * Fields marked 'runtime' are written by the core; the compiler leaves them zero.
+ */
+#ifndef TINYTEE_PROGRAM_H
+#define TINYTEE_PROGRAM_H
+#include <stdint.h>
+
+enum {
+  TT_PROGRAM_MAGIC = 0x50545454, /* "TTTP" */
+  TT_PROGRAM_VERSION = 1,
+  TT_BUNDLE_VERSION = 1,
+  TT_ENGINE_BYTES = 1024, /* the engine's state, at the start of the arena; the program follows */
+  TT_TAG_BYTES = 16,      /* tag of every sealed chunk, whatever the suite */
+  TT_NONCE_BYTES = 32,    /* room for a nonce; a suite with shorter ones uses the first bytes */
+  TT_KEY_BYTES = 32,
+  TT_ALIGN = 64,          /* of every tensor and weight offset in the arena */
+  TT_MAX_KERNEL_Y = 256,
+  TT_PERMUTE_DIMS = 6,
+  TT_NO_BLOCK = 0xFFFF
+};
+
+/* AEAD suites. */
+enum { TT_SUITE_AES256GCM = 1, TT_SUITE_CHACHA20POLY1305 = 2, TT_SUITE_AEGIS256X4 = 3 };
+
+enum {
+  TT_OP_CONV = 1,
+  TT_OP_DEPTHWISE,
+  TT_OP_MAX_POOL,
+  TT_OP_AVERAGE_POOL,
+  TT_OP_REDUCE,
+  TT_OP_UNARY,
+  TT_OP_BINARY,
+  TT_OP_CONCAT,
+  TT_OP_GATHER,
+  TT_OP_RESIZE,
+  TT_OP_DEPTH_TO_SPACE,
+  TT_OP_SPACE_TO_DEPTH,
+  TT_OP_PERMUTE,
+  TT_OP_LRN,
+  TT_OP_SOFTMAX,
+  TT_OP_LAYER_NORM,
+  TT_OP_ARG_MAX,
+  TT_OP_CONSTANT,
+  TT_OP_END
+};
+
+/* Activations: ir.ActivationKind, in capitals; alpha and beta as there. */
+enum {
+  TT_ACT_IDENTITY,
+  TT_ACT_RELU,
+  TT_ACT_CLIP,
+  TT_ACT_LEAKY_RELU,
+  TT_ACT_SIGMOID,
+  TT_ACT_HARD_SIGMOID,
+  TT_ACT_HARD_SWISH,
+  TT_ACT_SWISH,
+  TT_ACT_TANH,
+  TT_ACT_ELU,
+  TT_ACT_SELU,
+  TT_ACT_SOFTPLUS,
+  TT_ACT_SOFTSIGN,
+  TT_ACT_GELU,
+  TT_ACT_GELU_TANH,
+  TT_ACT_ERF,
+  TT_ACT_MISH,
+  TT_ACT_EXP,
+  TT_ACT_LOG,
+  TT_ACT_SQRT,
+  TT_ACT_ABS,
+  TT_ACT_NEG,
+  TT_ACT_RECIPROCAL,
+  TT_ACT_POW,
+  TT_ACT_TRUNC,
+  TT_ACT_CELU,
+  TT_ACT_THRESHOLDED_RELU,
+  TT_ACT_FLOOR,
+  TT_ACT_CEIL,
+  TT_ACT_ROUND,
+  TT_ACT_SIGN,
+  TT_ACT_NOT_ZERO,
+  TT_ACT_END
+};
+
+/* tt_op.variant, by kind. */
+enum { TT_BINARY_ADD, TT_BINARY_SUB, TT_BINARY_MUL, TT_BINARY_DIV, TT_BINARY_MIN, TT_BINARY_MAX, TT_BINARY_PRELU, TT_BINARY_POW, TT_BINARY_END };
+enum { TT_REDUCE_MEAN, TT_REDUCE_MAX, TT_REDUCE_MIN, TT_REDUCE_SUM, TT_REDUCE_END };
+enum { TT_CONCAT_Y, TT_CONCAT_X, TT_CONCAT_C, TT_CONCAT_END };
+enum { TT_DCR, TT_CRD };
+
+/* tt_op.flags. */
+enum {
+  TT_FLAG_RESIDUAL = 1,          /* conv: operand 1 is added before the activation */
+  TT_FLAG_COUNT_INCLUDE_PAD = 2, /* average pool */
+  TT_FLAG_CONSTANT = 4,          /* binary: one operand is a constant at 'weights' */
+  TT_FLAG_CONSTANT_FIRST = 8,    /* binary: it is the first operand */
+  TT_FLAG_LOG = 16,              /* softmax */
+  TT_FLAG_SELECT_LAST = 32       /* arg max */
+};
+
+/* A feature map in the arena, float32, y, x, c: whole (capacity = height) or a ring of y-planes: y-plane y lies in
+ * slot y % capacity. A slot holds pad_left + width + pad_right pixels; the padding is zero. */
+typedef struct tt_tensor {
+  uint32_t offset;    /* of slot 0 in the arena, bytes */
+  uint32_t row_bytes; /* of one slot: (pad_left + width + pad_right) * channels * 4 */
+  uint32_t height, width, channels;
+  uint32_t capacity; /* slots */
+  uint16_t pad_left, pad_right;
+  uint32_t produced; /* runtime: y-planes written so far in this run */
+} tt_tensor;
+
+/* An operator. Unused fields are zero. Convolution weights are panels of 'panel' output channels, zero-filled at the
+ * end of a group: [group][ceil(out_channels / groups / panel)][kernel_y][kernel_x][in_channels / groups][panel]; bias
+ * [group][that][panel]. Depthwise: [kernel_y][kernel_x][channels], bias [channels]. Layer norm: scale at 'weights', bias
+ * at 'bias'. Binary and constant: the constant's extents are kernel_y (its height), kernel_x (its width), and groups
+ * (its channels: 1 or the output's, 0 meaning the output's). */
+typedef struct tt_op {
+  uint8_t kind, activation, variant, flags;
+  uint16_t output;        /* tensor */
+  uint16_t operand_count; /* in operands[], from first_operand */
+  uint32_t first_operand;
+  uint16_t kernel_y, kernel_x, stride_y, stride_x, dilation_y, dilation_x;
+  uint16_t pad_top, pad_left, pad_bottom, pad_right;
+  uint16_t groups, panel; /* panel: 8, 16 or 32 */
+  uint32_t weights, bias; /* arena offsets */
+  uint32_t table;         /* index of the first element in tables[] (32-bit elements) */
+  float alpha, beta;      /* of the activation */
+  float p0, p1, p2;       /* lrn: alpha, beta, bias (size in kernel_x); layer norm: p0 = epsilon; gather: p0 = fill */
+  uint32_t done;          /* runtime: y-planes computed (reduce: y-planes consumed) */
+} tt_op;
+
+/* Tables (tables[] holds int32 or float32):
+ *   gather:  rows[height], cols[width], chans[channels] of the output; -1 = fill
+ *   resize:  kernel_y, kernel_x taps: row_index[height][kernel_y], row_weights[..], col_index[width][kernel_x], col_weights[..]
+ *   permute: dims[6], strides[6], unused leading dims 1 */
+
+/* A part of a convolution's weights that is in the arena at a time: panels panel_begin .. panel_end (counted over all
+ * groups), and of each the rows k_begin .. k_end of its kernel_y * kernel_x * in_channels / groups. A block that does not
+ * begin at k 0 adds to what the output holds; one that does not reach the last k leaves out residual and activation.
+ * Bias lies with the operator. */
+typedef struct tt_block {
+  uint32_t weights; /* arena offset of the block */
+  uint32_t panel_begin, panel_end, k_begin, k_end;
+} tt_block;
+
+/* Sealed chunk k + 1 of the bundle (chunk 0 is the program): its plaintext goes to this place. */
+typedef struct tt_chunk {
+  uint32_t offset, bytes;
+} tt_chunk;
+
+/* A row block that leaves the arena sealed and comes back. */
+typedef struct tt_spill {
+  uint32_t row_begin, row_end;
+  uint8_t tag[16]; /* runtime */
+} tt_spill;
+
+/* A tensor that crosses the boundary in blocks of rows_per_chunk y-planes, dense (no padding). */
+typedef struct tt_port_tensor {
+  uint16_t tensor, reserved;
+  uint32_t rows_per_chunk;
+} tt_port_tensor;
+
+enum {
+  TT_INSTR_RUN = 1, /* index: operator; row: until this many y-planes are done; block: or TT_NO_BLOCK */
+  TT_INSTR_LOAD,    /* row | block << 16: index in tt_chunk[] */
+  TT_INSTR_INPUT,   /* index: input; row: until this many y-planes are produced */
+  TT_INSTR_OUTPUT,  /* index: output; row: begin of the row block; ends rows_per_chunk later or at the last y-plane */
+  TT_INSTR_SPILL,   /* index: tensor; row | block << 16: index in tt_spill[] */
+  TT_INSTR_FETCH    /* likewise */
+};
+
+typedef struct tt_instr {
+  uint8_t code, reserved;
+  uint16_t index, row, block;
+} tt_instr;
+
+typedef struct tt_program {
+  uint32_t magic, version;
+  uint32_t arena_bytes;   /* high-water mark: nothing of this program lies beyond */
+  uint32_t data_offset;   /* engine's state and program end here; tensors and weights lie above */
+  uint32_t tensor_count, op_count, block_count, chunk_count, spill_count, instr_count;
+  uint32_t setup_count;   /* the first instrs, all LOAD: done once after open (pinned weights) */
+  uint32_t input_count, output_count;
+  uint32_t operand_count; /* uint16_t each, an even number */
+  uint32_t table_count;   /* 4 bytes each */
+  uint32_t reserved;
+} tt_program;
+
+/* The bundle, a file: a preamble that anyone may read and that the wrapped key authenticates, then the sealed chunks.
+ *
+ *     tt_bundle_header | manifest (JSON) | uint32_t sealed_bytes[chunk_count] | wrapped key and its tag | chunk 0 | chunk 1 | ...
+ *
+ * The bundle's own random key is sealed with the owner's model key under wrap_nonce, everything before it as associated
+ * data. Chunk k: nonce {TT_DOMAIN_CHUNK, 0, k, 0, ...}, no associated data, ciphertext then tag. */
+typedef struct tt_bundle_header {
+  uint8_t magic[8]; /* "tinytee" and a zero */
+  uint32_t version, suite;
+  uint32_t header_bytes;   /* sizeof(tt_bundle_header) */
+  uint32_t manifest_bytes;
+  uint32_t chunk_count;    /* chunk 0 included */
+  uint32_t arena_bytes;    /* secure memory that a session needs */
+  uint8_t bundle_id[16];   /* random */
+  uint8_t wrap_nonce[32];
+} tt_bundle_header;
+
+/* Nonces are four little-endian words {domain, run, index, 0} (then zeros), under the key named. */
+enum {
+  TT_DOMAIN_CHUNK = 1,  /* bundle key; run 0, index k */
+  TT_DOMAIN_INPUT = 2,  /* I/O key; index counts the run's inputs */
+  TT_DOMAIN_OUTPUT = 3, /* I/O key; index counts the run's outputs */
+  TT_DOMAIN_SPILL = 4   /* spill key (random, never leaves the engine); index of the tt_spill */
+};
+
+#endif

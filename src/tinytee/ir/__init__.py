@@ -1,0 +1,1 @@
+"""The intermediate representation: what the importer makes and the planner reads."""

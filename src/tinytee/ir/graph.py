@@ -1,0 +1,295 @@
+"""The frozen graph of typed operators that every room after the importer works on.
+
+A tensor is one sample's feature map: ``height`` y-planes of ``width`` x ``channels`` elements, float32, in the
+order y, x, c (NHWC without n). Integer tensors of the model (ArgMax, Cast) are carried as float32 values.
+
+Operators are named after ONNX's, with their attributes already made explicit: no defaults, no automatic padding,
+no optional inputs. Weights are part of the operator. Where one operator states a rule on shapes, ``check`` holds it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+Indices = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Height (y-planes), width and channels of a feature map, in elements."""
+
+    height: int
+    width: int
+    channels: int
+
+    @property
+    def row_elems(self) -> int:
+        """Elements of one y-plane."""
+        return self.width * self.channels
+
+    @property
+    def elems(self) -> int:
+        return self.height * self.row_elems
+
+    def __str__(self) -> str:
+        return f"{self.height}x{self.width}x{self.channels}"
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of the model as its user knows it.
+
+    Attributes:
+        name: the model's own name for it.
+        tensor: the tensor of the graph that carries it.
+        shape: logical shape. Where ``batched``, axis 0 is the sample axis: its extent is what the model declares
+            (0 for 'any'), and the graph computes one sample (extent 1) at a time.
+        dtype: numpy dtype name of the model's signature ("float32", "int64", ...).
+        perm: order of the logical axes in memory: ``logical.transpose(perm).reshape(y, x, c)`` is the tensor.
+        batched: whether a run loops over axis 0.
+    """
+
+    name: str
+    tensor: str
+    shape: tuple[int, ...]
+    dtype: str
+    perm: tuple[int, ...]
+    batched: bool
+
+
+ActivationKind = Literal[
+    "identity", "relu", "clip", "leaky_relu", "sigmoid", "hard_sigmoid", "hard_swish", "swish", "tanh", "elu", "selu",
+    "softplus", "softsign", "gelu", "gelu_tanh", "erf", "mish", "exp", "log", "sqrt", "abs", "neg", "reciprocal", "pow",
+    "trunc", "celu", "thresholded_relu", "floor", "ceil", "round", "sign", "not_zero",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A function of one element. What alpha and beta mean:
+
+    clip: alpha = min, beta = max. leaky_relu, elu, celu, thresholded_relu: alpha. selu: alpha, beta = gamma.
+    hard_sigmoid: clip(alpha x + beta, 0, 1). swish: x sigmoid(alpha x). pow: x ** alpha. Others take neither.
+    """
+
+    kind: ActivationKind = "identity"
+    alpha: float = 0.0
+    beta: float = 0.0
+
+
+IDENTITY = Activation()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Op:
+    """One operator: reads ``inputs``, applies ``activation`` to what it computes, writes ``output``.
+
+    ``name`` is the ONNX node's name (or the first fused node's), for messages only.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    output: str
+    activation: Activation = IDENTITY
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Conv(Op):
+    """Convolution; also Gemm and MatMul (1 x 1) and fully connected layers over a whole map (kernel = map).
+
+    inputs: x, or x and a residual of the output's shape that is added before the activation.
+    weight: [out_channels, kernel_y, kernel_x, in_channels / groups]; bias: [out_channels].
+    pads: top, left, bottom, right (elements, may differ; never negative).
+    """
+
+    weight: Array
+    bias: Array
+    strides: tuple[int, int] = (1, 1)
+    dilations: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    groups: int = 1
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DepthwiseConv(Op):
+    """One filter a channel; with a 1 x 1 kernel, a scale and shift per channel. weight: [kernel_y, kernel_x, channels]."""
+
+    weight: Array
+    bias: Array
+    strides: tuple[int, int] = (1, 1)
+    dilations: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Pool(Op):
+    """Max or average pooling. A window's last row or column may lie outside (ceil mode); it is clipped.
+
+    count_include_pad counts padding (``pads``), but not what lies beyond it, in the average's divisor.
+    """
+
+    kind: Literal["max", "average"]
+    kernel: tuple[int, int]
+    strides: tuple[int, int] = (1, 1)
+    dilations: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    count_include_pad: bool = False
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Reduce(Op):
+    """Reduction over y and x: output 1 x 1 x channels. Consumes its input row by row."""
+
+    kind: Literal["mean", "max", "min", "sum"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Unary(Op):
+    """Applies only its activation."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Binary(Op):
+    """Elementwise on two operands, each axis of each equal to the output's or 1 (broadcast).
+
+    inputs: two tensors, or one tensor where ``constant`` ([1|height, 1|width, 1|channels]) is the other operand:
+    the second, or the first if ``constant_first``. prelu: where(a < 0, a * b, a). pow: a ** b.
+    """
+
+    kind: Literal["add", "sub", "mul", "div", "min", "max", "prelu", "pow"]
+    constant: Array | None = None
+    constant_first: bool = False
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Concat(Op):
+    """Inputs side by side along one axis; the other axes agree."""
+
+    axis: Literal["y", "x", "c"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Gather(Op):
+    """out[y, x, c] = in[rows[y], cols[x], chans[c]]; index -1 stands for ``fill``.
+
+    Slice, Split, Pad, nearest-neighbour Resize and channel shuffle. None stands for the identity on that axis.
+    """
+
+    rows: Indices | None = None
+    cols: Indices | None = None
+    chans: Indices | None = None
+    fill: float = 0.0
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Resize(Op):
+    """Separable interpolation: out[y, x] = sum over i, j of row_weights[y, i] col_weights[x, j] in[row_index[y, i], col_index[x, j]].
+
+    row_index, row_weights: [out height, taps_y]; col_index, col_weights: [out width, taps_x]; indices are valid.
+    """
+
+    row_index: Indices
+    row_weights: Array
+    col_index: Indices
+    col_weights: Array
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DepthToSpace(Op):
+    """DCR: out[y*b+i, x*b+j, c] = in[y, x, (i*b+j)*C + c]. CRD: ... = in[y, x, c*b*b + i*b + j]. C = output channels."""
+
+    block: int
+    mode: Literal["DCR", "CRD"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SpaceToDepth(Op):
+    """out[y, x, (i*b+j)*C + c] = in[y*b+i, x*b+j, c]; C = input channels."""
+
+    block: int
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Permute(Op):
+    """General strided copy of the whole input: Transpose, Reshape across layouts, Expand.
+
+    The output, dense in the order y, x, c, read as an array of ``dims`` (at most 6), has at index i the input's
+    element sum(i * strides), the input counted densely in the order y, x, c. Stride 0 repeats.
+    """
+
+    dims: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Lrn(Op):
+    """Local response normalization over ``size`` neighbouring channels (ONNX LRN)."""
+
+    size: int
+    alpha: float
+    beta: float
+    bias: float
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Softmax(Op):
+    """Over the channels of every pixel; ``log`` gives LogSoftmax."""
+
+    log: bool = False
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LayerNorm(Op):
+    """Over the channels of every pixel. scale, bias: [channels]."""
+
+    scale: Array
+    bias: Array
+    epsilon: float
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ArgMax(Op):
+    """Index of the largest channel of every pixel, as float32; output channels = 1."""
+
+    select_last: bool = False
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Constant(Op):
+    """A tensor known at compile time (an output of the model that depends on no input). value: [height, width, channels]."""
+
+    value: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A network for one sample. Operators stand in an order in which every input precedes its use.
+
+    Attributes:
+        inputs, outputs: the model's signature, in its order.
+        shapes: shape of every tensor by name.
+        ops: the operators; each writes one tensor, each tensor is written once.
+    """
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    shapes: dict[str, Shape]
+    ops: tuple[Op, ...] = field(default=())
+
+    def with_ops(self, ops: list[Op] | tuple[Op, ...]) -> Graph:
+        """The same signature over other operators; shapes of tensors that are gone are dropped."""
+        kept = {port.tensor for port in self.inputs} | {op.output for op in ops}
+        return replace(self, ops=tuple(ops), shapes={name: s for name, s in self.shapes.items() if name in kept})
+
+    def consumers(self) -> dict[str, list[int]]:
+        """For every tensor, the positions of the operators that read it."""
+        found: dict[str, list[int]] = {name: [] for name in self.shapes}
+        for position, op in enumerate(self.ops):
+            for name in dict.fromkeys(op.inputs):
+                found[name].append(position)
+        return found

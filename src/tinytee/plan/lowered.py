@@ -1,0 +1,29 @@
+"""What the compiler hands to the bundle room: a program and the plaintext of its chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tinytee.ir.graph import Port, Shape
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A network as the core runs it, not yet sealed.
+
+    Attributes:
+        program: chunk 0, the bytes of ``tt_program`` and its records.
+        chunk_bytes: plaintext length of every weight chunk, in order (chunk k + 1 of the bundle).
+        chunk: makes the plaintext of weight chunk k (called once each, in order, so that weights need not be
+            in memory twice).
+        arena_bytes: secure memory that a session needs, engine and program included.
+        inputs, outputs: the signature, each with the shape of its tensor.
+    """
+
+    program: bytes
+    chunk_bytes: Sequence[int]
+    chunk: Callable[[int], bytes]
+    arena_bytes: int
+    inputs: tuple[tuple[Port, Shape], ...]
+    outputs: tuple[tuple[Port, Shape], ...]
