@@ -1,0 +1,105 @@
+/* See the header.
+ *
+ * A key is expanded once, in an EVP_CIPHER_CTX; a call sets only the nonce. GCM's and ChaCha20's contexts serve both
+ * directions. Where the ciphertext lies in memory that others can write, GCM and ChaCha20-Poly1305 could authenticate
+ * one version and decrypt another, since they pass over the text twice: it is copied in pieces to where the
+ * plaintext goes, and opened there. AEGIS needs no copy: it absorbs the very plaintext that it writes. */
+#include "aead.h"
+
+#include <limits.h>
+#include <openssl/evp.h>
+#include <string.h>
+
+#include "tinytee_program.h"
+#include "wipe.h"
+
+enum { PIECE_BYTES = 16 * 1024 };
+
+int tthi_aead_set_key(tthi_aead *aead, uint32_t suite, const uint8_t *key, const tth_options *options) {
+  tthi_aead_forget(aead);
+  aead->read_once = (options->flags & TTH_BUNDLE_SHARED) != 0;
+  if (suite == TT_SUITE_AEGIS256X4) {
+    if (options->aegis_encrypt == NULL || options->aegis_decrypt == NULL) return -1;
+    aead->aegis_encrypt = options->aegis_encrypt;
+    aead->aegis_decrypt = options->aegis_decrypt;
+    memcpy(aead->aegis_key, key, sizeof aead->aegis_key);
+    aead->suite = suite;
+    return 0;
+  }
+  const EVP_CIPHER *cipher = NULL;
+  if (suite == TT_SUITE_AES256GCM) cipher = EVP_aes_256_gcm();
+  if (suite == TT_SUITE_CHACHA20POLY1305) cipher = EVP_chacha20_poly1305();
+  if (cipher == NULL) return -1;
+  EVP_CIPHER_CTX *context = EVP_CIPHER_CTX_new();
+  if (context == NULL) return -1;
+  if (EVP_CipherInit_ex(context, cipher, NULL, key, NULL, 1) != 1) {
+    EVP_CIPHER_CTX_free(context);
+    return -1;
+  }
+  aead->cipher = context;
+  aead->suite = suite;
+  return 0;
+}
+
+/* One pass over text, associated data first. 'plain' and 'ciphertext' name input and output by the direction. */
+static int cipher_pass(EVP_CIPHER_CTX *context, const void *associated, size_t associated_bytes, const uint8_t *from,
+                       size_t bytes, uint8_t *to, int copy_first) {
+  int done = 0;
+  if (associated_bytes > INT_MAX || bytes > INT_MAX) return -1;
+  if (associated_bytes != 0 && EVP_CipherUpdate(context, NULL, &done, associated, (int)associated_bytes) != 1) return -1;
+  size_t step = copy_first ? PIECE_BYTES : bytes;
+  for (size_t at = 0; at < bytes; at += step) {
+    size_t piece = bytes - at < step ? bytes - at : step;
+    const uint8_t *source = from + at;
+    if (copy_first) {
+      memmove(to + at, source, piece);
+      source = to + at;
+    }
+    if (EVP_CipherUpdate(context, to + at, &done, source, (int)piece) != 1 || done != (int)piece) return -1;
+  }
+  return 0;
+}
+
+static int cipher_open(tthi_aead *aead, const uint8_t *nonce, const void *associated, size_t associated_bytes,
+                       const uint8_t *ciphertext, size_t bytes, const uint8_t *tag, uint8_t *plain) {
+  EVP_CIPHER_CTX *context = aead->cipher;
+  uint8_t expected[TT_TAG_BYTES], rest[32];
+  int done = 0;
+  memcpy(expected, tag, sizeof expected);
+  if (EVP_CipherInit_ex(context, NULL, NULL, NULL, nonce, 0) != 1) return -1;
+  if (EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_SET_TAG, TT_TAG_BYTES, expected) != 1) return -1;
+  int copy_first = aead->read_once && plain != ciphertext;
+  if (cipher_pass(context, associated, associated_bytes, ciphertext, bytes, plain, copy_first) != 0) return -1;
+  return EVP_CipherFinal_ex(context, rest, &done) == 1 ? 0 : -1;
+}
+
+int tthi_aead_open(tthi_aead *aead, const uint8_t *nonce, const void *associated, size_t associated_bytes,
+                  const uint8_t *ciphertext, size_t bytes, const uint8_t *tag, uint8_t *plain) {
+  int failed = -1;
+  if (aead->suite == TT_SUITE_AEGIS256X4)
+    failed = aead->aegis_decrypt(plain, ciphertext, bytes, tag, TT_TAG_BYTES, associated, associated_bytes, nonce,
+                                 aead->aegis_key);
+  else if (aead->cipher != NULL)
+    failed = cipher_open(aead, nonce, associated, associated_bytes, ciphertext, bytes, tag, plain);
+  if (failed) tthi_wipe(plain, bytes);
+  return failed ? -1 : 0;
+}
+
+int tthi_aead_seal(tthi_aead *aead, const uint8_t *nonce, const void *associated, size_t associated_bytes,
+                  const uint8_t *plain, size_t bytes, uint8_t *ciphertext, uint8_t *tag) {
+  if (aead->suite == TT_SUITE_AEGIS256X4)
+    return aead->aegis_encrypt(ciphertext, tag, TT_TAG_BYTES, plain, bytes, associated, associated_bytes, nonce,
+                               aead->aegis_key);
+  EVP_CIPHER_CTX *context = aead->cipher;
+  if (context == NULL || EVP_CipherInit_ex(context, NULL, NULL, NULL, nonce, 1) != 1) return -1;
+  if (cipher_pass(context, associated, associated_bytes, plain, bytes, ciphertext, 0) != 0) return -1;
+  uint8_t rest[32];
+  int done = 0;
+  if (EVP_CipherFinal_ex(context, rest, &done) != 1) return -1;
+  return EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_GET_TAG, TT_TAG_BYTES, tag) == 1 ? 0 : -1;
+}
+
+void tthi_aead_forget(tthi_aead *aead) {
+  EVP_CIPHER_CTX_free(aead->cipher);
+  tthi_wipe(aead, sizeof *aead);
+}
