@@ -1,0 +1,92 @@
+/* Inside the trusted core: the engine's state, the program as seen in the arena, and the rows of tensors. */
+#ifndef TTI_CORE_H
+#define TTI_CORE_H
+#include "kernels/kernels.h"
+#include "tinytee.h"
+#include "tinytee_program.h"
+
+#define tti_copy __builtin_memcpy
+#define tti_move __builtin_memmove
+#define tti_set __builtin_memset
+#define tti_equal(a, b, n) (__builtin_memcmp(a, b, n) == 0)
+
+/* The records of a program, in place. tensors[], ops[] and spills[] hold the run's counters as well. */
+typedef struct tti_program {
+  const tt_program *head;
+  tt_tensor *tensors;
+  tt_op *ops;
+  const tt_block *blocks;
+  const tt_chunk *chunks;
+  tt_spill *spills;
+  const tt_instr *instrs;
+  const tt_port_tensor *inputs, *outputs;
+  const uint16_t *operands;
+  const int32_t *tables;
+} tti_program;
+
+typedef enum tti_state { TTI_PROGRAM_WANTED, TTI_SETTING_UP, TTI_IDLE, TTI_RUNNING, TTI_DEAD } tti_state;
+
+struct tt_engine {
+  uint8_t *arena;
+  size_t arena_bytes;
+  const tt_port *port;
+  tti_program program;
+  tt_status status;
+  tti_state state;
+  uint32_t declared_bytes; /* arena_bytes of the bundle's header */
+  uint32_t program_bytes;  /* plaintext of chunk 0 */
+  uint32_t next;           /* instr */
+  uint32_t run, inputs_fed, outputs_taken;
+};
+
+/* Y-planes lo .. hi (hi exclusive) that an operator reads of an operand. */
+typedef struct tti_rows {
+  uint32_t lo, hi;
+} tti_rows;
+
+/* How many y-planes an operator goes through: those of its output, or of its input for a reduction. */
+uint32_t tti_op_height(const tti_program *p, const tt_op *op);
+
+/* What op reads of operand 'which' to compute its y-planes y0 .. y1, y0 < y1. Needs a validated op. */
+tti_rows tti_rows_needed(const tti_program *p, const tt_op *op, uint32_t which, uint32_t y0, uint32_t y1);
+
+/* Finds the sections of a program of 'bytes' bytes and checks every record on its own: after it, no tensor, weight
+ * or table lies outside its place. Then goes through the instructions once, as a run would, and checks that each finds its
+ * rows present and its memory within bounds. */
+TT_MUST_USE tt_status tti_program_open(tti_program *p, uint8_t *arena, size_t offset, size_t bytes, size_t arena_bytes);
+
+/* Checks one instruction against the counters and advances them: the validator's rule, and the engine's bookkeeping. */
+TT_MUST_USE tt_status tti_step(const tti_program *p, const tt_instr *instr);
+
+/* Sets the counters back, as before a run. */
+void tti_rewind(const tti_program *p);
+
+static inline uint32_t tti_instr_arg(const tt_instr *i) { return (uint32_t)i->row | (uint32_t)i->block << 16; }
+
+static inline uint32_t tti_min(uint32_t a, uint32_t b) { return a < b ? a : b; }
+
+static inline const tt_tensor *tti_operand(const tti_program *p, const tt_op *op, uint32_t which) {
+  return &p->tensors[p->operands[op->first_operand + which]];
+}
+
+/* The slot of y-plane y, padding included, and its first pixel. */
+static inline uint8_t *tti_slot(const struct tt_engine *e, const tt_tensor *t, uint32_t y) {
+  return e->arena + t->offset + (size_t)(y % t->capacity) * t->row_bytes;
+}
+static inline float *tti_row(const struct tt_engine *e, const tt_tensor *t, uint32_t y) {
+  return (float *)(void *)tti_slot(e, t, y) + (size_t)t->pad_left * t->channels;
+}
+
+/* Computes y-planes op->done .. end of an operator; block is NULL where all its weights are in the arena. */
+void tti_op_run(const struct tt_engine *e, const tt_op *op, uint32_t end, const tt_block *block);
+
+/* Operators by family, each over y-planes y0 .. y1. */
+void tti_conv(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tt_block *block);
+void tti_depthwise(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1);
+void tti_pool(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1);
+void tti_reduce(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1);
+void tti_binary(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1);
+void tti_move_rows(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1);
+void tti_normalize(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1);
+
+#endif

@@ -1,0 +1,327 @@
+/* The push machine; see tinytee.h. */
+#include "core.h"
+
+_Static_assert(sizeof(struct tt_engine) <= TT_ENGINE_BYTES, "the engine's state fits its place");
+_Static_assert(sizeof(tt_bundle_header) == 80, "the header has no holes");
+_Static_assert(sizeof(tt_instr) == 8 && sizeof(tt_tensor) == 32, "records have no holes");
+
+/* A memset that the compiler keeps. */
+static void wipe(void *memory, size_t bytes) {
+  tti_set(memory, 0, bytes);
+  __asm__ volatile("" : : "r"(memory) : "memory");
+}
+
+static tt_status fail(tt_engine *e, tt_status status) {
+  if (e->state == TTI_DEAD) return e->status;
+  uint8_t *arena = e->arena;
+  const size_t arena_bytes = e->arena_bytes;
+  e->port->forget(e->port->context);
+  wipe(arena, arena_bytes);
+  e->arena = arena;
+  e->arena_bytes = arena_bytes;
+  e->status = status;
+  e->state = TTI_DEAD;
+  return status;
+}
+
+static void make_nonce(uint8_t nonce[TT_NONCE_BYTES], uint32_t domain, uint32_t run, uint32_t index) {
+  const uint32_t words[3] = {domain, run, index};
+  tti_set(nonce, 0, TT_NONCE_BYTES);
+  for (int i = 0; i < 12; i++) nonce[i] = (uint8_t)(words[i / 4] >> 8 * (i % 4));
+}
+
+/* ---- open */
+
+/* Unwraps the bundle's key with the preamble, which lies in the arena, and sets all keys. */
+static tt_status set_keys(tt_engine *e, const uint8_t *preamble, size_t bytes, const uint8_t *model_key, const uint8_t *io_key) {
+  const tt_port *port = e->port;
+  const tt_bundle_header *header = (const tt_bundle_header *)(const void *)preamble;
+  const size_t associated = bytes - TT_KEY_BYTES - TT_TAG_BYTES;
+  uint8_t key[TT_KEY_BYTES];
+  tt_status status = TT_OK;
+  if (port->set_key(port->context, TT_KEY_MODEL, header->suite, model_key) || port->set_key(port->context, TT_KEY_IO, header->suite, io_key))
+    return TT_ERROR_PORT;
+  if (port->open(port->context, TT_KEY_MODEL, header->wrap_nonce, preamble, associated, preamble + associated, TT_KEY_BYTES,
+                 preamble + associated + TT_KEY_BYTES, key))
+    status = TT_ERROR_AUTHENTICATION;
+  else if (port->set_key(port->context, TT_KEY_BUNDLE, header->suite, key) || port->random(port->context, key, sizeof key) ||
+           port->set_key(port->context, TT_KEY_SPILL, header->suite, key))
+    status = TT_ERROR_PORT;
+  wipe(key, sizeof key);
+  return status;
+}
+
+/* Checks the public part, copied into the arena, and reads from it what the engine needs. */
+static tt_status read_preamble(tt_engine *e, const uint8_t *preamble, size_t bytes) {
+  const tt_bundle_header *h = (const tt_bundle_header *)(const void *)preamble;
+  if (!tti_equal(h->magic, "tinytee", 8) || h->version != TT_BUNDLE_VERSION || h->header_bytes != sizeof *h) return TT_ERROR_BUNDLE;
+  const uint64_t expected = sizeof *h + (uint64_t)h->manifest_bytes + (uint64_t)h->chunk_count * 4 + TT_KEY_BYTES + TT_TAG_BYTES;
+  if (h->chunk_count == 0 || expected != bytes) return TT_ERROR_BUNDLE;
+  if (h->arena_bytes > e->arena_bytes) return TT_ERROR_ARENA;
+  uint32_t sealed;
+  tti_copy(&sealed, preamble + sizeof *h + h->manifest_bytes, sizeof sealed);
+  if (sealed <= TT_TAG_BYTES || sealed - TT_TAG_BYTES > e->arena_bytes - TT_ENGINE_BYTES) return TT_ERROR_BUNDLE;
+  e->program_bytes = sealed - TT_TAG_BYTES;
+  e->declared_bytes = h->arena_bytes;
+  return TT_OK;
+}
+
+tt_status tt_open(void *arena, size_t arena_bytes, const tt_port *port, const uint8_t *preamble, size_t preamble_bytes,
+                  const uint8_t *model_key, const uint8_t *io_key, tt_engine **engine) {
+  *engine = NULL;
+  if (!arena || (uintptr_t)arena % TT_ALIGN || arena_bytes < TT_ENGINE_BYTES || arena_bytes > UINT32_MAX) return TT_ERROR_ARENA;
+  wipe(arena, arena_bytes);
+  if (preamble_bytes < sizeof(tt_bundle_header) + TT_KEY_BYTES + TT_TAG_BYTES) return TT_ERROR_BUNDLE;
+  if (preamble_bytes > arena_bytes - TT_ENGINE_BYTES) return TT_ERROR_ARENA;
+  tt_engine *e = arena;
+  e->arena = arena;
+  e->arena_bytes = arena_bytes;
+  e->port = port;
+  uint8_t *copy = e->arena + TT_ENGINE_BYTES;
+  tti_copy(copy, preamble, preamble_bytes);
+  tt_status status = read_preamble(e, copy, preamble_bytes);
+  if (status == TT_OK) status = set_keys(e, copy, preamble_bytes, model_key, io_key);
+  if (status != TT_OK) return fail(e, status);
+  wipe(copy, preamble_bytes);
+  *engine = e;
+  return TT_OK;
+}
+
+void tt_close(tt_engine *e) {
+  if (!e) return;
+  (void)fail(e, TT_ERROR_STATE);
+  wipe(e->arena, e->arena_bytes);
+}
+
+size_t tt_peak_bytes(const tt_engine *e) { return e->program.head ? e->program.head->arena_bytes : 0; }
+
+/* ---- what is wanted */
+
+static const tt_instr *next_instr(const tt_engine *e) { return &e->program.instrs[e->next]; }
+
+static uint32_t output_rows(const tti_program *p, const tt_instr *instr) {
+  const tt_port_tensor *port = &p->outputs[instr->index];
+  return tti_min(port->rows_per_chunk, p->tensors[port->tensor].height - instr->row);
+}
+
+static size_t dense_bytes(const tt_tensor *t, uint32_t rows) { return (size_t)rows * t->width * t->channels * sizeof(float); }
+
+static void want_instr(const tt_engine *e, tt_want *want) {
+  const tti_program *p = &e->program;
+  const tt_instr *instr = next_instr(e);
+  want->index = instr->index;
+  if (instr->code == TT_INSTR_LOAD) {
+    want->event = TT_WANT_CHUNK;
+    want->index = tti_instr_arg(instr) + 1;
+    want->bytes = p->chunks[tti_instr_arg(instr)].bytes + (size_t)TT_TAG_BYTES;
+  } else if (instr->code == TT_INSTR_INPUT) {
+    const tt_tensor *t = &p->tensors[p->inputs[instr->index].tensor];
+    want->event = TT_WANT_INPUT;
+    want->row = t->produced;
+    want->rows = instr->row - t->produced;
+    want->bytes = dense_bytes(t, want->rows) + TT_TAG_BYTES;
+    make_nonce(want->nonce, TT_DOMAIN_INPUT, e->run, e->inputs_fed);
+  } else if (instr->code == TT_INSTR_OUTPUT) {
+    want->event = TT_GIVE_OUTPUT;
+    want->row = instr->row;
+    want->rows = output_rows(p, instr);
+    want->bytes = dense_bytes(&p->tensors[p->outputs[instr->index].tensor], want->rows) + TT_TAG_BYTES;
+    make_nonce(want->nonce, TT_DOMAIN_OUTPUT, e->run, e->outputs_taken);
+  } else {
+    const tt_spill *spill = &p->spills[tti_instr_arg(instr)];
+    want->event = instr->code == TT_INSTR_SPILL ? TT_GIVE_SPILL : TT_WANT_FETCH;
+    want->index = tti_instr_arg(instr);
+    want->row = spill->row_begin;
+    want->rows = spill->row_end - spill->row_begin;
+    want->bytes = (size_t)want->rows * p->tensors[instr->index].row_bytes;
+  }
+}
+
+tt_status tt_poll(const tt_engine *e, tt_want *want) {
+  tti_set(want, 0, sizeof *want);
+  if (e->state == TTI_DEAD) {
+    want->event = TT_FAILED;
+    return e->status;
+  }
+  if (e->state == TTI_PROGRAM_WANTED) {
+    want->event = TT_WANT_CHUNK;
+    want->bytes = e->program_bytes + (size_t)TT_TAG_BYTES;
+  } else if (e->state != TTI_IDLE) {
+    want_instr(e, want);
+  }
+  return TT_OK;
+}
+
+/* ---- running */
+
+static void zero_padding(const tt_engine *e, const tt_tensor *t, uint32_t y0, uint32_t y1) {
+  const size_t pixel = t->channels * sizeof(float);
+  for (uint32_t y = y0; y < y1 && (t->pad_left || t->pad_right); y++) {
+    uint8_t *slot = tti_slot(e, t, y);
+    tti_set(slot, 0, t->pad_left * pixel);
+    tti_set(slot + t->row_bytes - t->pad_right * pixel, 0, t->pad_right * pixel);
+  }
+}
+
+static void activate_rows(const tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1) {
+  const tt_tensor *out = &e->program.tensors[op->output];
+  for (uint32_t y = y0; y < y1; y++)
+    e->port->kernels->activation(op->activation, op->alpha, op->beta, tti_row(e, out, y), (size_t)out->width * out->channels);
+}
+
+/* Operators leave their activation to activate_rows, but for convolutions, which apply it as they store. */
+void tti_op_run(const tt_engine *e, const tt_op *op, uint32_t end, const tt_block *block) {
+  const uint32_t y0 = op->done;
+  const tt_tensor *out = &e->program.tensors[op->output];
+  int activated = 0;
+  switch (op->kind) {
+    case TT_OP_CONV:
+      tti_conv(e, op, y0, end, block);
+      activated = 1;
+      break;
+    case TT_OP_DEPTHWISE:
+      tti_depthwise(e, op, y0, end);
+      activated = 1;
+      break;
+    case TT_OP_MAX_POOL:
+    case TT_OP_AVERAGE_POOL:
+      tti_pool(e, op, y0, end);
+      break;
+    case TT_OP_BINARY:
+      tti_binary(e, op, y0, end);
+      break;
+    case TT_OP_SOFTMAX:
+    case TT_OP_LAYER_NORM:
+    case TT_OP_LRN:
+    case TT_OP_ARG_MAX:
+      tti_normalize(e, op, y0, end);
+      break;
+    case TT_OP_REDUCE:
+      tti_reduce(e, op, y0, end);
+      if (end == tti_op_height(&e->program, op)) {
+        if (op->activation) activate_rows(e, op, 0, 1);
+        zero_padding(e, out, 0, 1);
+      }
+      return;
+    default:
+      tti_move_rows(e, op, y0, end);
+  }
+  if (op->activation && !activated) activate_rows(e, op, y0, end);
+  zero_padding(e, out, y0, end);
+}
+
+static int needs_host(const tt_instr *instr) { return instr->code != TT_INSTR_RUN; }
+
+/* Goes on until the host is needed or the phase ends. */
+static tt_status advance(tt_engine *e) {
+  const tti_program *p = &e->program;
+  const uint32_t end = e->state == TTI_SETTING_UP ? p->head->setup_count : p->head->instr_count;
+  while (e->next < end && !needs_host(next_instr(e))) {
+    const tt_instr *instr = next_instr(e);
+    tti_op_run(e, &p->ops[instr->index], instr->row, instr->block == TT_NO_BLOCK ? NULL : &p->blocks[instr->block]);
+    const tt_status status = tti_step(p, instr);
+    if (status != TT_OK) return fail(e, status);
+    e->next++;
+  }
+  if (e->next == end) e->state = TTI_IDLE;
+  return TT_OK;
+}
+
+/* Counts the instruction that the host just served, and goes on. */
+static tt_status served(tt_engine *e) {
+  const tt_status status = tti_step(&e->program, next_instr(e));
+  if (status != TT_OK) return fail(e, status);
+  e->next++;
+  return advance(e);
+}
+
+tt_status tt_start(tt_engine *e) {
+  if (e->state == TTI_DEAD) return e->status;
+  if (e->state != TTI_IDLE || e->run == UINT32_MAX) return fail(e, TT_ERROR_STATE);
+  e->run++;
+  e->inputs_fed = e->outputs_taken = 0;
+  e->next = e->program.head->setup_count;
+  e->state = TTI_RUNNING;
+  tti_rewind(&e->program);
+  return advance(e);
+}
+
+/* ---- feeding and taking */
+
+static tt_status open_program(tt_engine *e) {
+  const tt_status status = tti_program_open(&e->program, e->arena, TT_ENGINE_BYTES, e->program_bytes, e->declared_bytes);
+  if (status != TT_OK) return fail(e, status);
+  e->state = TTI_SETTING_UP;
+  return advance(e);
+}
+
+/* A dense row block was opened at the end of its slots: moves each y-plane to its place, first to last. */
+static void spread_rows(const tt_engine *e, const tt_tensor *t, uint32_t y0, uint32_t y1, const uint8_t *dense) {
+  const size_t row = dense_bytes(t, 1);
+  for (uint32_t y = y0; y < y1; y++, dense += row) {
+    uint8_t *to = (uint8_t *)tti_row(e, t, y);
+    if (to != dense) tti_move(to, dense, row);
+  }
+  zero_padding(e, t, y0, y1);
+}
+
+static tt_status feed_instr(tt_engine *e, const tt_want *want, const uint8_t *sealed) {
+  const tti_program *p = &e->program;
+  const tt_port *port = e->port;
+  const tt_instr *instr = next_instr(e);
+  uint8_t nonce[TT_NONCE_BYTES];
+  int bad;
+  if (want->event == TT_WANT_CHUNK) {
+    const tt_chunk *chunk = &p->chunks[tti_instr_arg(instr)];
+    make_nonce(nonce, TT_DOMAIN_CHUNK, 0, want->index);
+    bad = port->open(port->context, TT_KEY_BUNDLE, nonce, NULL, 0, sealed, chunk->bytes, sealed + chunk->bytes, e->arena + chunk->offset);
+  } else if (want->event == TT_WANT_INPUT) {
+    const tt_tensor *t = &p->tensors[p->inputs[instr->index].tensor];
+    const size_t bytes = dense_bytes(t, want->rows);
+    uint8_t *dense = tti_slot(e, t, want->row) + (size_t)want->rows * t->row_bytes - bytes;
+    bad = port->open(port->context, TT_KEY_IO, want->nonce, NULL, 0, sealed, bytes, sealed + bytes, dense);
+    if (!bad) spread_rows(e, t, want->row, want->row + want->rows, dense);
+    e->inputs_fed++;
+  } else {
+    const tt_tensor *t = &p->tensors[instr->index];
+    make_nonce(nonce, TT_DOMAIN_SPILL, e->run, want->index);
+    bad = port->open(port->context, TT_KEY_SPILL, nonce, NULL, 0, sealed, want->bytes, p->spills[want->index].tag, tti_slot(e, t, want->row));
+  }
+  return bad ? fail(e, TT_ERROR_AUTHENTICATION) : served(e);
+}
+
+tt_status tt_feed(tt_engine *e, const uint8_t *sealed, size_t bytes) {
+  tt_want want;
+  const tt_status status = tt_poll(e, &want);
+  if (status != TT_OK) return status;
+  if (want.event != TT_WANT_CHUNK && want.event != TT_WANT_INPUT && want.event != TT_WANT_FETCH) return fail(e, TT_ERROR_STATE);
+  if (bytes != want.bytes) return fail(e, TT_ERROR_AUTHENTICATION);
+  if (e->state != TTI_PROGRAM_WANTED) return feed_instr(e, &want, sealed);
+  uint8_t nonce[TT_NONCE_BYTES];
+  make_nonce(nonce, TT_DOMAIN_CHUNK, 0, 0);
+  if (e->port->open(e->port->context, TT_KEY_BUNDLE, nonce, NULL, 0, sealed, e->program_bytes, sealed + e->program_bytes, e->arena + TT_ENGINE_BYTES))
+    return fail(e, TT_ERROR_AUTHENTICATION);
+  return open_program(e);
+}
+
+tt_status tt_take(tt_engine *e, uint8_t *sealed, size_t bytes) {
+  tt_want want;
+  const tt_status status = tt_poll(e, &want);
+  if (status != TT_OK) return status;
+  if ((want.event != TT_GIVE_SPILL && want.event != TT_GIVE_OUTPUT) || bytes != want.bytes) return fail(e, TT_ERROR_STATE);
+  const tti_program *p = &e->program;
+  const tt_port *port = e->port;
+  int bad;
+  if (want.event == TT_GIVE_SPILL) {
+    const tt_tensor *t = &p->tensors[next_instr(e)->index];
+    uint8_t nonce[TT_NONCE_BYTES];
+    make_nonce(nonce, TT_DOMAIN_SPILL, e->run, want.index);
+    bad = port->seal(port->context, TT_KEY_SPILL, nonce, NULL, 0, tti_slot(e, t, want.row), bytes, sealed, p->spills[want.index].tag);
+  } else {
+    const tt_tensor *t = &p->tensors[p->outputs[want.index].tensor];
+    const size_t plain = bytes - TT_TAG_BYTES;
+    bad = port->seal(port->context, TT_KEY_IO, want.nonce, NULL, 0, tti_slot(e, t, want.row), plain, sealed, sealed + plain);
+    e->outputs_taken++;
+  }
+  return bad ? fail(e, TT_ERROR_PORT) : served(e);
+}

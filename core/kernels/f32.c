@@ -1,0 +1,460 @@
+/* float32 kernels; see kernels.h. Compiled once for each instruction set, with TTI_ISA naming it.
+ *
+ * Convolution: a register tile of up to TTI_TILE pixels by 2 vectors of output channels. For every k the tile loads one
+ * row of the weight panel and broadcasts one input element per pixel (Goto and van de Geijn's outer-product form), so
+ * that every weight is read once for a whole tile and no im2col is needed: neighbouring pixels of a y-plane are a
+ * constant stride apart.
+ */
+#include "kernels.h"
+
+#include "tinytee_program.h"
+
+#define TTI_JOIN2(a, b) a##b
+#define TTI_JOIN(a, b) TTI_JOIN2(a, b)
+#define TTI_STRING2(a) #a
+#define TTI_STRING(a) TTI_STRING2(a)
+#define TTI_CODE_portable 0
+#define TTI_CODE_neon 1
+#define TTI_CODE_avx2 2
+#define TTI_CODE_avx512 3
+#define TTI_CODE TTI_JOIN(TTI_CODE_, TTI_ISA)
+
+/* Lanes of a vector and pixels of a register tile: pixels * 2 accumulators, 2 weights and an input fit the registers. */
+#if TTI_CODE == TTI_CODE_avx512
+#define TTI_LANES 16
+#define TTI_TILE 14
+#elif TTI_CODE == TTI_CODE_avx2
+#define TTI_LANES 8
+#define TTI_TILE 6
+#elif TTI_CODE == TTI_CODE_neon
+#define TTI_LANES 4
+#define TTI_TILE 12
+#else
+#define TTI_LANES 4
+#define TTI_TILE 6
+#endif
+
+#include "vector.h"
+
+/* ---- convolution */
+
+#define TTI_UNROLL _Pragma("GCC unroll 16")
+
+/* Loads or stores the first 'count' elements of a vector, all of them if there are more. */
+TTI_INLINE vf part_load(const float *in, size_t count) {
+  if (count >= TTI_LANES) return v_load(in);
+  float part[TTI_LANES] = {0};
+  for (size_t i = 0; i < count; i++) part[i] = in[i];
+  return v_load(part);
+}
+TTI_INLINE void part_store(float *out, vf value, size_t count) {
+  if (count >= TTI_LANES) {
+    v_store(out, value);
+    return;
+  }
+  float part[TTI_LANES];
+  v_store(part, value);
+  for (size_t i = 0; i < count; i++) out[i] = part[i];
+}
+
+/* One register tile: pixels x .. x + pixels of whole vectors of channels. pixels and vectors are constants at every
+ * call, so that each call site is unrolled into registers. */
+TTI_INLINE void tile(const int pixels, const int vectors, const tti_conv_row *c, size_t x, size_t column) {
+  vf acc[TTI_TILE][2];
+  float *const out = c->out + (ptrdiff_t)x * c->out_stride + column;
+  if (c->bias) {
+    TTI_UNROLL for (int v = 0; v < vectors; v++) {
+      const vf b = v_load(c->bias + column + v * TTI_LANES);
+      TTI_UNROLL for (int m = 0; m < pixels; m++) acc[m][v] = b;
+    }
+  } else {
+    TTI_UNROLL for (int m = 0; m < pixels; m++)
+        TTI_UNROLL for (int v = 0; v < vectors; v++) acc[m][v] = v_load(out + m * c->out_stride + v * TTI_LANES);
+  }
+  const ptrdiff_t stride = c->pixel_stride;
+  const size_t panel = c->panel;
+  for (size_t r = 0; r < c->run_count; r++) {
+    const float *in = c->runs[r].input + (ptrdiff_t)(c->first_pixel + x) * stride;
+    const float *w = c->weights + (size_t)c->runs[r].weight_row * panel + column;
+    for (size_t i = c->runs[r].count; i; i--, in++, w += panel) {
+      vf b[2];
+      TTI_UNROLL for (int v = 0; v < vectors; v++) b[v] = v_load(w + v * TTI_LANES);
+      TTI_UNROLL for (int m = 0; m < pixels; m++) {
+        const vf a = v_set(in[m * stride]);
+        TTI_UNROLL for (int v = 0; v < vectors; v++) acc[m][v] += a * b[v];
+      }
+    }
+  }
+  if (c->residual) {
+    const float *residual = c->residual + (ptrdiff_t)x * c->residual_stride + column;
+    TTI_UNROLL for (int m = 0; m < pixels; m++)
+        TTI_UNROLL for (int v = 0; v < vectors; v++) acc[m][v] += v_load(residual + m * c->residual_stride + v * TTI_LANES);
+  }
+  const vf low = v_set(c->low), high = v_set(c->high);
+  TTI_UNROLL for (int m = 0; m < pixels; m++)
+      TTI_UNROLL for (int v = 0; v < vectors; v++)
+          v_store(out + m * c->out_stride + v * TTI_LANES, v_at_most(v_at_least(acc[m][v], low), high));
+}
+
+#define TTI_TILE_CASE(M) \
+  case M:                \
+    tile(M, vectors, c, x, column); \
+    break;
+
+/* All pixels of the y-plane for one or two vectors of channels, in tiles of nearly equal size. */
+TTI_INLINE void strip(const int vectors, const tti_conv_row *c, size_t column) {
+  size_t tiles = (c->width + TTI_TILE - 1) / TTI_TILE;
+  for (size_t x = 0; tiles; tiles--) {
+    const size_t pixels = (c->width - x + tiles - 1) / tiles;
+    switch (pixels) {
+      TTI_TILE_CASE(1)
+      TTI_TILE_CASE(2)
+      TTI_TILE_CASE(3)
+      TTI_TILE_CASE(4)
+      TTI_TILE_CASE(5)
+      TTI_TILE_CASE(6)
+#if TTI_TILE > 6
+      TTI_TILE_CASE(7)
+      TTI_TILE_CASE(8)
+      TTI_TILE_CASE(9)
+      TTI_TILE_CASE(10)
+      TTI_TILE_CASE(11)
+      TTI_TILE_CASE(12)
+#endif
+#if TTI_TILE > 12
+      TTI_TILE_CASE(13)
+      TTI_TILE_CASE(14)
+#endif
+      default:
+        break;
+    }
+    x += pixels;
+  }
+}
+
+/* Panels narrower than a vector (8 channels on AVX-512): one pixel at a time, the columns left to the compiler. */
+static void conv_row_narrow(const tti_conv_row *c) {
+  for (size_t x = 0; x < c->width; x++) {
+    float acc[8];
+    float *out = c->out + (ptrdiff_t)x * c->out_stride;
+    for (size_t n = 0; n < 8; n++) acc[n] = c->bias ? c->bias[n] : n < c->columns ? out[n] : 0.0f;
+    for (size_t r = 0; r < c->run_count; r++) {
+      const float *in = c->runs[r].input + (ptrdiff_t)(c->first_pixel + x) * c->pixel_stride;
+      const float *w = c->weights + (size_t)c->runs[r].weight_row * 8;
+      for (size_t i = 0; i < c->runs[r].count; i++)
+        for (size_t n = 0; n < 8; n++) acc[n] += in[i] * w[i * 8 + n];
+    }
+    for (size_t n = 0; n < c->columns; n++) {
+      float v = acc[n] + (c->residual ? c->residual[(ptrdiff_t)x * c->residual_stride + (ptrdiff_t)n] : 0.0f);
+      v = v < c->low ? c->low : v;
+      out[n] = v > c->high ? c->high : v;
+    }
+  }
+}
+
+/* The last columns of a group, fewer than a vector: through a copy, a tile at a time. */
+static __attribute__((noinline)) void conv_row_tail(const tti_conv_row *c, size_t column) {
+  float out[TTI_TILE * TTI_LANES], residual[TTI_TILE * TTI_LANES] = {0};
+  const size_t columns = c->columns - column;
+  tti_conv_row part = *c;
+  part.out = out;
+  part.residual = c->residual ? residual : NULL;
+  part.out_stride = part.residual_stride = TTI_LANES;
+  part.weights += column;
+  part.bias = c->bias ? c->bias + column : NULL;
+  for (size_t x = 0; x < c->width; x += part.width) {
+    part.width = c->width - x < TTI_TILE ? c->width - x : TTI_TILE;
+    part.first_pixel = c->first_pixel + x;
+    for (size_t m = 0; m < part.width; m++) {
+      const ptrdiff_t pixel = (ptrdiff_t)(x + m);
+      if (c->residual) v_store(residual + m * TTI_LANES, part_load(c->residual + pixel * c->residual_stride + column, columns));
+      if (!c->bias) v_store(out + m * TTI_LANES, part_load(c->out + pixel * c->out_stride + column, columns));
+    }
+    strip(1, &part, 0);
+    for (size_t m = 0; m < part.width; m++)
+      part_store(c->out + (ptrdiff_t)(x + m) * c->out_stride + column, v_load(out + m * TTI_LANES), columns);
+  }
+}
+
+static void conv_row(const tti_conv_row *c) {
+  if (c->panel % TTI_LANES) {
+    conv_row_narrow(c);
+    return;
+  }
+  size_t column = 0;
+  for (; column + 2 * TTI_LANES <= c->columns; column += 2 * TTI_LANES) strip(2, c, column);
+  if (column + TTI_LANES <= c->columns) {
+    strip(1, c, column);
+    column += TTI_LANES;
+  }
+  if (column < c->columns) conv_row_tail(c, column);
+}
+
+/* ---- depthwise convolution */
+
+/* Channels column .. column + TTI_LANES of every pixel, for a kernel of ky by kx taps that are constants where small. */
+TTI_INLINE void depthwise_strip(const size_t ky_count, const size_t kernel_x, const tti_depthwise_row *d, size_t column) {
+  const size_t channels = d->channels;
+  const vf bias = v_load(d->bias + column), low = v_set(d->low), high = v_set(d->high);
+  const float *const weights = d->weights + column;
+  for (size_t x = 0; x < d->width; x++) {
+    vf acc = bias;
+    const size_t first = x * d->stride_x * channels + column;
+    for (size_t i = 0; i < ky_count; i++) {
+      const float *in = d->rows[i] + first;
+      for (size_t j = 0; j < kernel_x; j++)
+        acc += v_load(in + j * d->dilation_x * channels) * v_load(weights + (i * kernel_x + j) * channels);
+    }
+    v_store(d->out + x * channels + column, v_at_most(v_at_least(acc, low), high));
+  }
+}
+
+static void depthwise_row(const tti_depthwise_row *d) {
+  const size_t channels = d->channels;
+  size_t column = 0;
+  for (; column + TTI_LANES <= channels; column += TTI_LANES) {
+    if (d->ky_count == 3 && d->kernel_x == 3)
+      depthwise_strip(3, 3, d, column);
+    else if (d->ky_count == 1 && d->kernel_x == 1)
+      depthwise_strip(1, 1, d, column);
+    else
+      depthwise_strip(d->ky_count, d->kernel_x, d, column);
+  }
+  for (size_t x = 0; column < channels && x < d->width; x++)
+    for (size_t n = column; n < channels; n++) {
+      float acc = d->bias[n];
+      for (size_t i = 0; i < d->ky_count; i++)
+        for (size_t j = 0; j < d->kernel_x; j++)
+          acc += d->rows[i][(x * d->stride_x + j * d->dilation_x) * channels + n] * d->weights[(i * d->kernel_x + j) * channels + n];
+      acc = acc < d->low ? d->low : acc;
+      d->out[x * channels + n] = acc > d->high ? d->high : acc;
+    }
+}
+
+/* ---- pooling */
+
+TTI_INLINE vf pool_step(int average, vf acc, vf value) {
+  if (average) return acc + value;
+  return v_select((value <= acc) | (acc != acc), acc, value);
+}
+
+/* One pixel: taps columns of the window are inside the map, the first of them at the map's pixel 'first'. */
+TTI_INLINE void pool_pixel(const int average, const tti_pool_row *p, size_t x, size_t first, size_t taps, float divisor) {
+  const size_t channels = p->channels;
+  for (size_t n = 0; n < channels; n += TTI_LANES) {
+    const size_t lanes = channels - n;
+    vf acc = v_set(average ? 0.0f : -__builtin_inff());
+    for (size_t i = 0; i < p->ky_count; i++)
+      for (size_t j = 0; j < taps; j++)
+        acc = pool_step(average, acc, part_load(p->rows[i] + (first + j * p->dilation_x) * channels + n, lanes));
+    if (average) acc /= divisor;
+    part_store(p->out + x * channels + n, acc, lanes);
+  }
+}
+
+/* Window columns x * dilation < extent, at most kernel. */
+TTI_INLINE size_t columns_below(size_t extent, size_t kernel, size_t dilation) {
+  const size_t fit = (extent + dilation - 1) / dilation;
+  return fit < kernel ? fit : kernel;
+}
+
+static void pool_row(const tti_pool_row *p) {
+  const size_t end = p->pad_left + p->in_width; /* in padded coordinates */
+  for (size_t x = 0; x < p->width; x++) {
+    const size_t left = x * p->stride_x;
+    const size_t skip = left < p->pad_left ? (p->pad_left - left + p->dilation_x - 1) / p->dilation_x : 0;
+    const size_t inside = left < end ? columns_below(end - left, p->kernel_x, p->dilation_x) : 0;
+    const size_t taps = inside > skip ? inside - skip : 0;
+    const size_t first = taps ? left + skip * p->dilation_x - p->pad_left : 0;
+    if (p->divisor_y) {
+      const size_t padded = end + p->pad_right;
+      const size_t columns = p->count_pad && left < padded ? columns_below(padded - left, p->kernel_x, p->dilation_x) : taps;
+      pool_pixel(1, p, x, first, taps, (float)(p->divisor_y * columns));
+    } else {
+      pool_pixel(0, p, x, first, taps, 1.0f);
+    }
+  }
+}
+
+/* ---- elementwise */
+
+TTI_INLINE vf activate(unsigned kind, vf a, vf b, vf x) {
+  const vf zero = v_set(0.0f), one = v_set(1.0f);
+  switch (kind) {
+    case TT_ACT_RELU:
+      return v_at_least(x, zero);
+    case TT_ACT_CLIP:
+      return v_at_most(v_at_least(x, a), b);
+    case TT_ACT_LEAKY_RELU:
+      return v_select(x < 0.0f, x * a, x);
+    case TT_ACT_SIGMOID:
+      return v_sigmoid(x);
+    case TT_ACT_HARD_SIGMOID:
+      return v_clamp(x * a + b, 0.0f, 1.0f);
+    case TT_ACT_HARD_SWISH:
+      return x * v_clamp(x * (1.0f / 6.0f) + 0.5f, 0.0f, 1.0f);
+    case TT_ACT_SWISH:
+      return x * v_sigmoid(x * a);
+    case TT_ACT_TANH:
+      return v_tanh(x);
+    case TT_ACT_ELU:
+      return v_select(x < 0.0f, a * v_expm1(x), x);
+    case TT_ACT_SELU:
+      return b * v_select(x < 0.0f, a * v_expm1(x), x);
+    case TT_ACT_CELU:
+      return v_select(x < 0.0f, a * v_expm1(x / a), x);
+    case TT_ACT_SOFTPLUS:
+      return v_softplus(x);
+    case TT_ACT_SOFTSIGN:
+      return x / (one + v_abs(x));
+    case TT_ACT_GELU:
+      return 0.5f * x * (one + v_erf(x * 0.70710678118654752f));
+    case TT_ACT_GELU_TANH:
+      return 0.5f * x * (one + v_tanh(0.79788456080286536f * (x + 0.044715f * x * x * x)));
+    case TT_ACT_ERF:
+      return v_erf(x);
+    case TT_ACT_MISH:
+      return x * v_tanh(v_softplus(x));
+    case TT_ACT_EXP:
+      return v_exp(x);
+    case TT_ACT_LOG:
+      return v_log(x);
+    case TT_ACT_SQRT:
+      return v_sqrt(x);
+    case TT_ACT_ABS:
+      return v_abs(x);
+    case TT_ACT_NEG:
+      return -x;
+    case TT_ACT_RECIPROCAL:
+      return one / x;
+    case TT_ACT_POW:
+      return v_pow(x, a);
+    case TT_ACT_TRUNC:
+      return v_trunc(x);
+    case TT_ACT_THRESHOLDED_RELU:
+      return v_select(x <= a, zero, x);
+    case TT_ACT_FLOOR:
+      return v_floor(x);
+    case TT_ACT_CEIL:
+      return v_ceil(x);
+    case TT_ACT_ROUND:
+      return v_round(x);
+    case TT_ACT_SIGN:
+      return v_select(x > 0.0f, one, v_select(x < 0.0f, -one, x));
+    case TT_ACT_NOT_ZERO:
+      return v_select(x == 0.0f, zero, one);
+    default:
+      return x;
+  }
+}
+
+TTI_INLINE void activation_span(const unsigned kind, float alpha, float beta, float *data, size_t count) {
+  const vf a = v_set(alpha), b = v_set(beta);
+  for (; count >= TTI_LANES; count -= TTI_LANES, data += TTI_LANES) v_store(data, activate(kind, a, b, v_load(data)));
+  if (count) part_store(data, activate(kind, a, b, part_load(data, count)), count);
+}
+
+#define TTI_ACTIVATION_CASE(K)                            \
+  case K:                                                 \
+    activation_span(K, alpha, beta, data, count);         \
+    break;
+
+static void activation(unsigned kind, float alpha, float beta, float *data, size_t count) {
+  switch (kind) { /* the kinds that networks apply to whole maps get a loop of their own */
+    TTI_ACTIVATION_CASE(TT_ACT_RELU)
+    TTI_ACTIVATION_CASE(TT_ACT_CLIP)
+    TTI_ACTIVATION_CASE(TT_ACT_LEAKY_RELU)
+    TTI_ACTIVATION_CASE(TT_ACT_SIGMOID)
+    TTI_ACTIVATION_CASE(TT_ACT_HARD_SIGMOID)
+    TTI_ACTIVATION_CASE(TT_ACT_HARD_SWISH)
+    TTI_ACTIVATION_CASE(TT_ACT_SWISH)
+    TTI_ACTIVATION_CASE(TT_ACT_EXP)
+    default:
+      activation_span(kind, alpha, beta, data, count);
+  }
+}
+
+TTI_INLINE vf combine(unsigned kind, vf a, vf b) {
+  switch (kind) {
+    case TT_BINARY_ADD:
+      return a + b;
+    case TT_BINARY_SUB:
+      return a - b;
+    case TT_BINARY_MUL:
+      return a * b;
+    case TT_BINARY_DIV:
+      return a / b;
+    case TT_BINARY_MIN:
+      return v_select((a <= b) | (a != a), a, b);
+    case TT_BINARY_MAX:
+      return v_select((a >= b) | (a != a), a, b);
+    case TT_BINARY_PRELU:
+      return v_select(a < 0.0f, a * b, a);
+    default:
+      return v_pow(a, b);
+  }
+}
+
+TTI_INLINE void binary_span(const unsigned kind, const float *a, size_t a_step, const float *b, size_t b_step, float *out, size_t count) {
+  for (size_t i = 0; i < count; i += TTI_LANES) {
+    const size_t left = count - i;
+    const vf va = a_step ? part_load(a + i, left) : v_set(*a);
+    const vf vb = b_step ? part_load(b + i, left) : v_set(*b);
+    part_store(out + i, combine(kind, va, vb), left);
+  }
+}
+
+#define TTI_BINARY_CASE(K)                                     \
+  case K:                                                      \
+    binary_span(K, a, a_step, b, b_step, out, count);          \
+    break;
+
+static void binary(unsigned kind, const float *a, size_t a_step, const float *b, size_t b_step, float *out, size_t count) {
+  switch (kind) {
+    TTI_BINARY_CASE(TT_BINARY_ADD)
+    TTI_BINARY_CASE(TT_BINARY_MUL)
+    default:
+      binary_span(kind, a, a_step, b, b_step, out, count);
+  }
+}
+
+static void accumulate(float keep, float scale, const float *a, float *out, size_t count) {
+  for (size_t i = 0; i < count; i += TTI_LANES) {
+    const size_t left = count - i;
+    const vf scaled = part_load(a + i, left) * scale;
+    part_store(out + i, keep != 0.0f ? part_load(out + i, left) + scaled : scaled, left);
+  }
+}
+
+/* ---- local response normalization */
+
+static void lrn(const float *in, float *out, size_t channels, size_t size, float alpha, float beta, float bias) {
+  const size_t before = (size - 1) / 2, after = size - 1 - before;
+  for (size_t n = 0; n < channels; n += TTI_LANES) {
+    float sums[TTI_LANES] = {0};
+    const size_t lanes = channels - n < TTI_LANES ? channels - n : TTI_LANES;
+    if (n >= before && n + TTI_LANES + after <= channels) {
+      vf sum = v_set(0.0f);
+      for (size_t i = 0; i < size; i++) {
+        const vf v = v_load(in + n + i - before);
+        sum += v * v;
+      }
+      v_store(sums, sum);
+    } else {
+      for (size_t lane = 0; lane < lanes; lane++) {
+        const size_t c = n + lane, low = c < before ? 0 : c - before;
+        const size_t high = c + after < channels ? c + after : channels - 1;
+        for (size_t i = low; i <= high; i++) sums[lane] += in[i] * in[i];
+      }
+    }
+    const vf base = v_load(sums) * (alpha / (float)size) + bias;
+    const vf root = v_sqrt(base);
+    const vf scale = beta == 0.75f ? 1.0f / (root * v_sqrt(root)) : beta == 0.5f ? 1.0f / root : v_pow(base, v_set(-beta));
+    part_store(out + n, part_load(in + n, lanes) * scale, lanes);
+  }
+}
+
+const tti_kernels *TTI_JOIN(tti_kernels_, TTI_ISA)(void) {
+  static const tti_kernels table = {TTI_STRING(TTI_ISA), conv_row, depthwise_row, pool_row, activation, binary, accumulate, lrn};
+  return &table;
+}

@@ -1,0 +1,77 @@
+/* Kernels: how operators are computed fast. One source, kernels/f32.c, defines them over vectors of a width that each
+ * instruction set chooses; the build compiles it once for each. A port picks a table with tti_kernels_<isa>().
+ *
+ * Shared contracts: pointers are aligned to 4 bytes; nothing is read or written outside the spans named; outputs may
+ * not overlap inputs except where said; no branch and no address depends on a value of a tensor.
+ */
+#ifndef TTI_KERNELS_H
+#define TTI_KERNELS_H
+#include <stddef.h>
+#include <stdint.h>
+
+/* A stretch of a convolution's sum that is contiguous in the input: for output pixel x, input elements
+ * input[(first_pixel + x) * pixel_stride + i], i < count, meet rows weight_row + i of the weight panel. */
+typedef struct tti_run {
+  const float *input;
+  uint32_t weight_row, count;
+} tti_run;
+
+/* One y-plane of a convolution for one panel of output channels:
+ * out[x][n] = clamp(init + sum over runs + residual[x][n]), n < columns <= panel, x < width,
+ * where init is bias[n], or out[x][n] itself if bias is NULL. residual may be NULL, and may equal out. */
+typedef struct tti_conv_row {
+  const tti_run *runs;
+  size_t run_count;
+  ptrdiff_t pixel_stride;
+  size_t first_pixel, width, panel, columns;
+  const float *weights; /* [rows][panel] */
+  const float *bias;    /* [panel] */
+  const float *residual;
+  ptrdiff_t residual_stride;
+  float *out;
+  ptrdiff_t out_stride;
+  float low, high;
+} tti_conv_row;
+
+/* One y-plane of a depthwise convolution: kernel rows ky_count (those inside the map; rows[i] points to the first
+ * pixel that output 0 reads), weights [ky_count][kernel_x][channels]. */
+typedef struct tti_depthwise_row {
+  const float *const *rows;
+  size_t ky_count, kernel_x, stride_x, dilation_x, width, channels;
+  const float *weights, *bias;
+  float *out;
+  float low, high;
+} tti_depthwise_row;
+
+/* One y-plane of a pooling: rows[ky_count] point to pixel 0 of the map. Window columns outside 0 .. in_width are left
+ * out. An average is divided by divisor_y times the number of window columns inside the map (count_pad: inside the map
+ * and its padding); divisor_y = 0 asks for the maximum. */
+typedef struct tti_pool_row {
+  const float *const *rows;
+  size_t ky_count, kernel_x, stride_x, dilation_x, pad_left, pad_right, in_width, width, channels;
+  size_t divisor_y;
+  int count_pad;
+  float *out;
+} tti_pool_row;
+
+typedef struct tti_kernels {
+  const char *name;
+  void (*conv_row)(const tti_conv_row *);
+  void (*depthwise_row)(const tti_depthwise_row *);
+  void (*pool_row)(const tti_pool_row *);
+  /* data[i] = f(data[i]); kind is TT_ACT_*. */
+  void (*activation)(unsigned kind, float alpha, float beta, float *data, size_t count);
+  /* out[i] = a[i * a_step] op b[i * b_step], steps 0 or 1; kind is TT_BINARY_*. out may equal a or b. */
+  void (*binary)(unsigned kind, const float *a, size_t a_step, const float *b, size_t b_step, float *out, size_t count);
+  /* out[i] = keep * out[i] + scale * a[i]; keep is 0 or 1, and 0 ignores what out holds. */
+  void (*accumulate)(float keep, float scale, const float *a, float *out, size_t count);
+  /* Local response normalization of one pixel, ONNX LRN. */
+  void (*lrn)(const float *in, float *out, size_t channels, size_t size, float alpha, float beta, float bias);
+} tti_kernels;
+
+const tti_kernels *tti_kernels_portable(void);
+const tti_kernels *tti_kernels_avx2(void);   /* x86-64: AVX2 and FMA */
+const tti_kernels *tti_kernels_avx512(void); /* x86-64: AVX-512 F, VL, BW, DQ and FMA */
+const tti_kernels *tti_kernels_neon(void);   /* AArch64 */
+
+#endif

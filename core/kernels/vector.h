@@ -1,0 +1,159 @@
+/* Vectors of TTI_LANES floats in GCC's vector extensions, and elementary functions over them without branches.
+ *
+ * Accuracy: exp, log, tanh, sigmoid, erf to about 2e-7 of the result or, for erf and softplus near zero, absolute.
+ * NaN and infinities pass through as IEEE 754 says. Range reductions after Cody and Waite; exp and log polynomials are
+ * Taylor expansions on the reduced range, erf is Abramowitz and Stegun 7.1.26 beyond 0.5 and its series below.
+ */
+#ifndef TTI_VECTOR_H
+#define TTI_VECTOR_H
+#include <stdint.h>
+#include <string.h>
+
+typedef float vf __attribute__((vector_size(4 * TTI_LANES)));
+typedef int32_t vi __attribute__((vector_size(4 * TTI_LANES)));
+
+#define TTI_INLINE static inline __attribute__((always_inline))
+
+TTI_INLINE vf v_load(const float *p) {
+  vf v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+TTI_INLINE void v_store(float *p, vf v) { __builtin_memcpy(p, &v, sizeof v); }
+TTI_INLINE vf v_set(float x) { return (vf){0} + x; }
+TTI_INLINE vf v_bits(vi i) { return (vf)i; }
+TTI_INLINE vf v_select(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }
+TTI_INLINE vf v_abs(vf x) { return (vf)((vi)x & 0x7FFFFFFF); }
+TTI_INLINE vf v_copysign(vf magnitude, vf sign) {
+  return (vf)(((vi)magnitude & 0x7FFFFFFF) | ((vi)sign & (int32_t)0x80000000));
+}
+/* A NaN in x stays; the bound never wins over it. */
+TTI_INLINE vf v_at_least(vf x, vf low) { return v_select(x < low, low, x); }
+TTI_INLINE vf v_at_most(vf x, vf high) { return v_select(x > high, high, x); }
+TTI_INLINE vf v_clamp(vf x, float low, float high) { return v_at_most(v_at_least(x, v_set(low)), v_set(high)); }
+
+TTI_INLINE vf v_sqrt(vf x) {
+  for (int i = 0; i < TTI_LANES; i++) x[i] = __builtin_sqrtf(x[i]);
+  return x;
+}
+
+/* Round to nearest, ties to even; exact for every float. */
+TTI_INLINE vf v_round(vf x) {
+  const vf magic = v_set(8388608.0f); /* 2^23 */
+  vf a = v_abs(x);
+  vf r = (a + magic) - magic;
+  return v_copysign(v_select(a < magic, r, a), x) + v_select(x == x, v_set(0.0f), x);
+}
+TTI_INLINE vf v_floor(vf x) {
+  vf r = v_round(x);
+  return v_copysign(r - v_select(r > x, v_set(1.0f), v_set(0.0f)), x);
+}
+TTI_INLINE vf v_ceil(vf x) {
+  vf r = v_round(x);
+  return v_copysign(r + v_select(r < x, v_set(1.0f), v_set(0.0f)), x);
+}
+TTI_INLINE vf v_trunc(vf x) { return v_copysign(v_floor(v_abs(x)), x); }
+
+/* 2^n for integer-valued n in -126 .. 127. */
+TTI_INLINE vf v_exp2i(vf n) { return v_bits((__builtin_convertvector(n, vi) + 127) << 23); }
+
+TTI_INLINE vf v_exp(vf x) {
+  vf c = v_clamp(x, -104.0f, 89.0f);
+  vf n = v_round(c * 1.44269504088896341f);
+  n = v_select(n == n, n, v_set(0.0f));
+  vf r = (c - n * 0.693359375f) + n * 2.12194440e-4f;
+  vf p = v_set(1.9841270e-4f);
+  p = p * r + 1.3888889e-3f;
+  p = p * r + 8.3333333e-3f;
+  p = p * r + 4.1666667e-2f;
+  p = p * r + 1.6666667e-1f;
+  p = p * r + 5.0e-1f;
+  p = p * r * r + r + 1.0f;
+  vf half = v_floor(n * 0.5f);
+  return p * v_exp2i(half) * v_exp2i(n - half);
+}
+
+TTI_INLINE vf v_log(vf x) {
+  vi tiny = x < 1.17549435e-38f;
+  vf s = v_select(tiny, x * 8388608.0f, x);
+  vi bits = (vi)s;
+  vf e = __builtin_convertvector(((bits >> 23) & 0xFF) - 127, vf) - v_select(tiny, v_set(23.0f), v_set(0.0f));
+  vf m = v_bits((bits & 0x007FFFFF) | 0x3F800000);
+  vi high = m > 1.41421356f;
+  m = v_select(high, m * 0.5f, m);
+  e = e + v_select(high, v_set(1.0f), v_set(0.0f));
+  /* log m = 2 atanh((m - 1) / (m + 1)), |quotient| <= 0.172 */
+  vf z = (m - 1.0f) / (m + 1.0f);
+  vf z2 = z * z;
+  vf p = v_set(0.222222222f);
+  p = p * z2 + 0.285714286f;
+  p = p * z2 + 0.4f;
+  p = p * z2 + 0.666666667f;
+  vf y = e * 0.693359375f + (z * 2.0f + (z * z2 * p + e * -2.12194440e-4f));
+  const vf infinity = v_bits((vi){0} + 0x7F800000);
+  y = v_select(x == infinity, infinity, y);
+  y = v_select(x == 0.0f, -infinity, y);
+  y = v_select(x < 0.0f, infinity - infinity, y);
+  return v_select(x == x, y, x);
+}
+
+TTI_INLINE vf v_sigmoid(vf x) { return 1.0f / (1.0f + v_exp(-x)); }
+
+TTI_INLINE vf v_tanh(vf x) {
+  vf a = v_abs(x);
+  vf big = 1.0f - 2.0f / (v_exp(a * 2.0f) + 1.0f);
+  vf x2 = x * x;
+  vf p = v_set(-8.8632356e-3f);
+  p = p * x2 + 2.1869488e-2f;
+  p = p * x2 - 5.3968254e-2f;
+  p = p * x2 + 1.3333333e-1f;
+  p = p * x2 - 3.3333333e-1f;
+  return v_select(a < 0.4f, x + x * x2 * p, v_copysign(big, x));
+}
+
+TTI_INLINE vf v_erf(vf x) {
+  vf a = v_abs(x);
+  vf t = 1.0f / (1.0f + 0.3275911f * a);
+  vf p = v_set(1.061405429f);
+  p = p * t - 1.453152027f;
+  p = p * t + 1.421413741f;
+  p = p * t - 0.284496736f;
+  p = p * t + 0.254829592f;
+  vf big = 1.0f - p * t * v_exp(-a * a);
+  vf x2 = x * x;
+  vf q = v_set(-8.5483270e-4f);
+  q = q * x2 + 5.2239776e-3f;
+  q = q * x2 - 2.6866171e-2f;
+  q = q * x2 + 1.1283792e-1f;
+  q = q * x2 - 3.7612639e-1f;
+  q = q * x2 + 1.1283792f;
+  return v_select(a < 0.5f, x * q, v_copysign(big, x));
+}
+
+/* log(1 + exp(x)) */
+TTI_INLINE vf v_softplus(vf x) { return v_at_least(x, v_set(0.0f)) + v_log(1.0f + v_exp(-v_abs(x))); }
+
+/* exp(x) - 1 */
+TTI_INLINE vf v_expm1(vf x) {
+  vf p = v_set(1.3888889e-3f);
+  p = p * x + 8.3333333e-3f;
+  p = p * x + 4.1666667e-2f;
+  p = p * x + 1.6666667e-1f;
+  p = p * x + 0.5f;
+  return v_select(v_abs(x) < 0.25f, x + x * x * p, v_exp(x) - 1.0f);
+}
+
+/* base ** power, signs and zeros as C's powf for the finite cases that networks have. */
+TTI_INLINE vf v_pow(vf base, vf power) {
+  vf y = v_exp(power * v_log(v_abs(base)));
+  vi integer = v_round(power) == power;
+  vf half = power * 0.5f;
+  vi odd = integer & (v_round(half) != half);
+  y = v_select(odd & (base < 0.0f), -y, y);
+  const vf nan = v_bits((vi){0} + 0x7FC00000);
+  y = v_select((base < 0.0f) & ~integer, nan, y);
+  y = v_select(power == 2.0f, base * base, y);
+  y = v_select(power == 1.0f, base, y);
+  return v_select((power == 0.0f) | (base == 1.0f), v_set(1.0f), y);
+}
+#endif

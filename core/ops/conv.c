@@ -1,0 +1,164 @@
+/* Convolutions over y-planes. */
+#include "../core.h"
+
+enum { RUNS = 256 };
+
+/* The activation as a clamp inside the kernel, where it is one. */
+static void clamp_of(const tt_op *op, float *low, float *high) {
+  *low = -__builtin_inff();
+  *high = __builtin_inff();
+  if (op->activation == TT_ACT_RELU) *low = 0.0f;
+  if (op->activation == TT_ACT_CLIP) {
+    *low = op->alpha;
+    *high = op->beta;
+  }
+}
+
+/* Kernel rows ky that meet the map at output y-plane y: from .. to. */
+static void ky_range(const tt_op *op, uint32_t height, uint32_t y, uint32_t *from, uint32_t *to) {
+  const uint32_t top = y * op->stride_y; /* in padded coordinates */
+  const uint32_t end = height + op->pad_top;
+  uint32_t ky = top < op->pad_top ? (op->pad_top - top + op->dilation_y - 1) / op->dilation_y : 0;
+  *from = tti_min(ky, op->kernel_y);
+  ky = top < end ? (end - top + op->dilation_y - 1) / op->dilation_y : 0;
+  *to = tti_min(ky, op->kernel_y);
+  if (*to < *from) *to = *from;
+}
+
+/* Collects the runs of one output y-plane for input channels c0 .. c0 + depth and the weight rows k_begin .. k_end, going
+ * on from *k (a row of the whole kernel); stops when RUNS are full. *k ends at k_end when all are collected.
+ *
+ * Where the channels of all kernel columns lie side by side (no groups, no dilation), a kernel row is one run. */
+static size_t collect_runs(const struct tt_engine *e, const tt_op *op, const tt_tensor *in, uint32_t y, uint32_t c0, uint32_t depth,
+                           uint32_t k_begin, uint32_t k_end, uint32_t *k, tti_run *runs) {
+  const int merged = op->groups == 1 && (op->dilation_x == 1 || op->kernel_x == 1);
+  const uint32_t length = merged ? op->kernel_x * depth : depth;
+  uint32_t from, to;
+  ky_range(op, in->height, y, &from, &to);
+  size_t count = 0;
+  const uint32_t row_length = op->kernel_x * depth;
+  while (*k < k_end && count < RUNS) {
+    const uint32_t ky = *k / row_length, at = *k % length;
+    const uint32_t end = tti_min(*k - at + length, k_end);
+    if (ky >= to) {
+      *k = k_end;
+    } else {
+      if (ky >= from) {
+        const uint32_t kx = merged ? 0 : *k % row_length / length;
+        const uint32_t iy = y * op->stride_y + ky * op->dilation_y - op->pad_top;
+        const float *row = tti_row(e, in, iy) - (size_t)op->pad_left * in->channels;
+        runs[count].input = row + (size_t)kx * op->dilation_x * in->channels + c0 + at;
+        runs[count].weight_row = *k - k_begin;
+        runs[count++].count = end - *k;
+      }
+      *k = end;
+    }
+  }
+  return count;
+}
+
+void tti_conv(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tt_block *block) {
+  const tti_kernels *kernels = e->port->kernels;
+  const tt_tensor *in = tti_operand(&e->program, op, 0), *out = &e->program.tensors[op->output];
+  const tt_tensor *residual = op->flags & TT_FLAG_RESIDUAL ? tti_operand(&e->program, op, 1) : NULL;
+  const uint32_t depth = in->channels / op->groups, channels = out->channels / op->groups;
+  const uint32_t group_panels = (channels + op->panel - 1) / op->panel;
+  const uint32_t k_total = op->kernel_y * op->kernel_x * depth;
+  const tt_block whole = {op->weights, 0, group_panels * op->groups, 0, k_total};
+  const tt_block *b = block ? block : &whole;
+  const float *weights = (const float *)(const void *)(e->arena + b->weights);
+  const float *bias = (const float *)(const void *)(e->arena + op->bias);
+  tti_run runs[RUNS];
+  tti_conv_row row = {.runs = runs,
+                      .pixel_stride = (ptrdiff_t)op->stride_x * in->channels,
+                      .width = out->width,
+                      .panel = op->panel,
+                      .out_stride = out->channels,
+                      .residual_stride = out->channels};
+  float low, high;
+  clamp_of(op, &low, &high);
+  const int last = b->k_end == k_total;
+  for (uint32_t panel = b->panel_begin; panel < b->panel_end; panel++) {
+    const uint32_t group = panel / group_panels, first = panel % group_panels * op->panel;
+    const uint32_t channel = group * channels + first;
+    row.columns = tti_min(op->panel, channels - first);
+    row.weights = weights + (size_t)(panel - b->panel_begin) * (b->k_end - b->k_begin) * op->panel;
+    for (uint32_t y = y0; y < y1; y++) {
+      uint32_t k = b->k_begin;
+      row.out = tti_row(e, out, y) + channel;
+      row.bias = k == 0 ? bias + (size_t)panel * op->panel : NULL;
+      do {
+        row.run_count = collect_runs(e, op, in, y, group * depth, depth, b->k_begin, b->k_end, &k, runs);
+        const int finish = last && k == b->k_end;
+        row.residual = finish && residual ? tti_row(e, residual, y) + channel : NULL;
+        row.low = finish ? low : -__builtin_inff();
+        row.high = finish ? high : __builtin_inff();
+        kernels->conv_row(&row);
+        row.bias = NULL;
+      } while (k < b->k_end);
+      if (last && op->activation > TT_ACT_CLIP)
+        for (uint32_t x = 0; x < out->width; x++)
+          kernels->activation(op->activation, op->alpha, op->beta, row.out + (size_t)x * out->channels, row.columns);
+    }
+  }
+}
+
+/* Rows of the map under the window of output y-plane y. */
+static uint32_t window_rows(const struct tt_engine *e, const tt_op *op, const tt_tensor *in, uint32_t y, const float **rows, uint32_t *from) {
+  uint32_t to;
+  ky_range(op, in->height, y, from, &to);
+  for (uint32_t ky = *from; ky < to; ky++)
+    rows[ky - *from] = tti_row(e, in, y * op->stride_y + ky * op->dilation_y - op->pad_top);
+  return to - *from;
+}
+
+void tti_depthwise(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1) {
+  const tt_tensor *in = tti_operand(&e->program, op, 0), *out = &e->program.tensors[op->output];
+  const float *weights = (const float *)(const void *)(e->arena + op->weights);
+  const float *rows[TT_MAX_KERNEL_Y];
+  tti_depthwise_row row = {.rows = rows,
+                           .kernel_x = op->kernel_x,
+                           .stride_x = op->stride_x,
+                           .dilation_x = op->dilation_x,
+                           .width = out->width,
+                           .channels = out->channels,
+                           .bias = (const float *)(const void *)(e->arena + op->bias)};
+  clamp_of(op, &row.low, &row.high);
+  for (uint32_t y = y0; y < y1; y++) {
+    uint32_t from;
+    row.ky_count = window_rows(e, op, in, y, rows, &from);
+    for (size_t i = 0; i < row.ky_count; i++) rows[i] -= (size_t)op->pad_left * in->channels;
+    row.weights = weights + (size_t)from * op->kernel_x * in->channels;
+    row.out = tti_row(e, out, y);
+    e->port->kernels->depthwise_row(&row);
+    if (op->activation > TT_ACT_CLIP)
+      e->port->kernels->activation(op->activation, op->alpha, op->beta, row.out, (size_t)out->width * out->channels);
+  }
+}
+
+void tti_pool(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1) {
+  const tt_tensor *in = tti_operand(&e->program, op, 0), *out = &e->program.tensors[op->output];
+  const float *rows[TT_MAX_KERNEL_Y];
+  tti_pool_row row = {.rows = rows,
+                      .kernel_x = op->kernel_x,
+                      .stride_x = op->stride_x,
+                      .dilation_x = op->dilation_x,
+                      .pad_left = op->pad_left,
+                      .pad_right = op->pad_right,
+                      .in_width = in->width,
+                      .width = out->width,
+                      .channels = out->channels,
+                      .count_pad = (op->flags & TT_FLAG_COUNT_INCLUDE_PAD) != 0};
+  for (uint32_t y = y0; y < y1; y++) {
+    uint32_t from;
+    row.ky_count = window_rows(e, op, in, y, rows, &from);
+    row.out = tti_row(e, out, y);
+    if (op->kind == TT_OP_AVERAGE_POOL) {
+      const uint32_t top = y * op->stride_y, padded = op->pad_top + in->height + op->pad_bottom;
+      const uint32_t fit = top < padded ? (padded - top + op->dilation_y - 1) / op->dilation_y : 0;
+      row.divisor_y = row.count_pad ? tti_min(fit, op->kernel_y) : row.ky_count;
+      if (row.divisor_y == 0) row.divisor_y = 1;
+    }
+    e->port->kernels->pool_row(&row);
+  }
+}

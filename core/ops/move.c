@@ -1,0 +1,136 @@
+/* Operators that move elements without computing on them, and interpolation. */
+#include "../core.h"
+
+static void concat_row(const struct tt_engine *e, const tt_op *op, const tt_tensor *out, uint32_t y, float *row) {
+  size_t at = 0;
+  for (uint32_t i = 0; i < op->operand_count; i++) {
+    const tt_tensor *in = tti_operand(&e->program, op, i);
+    const size_t elems = (size_t)in->width * in->channels;
+    if (op->variant == TT_CONCAT_Y) {
+      if (y >= at && y - at < in->height) tti_copy(row, tti_row(e, in, (uint32_t)(y - at)), elems * sizeof(float));
+      at += in->height;
+    } else if (op->variant == TT_CONCAT_X) {
+      tti_copy(row + at, tti_row(e, in, y), elems * sizeof(float));
+      at += elems;
+    } else {
+      const float *from = tti_row(e, in, y);
+      for (uint32_t x = 0; x < out->width; x++) tti_copy(row + (size_t)x * out->channels + at, from + (size_t)x * in->channels, in->channels * sizeof(float));
+      at += in->channels;
+    }
+  }
+}
+
+static int consecutive(const int32_t *indices, uint32_t count) {
+  if (indices[0] < 0) return 0;
+  for (uint32_t i = 1; i < count; i++)
+    if (indices[i] != indices[0] + (int32_t)i) return 0;
+  return 1;
+}
+
+static void gather_row(const struct tt_engine *e, const tt_op *op, const tt_tensor *out, uint32_t y, float *row) {
+  const tt_tensor *in = tti_operand(&e->program, op, 0);
+  const int32_t *rows = e->program.tables + op->table, *cols = rows + out->height, *chans = cols + out->width;
+  const float *from = rows[y] < 0 ? NULL : tti_row(e, in, (uint32_t)rows[y]);
+  const int whole_pixels = consecutive(chans, out->channels);
+  if (from && whole_pixels && in->channels == out->channels && consecutive(cols, out->width)) {
+    tti_copy(row, from + (size_t)cols[0] * in->channels, (size_t)out->width * out->channels * sizeof(float));
+    return;
+  }
+  for (uint32_t x = 0; x < out->width; x++, row += out->channels) {
+    const float *pixel = from && cols[x] >= 0 ? from + (size_t)cols[x] * in->channels : NULL;
+    if (pixel && whole_pixels)
+      tti_copy(row, pixel + chans[0], out->channels * sizeof(float));
+    else
+      for (uint32_t c = 0; c < out->channels; c++) row[c] = pixel && chans[c] >= 0 ? pixel[chans[c]] : op->p0;
+  }
+}
+
+static void resize_row(const struct tt_engine *e, const tt_op *op, const tt_tensor *out, uint32_t y, float *row) {
+  const tt_tensor *in = tti_operand(&e->program, op, 0);
+  const size_t taps_y = op->kernel_y, taps_x = op->kernel_x, channels = in->channels;
+  const int32_t *row_index = e->program.tables + op->table;
+  const float *row_weights = (const float *)(const void *)(row_index + out->height * taps_y);
+  const int32_t *col_index = (const int32_t *)(const void *)(row_weights + out->height * taps_y);
+  const float *col_weights = (const float *)(const void *)(col_index + out->width * taps_x);
+  for (size_t i = 0; i < taps_y; i++) {
+    const float *from = tti_row(e, in, (uint32_t)row_index[y * taps_y + i]);
+    for (size_t x = 0; x < out->width; x++)
+      for (size_t j = 0; j < taps_x; j++)
+        e->port->kernels->accumulate(i + j ? 1.0f : 0.0f, row_weights[y * taps_y + i] * col_weights[x * taps_x + j],
+                                     from + (size_t)col_index[x * taps_x + j] * channels, row + x * channels, channels);
+  }
+}
+
+static void depth_to_space_row(const struct tt_engine *e, const tt_op *op, const tt_tensor *out, uint32_t y, float *row) {
+  const tt_tensor *in = tti_operand(&e->program, op, 0);
+  const size_t block = op->kernel_y, channels = out->channels, i = y % block;
+  const float *from = tti_row(e, in, (uint32_t)(y / block));
+  for (size_t x = 0; x < out->width; x++, row += channels) {
+    const float *pixel = from + x / block * in->channels;
+    const size_t phase = i * block + x % block;
+    if (op->variant == TT_DCR)
+      tti_copy(row, pixel + phase * channels, channels * sizeof(float));
+    else
+      for (size_t c = 0; c < channels; c++) row[c] = pixel[c * block * block + phase];
+  }
+}
+
+static void space_to_depth_row(const struct tt_engine *e, const tt_op *op, const tt_tensor *out, uint32_t y, float *row) {
+  const tt_tensor *in = tti_operand(&e->program, op, 0);
+  const size_t block = op->kernel_y, channels = in->channels;
+  for (size_t i = 0; i < block; i++) {
+    const float *from = tti_row(e, in, (uint32_t)(y * block + i));
+    for (size_t x = 0; x < out->width; x++)
+      tti_copy(row + x * out->channels + i * block * channels, from + x * block * channels, block * channels * sizeof(float));
+  }
+}
+
+/* The whole map at once: six nested counters over the output's elements in order. */
+static void permute(const struct tt_engine *e, const tt_op *op, const tt_tensor *out) {
+  const tt_tensor *in = tti_operand(&e->program, op, 0);
+  const float *from = tti_row(e, in, 0);
+  const int32_t *dims = e->program.tables + op->table, *strides = dims + TT_PERMUTE_DIMS;
+  uint32_t counter[TT_PERMUTE_DIMS] = {0};
+  const size_t row_elems = (size_t)out->width * out->channels;
+  size_t offset = 0;
+  for (uint32_t y = 0; y < out->height; y++) {
+    float *row = tti_row(e, out, y);
+    for (size_t i = 0; i < row_elems; i++) {
+      row[i] = from[offset];
+      for (int d = TT_PERMUTE_DIMS - 1; d >= 0; d--) {
+        offset += (size_t)strides[d];
+        if (++counter[d] < (uint32_t)dims[d]) break;
+        offset -= (size_t)strides[d] * (size_t)dims[d];
+        counter[d] = 0;
+      }
+    }
+  }
+}
+
+void tti_move_rows(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1) {
+  const tt_tensor *out = &e->program.tensors[op->output];
+  const size_t row_elems = (size_t)out->width * out->channels;
+  if (op->kind == TT_OP_PERMUTE) {
+    permute(e, op, out);
+    return;
+  }
+  for (uint32_t y = y0; y < y1; y++) {
+    float *row = tti_row(e, out, y);
+    if (op->kind == TT_OP_CONCAT) {
+      concat_row(e, op, out, y, row);
+    } else if (op->kind == TT_OP_GATHER) {
+      gather_row(e, op, out, y, row);
+    } else if (op->kind == TT_OP_RESIZE) {
+      resize_row(e, op, out, y, row);
+    } else if (op->kind == TT_OP_DEPTH_TO_SPACE) {
+      depth_to_space_row(e, op, out, y, row);
+    } else if (op->kind == TT_OP_SPACE_TO_DEPTH) {
+      space_to_depth_row(e, op, out, y, row);
+    } else if (op->kind == TT_OP_CONSTANT) {
+      tti_copy(row, (const float *)(const void *)(e->arena + op->weights) + (size_t)y * row_elems, row_elems * sizeof(float));
+    } else {
+      const float *from = tti_row(e, tti_operand(&e->program, op, 0), y);
+      if (from != row) tti_move(row, from, row_elems * sizeof(float));
+    }
+  }
+}

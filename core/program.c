@@ -1,0 +1,412 @@
+/* The validator. Hostile input is checked here once; kernels and operators assume what is proved here.
+ *
+ * Sizes are computed in 64 bits from 32-bit fields; products of three such fields are capped before a fourth joins. */
+#include "core.h"
+
+/* y-planes that op computes from the map's y-planes: the window of output rows y0 .. y1, clipped to the map. */
+static tti_rows window(const tt_op *op, uint32_t height, uint32_t y0, uint32_t y1) {
+  const int64_t first = (int64_t)y0 * op->stride_y - op->pad_top;
+  const int64_t last = (int64_t)(y1 - 1) * op->stride_y - op->pad_top + (int64_t)(op->kernel_y - 1) * op->dilation_y;
+  tti_rows r = {first > 0 ? (uint32_t)first : 0, last < height ? (uint32_t)(last + 1 > 0 ? last + 1 : 0) : height};
+  if (r.lo > r.hi) r.lo = r.hi;
+  return r;
+}
+
+static tti_rows table_rows(const int32_t *table, uint32_t taps, uint32_t y0, uint32_t y1) {
+  tti_rows r = {UINT32_MAX, 0};
+  for (uint32_t i = y0 * taps; i < y1 * taps; i++) {
+    if (table[i] < 0) continue;
+    if ((uint32_t)table[i] < r.lo) r.lo = (uint32_t)table[i];
+    if ((uint32_t)table[i] >= r.hi) r.hi = (uint32_t)table[i] + 1;
+  }
+  if (r.lo > r.hi) r.lo = r.hi = 0;
+  return r;
+}
+
+static tti_rows concat_rows(const tti_program *p, const tt_op *op, uint32_t which, uint32_t y0, uint32_t y1) {
+  const uint32_t height = tti_operand(p, op, which)->height;
+  uint32_t at = 0;
+  for (uint32_t i = 0; i < which; i++) at += tti_operand(p, op, i)->height;
+  tti_rows r = {y0 > at ? tti_min(y0 - at, height) : 0, y1 > at ? tti_min(y1 - at, height) : 0};
+  return r;
+}
+
+uint32_t tti_op_height(const tti_program *p, const tt_op *op) {
+  return op->kind == TT_OP_REDUCE ? tti_operand(p, op, 0)->height : p->tensors[op->output].height;
+}
+
+tti_rows tti_rows_needed(const tti_program *p, const tt_op *op, uint32_t which, uint32_t y0, uint32_t y1) {
+  const uint32_t height = tti_operand(p, op, which)->height;
+  const tti_rows same = {y0, y1}, all = {0, height};
+  tti_rows r;
+  switch (op->kind) {
+    case TT_OP_CONV:
+      return which == 0 ? window(op, height, y0, y1) : same;
+    case TT_OP_DEPTHWISE:
+    case TT_OP_MAX_POOL:
+    case TT_OP_AVERAGE_POOL:
+      return window(op, height, y0, y1);
+    case TT_OP_BINARY:
+      return height == 1 ? all : same;
+    case TT_OP_CONCAT:
+      return op->variant == TT_CONCAT_Y ? concat_rows(p, op, which, y0, y1) : same;
+    case TT_OP_GATHER:
+      return table_rows(p->tables + op->table, 1, y0, y1);
+    case TT_OP_RESIZE:
+      return table_rows(p->tables + op->table, op->kernel_y, y0, y1);
+    case TT_OP_DEPTH_TO_SPACE:
+      r.lo = y0 / op->kernel_y;
+      r.hi = (y1 - 1) / op->kernel_y + 1;
+      return r;
+    case TT_OP_SPACE_TO_DEPTH:
+      r.lo = y0 * op->kernel_y;
+      r.hi = y1 * op->kernel_y;
+      return r;
+    case TT_OP_PERMUTE:
+      return all;
+    default:
+      return same;
+  }
+}
+
+void tti_rewind(const tti_program *p) {
+  for (uint32_t i = 0; i < p->head->tensor_count; i++) p->tensors[i].produced = 0;
+  for (uint32_t i = 0; i < p->head->op_count; i++) p->ops[i].done = 0;
+}
+
+/* ---- records */
+
+/* Whether a piece of the arena lies where data may lie. */
+static int in_data(const tti_program *p, uint64_t offset, uint64_t bytes) {
+  return offset % sizeof(float) == 0 && offset >= p->head->data_offset && bytes <= p->head->arena_bytes &&
+         offset <= p->head->arena_bytes - bytes;
+}
+
+static int check_tensor(const tti_program *p, const tt_tensor *t) {
+  if (!t->height || !t->width || !t->channels || !t->capacity) return 0;
+  if (t->height > UINT16_MAX || t->capacity > t->height) return 0;
+  if (t->width > INT32_MAX / 4 || t->channels > INT32_MAX / 4) return 0;
+  const uint64_t row_bytes = ((uint64_t)t->pad_left + t->width + t->pad_right) * t->channels * sizeof(float);
+  return row_bytes == t->row_bytes && in_data(p, t->offset, row_bytes * t->capacity);
+}
+
+static int same_extent(const tt_tensor *a, const tt_tensor *b) {
+  return a->height == b->height && a->width == b->width && a->channels == b->channels;
+}
+
+static int same_map(const tt_tensor *a, const tt_tensor *b) { return a->height == b->height && a->width == b->width; }
+
+/* A window operator reads, in x, no farther than the padding that its input carries. */
+static int check_window(const tt_op *op, const tt_tensor *in, const tt_tensor *out, int padded) {
+  if (!op->kernel_y || !op->kernel_x || !op->stride_y || !op->stride_x || !op->dilation_y || !op->dilation_x) return 0;
+  if (op->kernel_y > TT_MAX_KERNEL_Y || op->pad_top > (uint32_t)op->kernel_y * op->dilation_y) return 0;
+  if (!padded) return 1;
+  const int64_t last = (int64_t)(out->width - 1) * op->stride_x - op->pad_left + (int64_t)(op->kernel_x - 1) * op->dilation_x;
+  return op->pad_left <= in->pad_left && last < (int64_t)in->width + in->pad_right;
+}
+
+static uint64_t conv_depth(const tt_op *op, const tt_tensor *in) { return (uint64_t)op->kernel_y * op->kernel_x * (in->channels / op->groups); }
+
+static uint32_t conv_panels(const tt_op *op, const tt_tensor *out) {
+  return op->groups * ((out->channels / op->groups + op->panel - 1) / op->panel);
+}
+
+static int check_conv(const tti_program *p, const tt_op *op, const tt_tensor *in, const tt_tensor *out) {
+  if (op->panel != 8 && op->panel != 16 && op->panel != 32) return 0;
+  if (!op->groups || in->channels % op->groups || out->channels % op->groups) return 0;
+  if (!check_window(op, in, out, 1) || conv_depth(op, in) > INT32_MAX) return 0;
+  if (op->flags & TT_FLAG_RESIDUAL && (op->operand_count != 2 || !same_extent(tti_operand(p, op, 1), out))) return 0;
+  return in_data(p, op->bias, (uint64_t)conv_panels(op, out) * op->panel * sizeof(float));
+}
+
+static int check_depthwise(const tti_program *p, const tt_op *op, const tt_tensor *in, const tt_tensor *out) {
+  const uint64_t row = (uint64_t)in->channels * sizeof(float);
+  return in->channels == out->channels && check_window(op, in, out, 1) &&
+         in_data(p, op->weights, row * op->kernel_y * op->kernel_x) && in_data(p, op->bias, row);
+}
+
+static int broadcasts(uint32_t extent, uint32_t to) { return extent == to || extent == 1; }
+
+static int check_binary(const tti_program *p, const tt_op *op, const tt_tensor *out) {
+  const int constant = (op->flags & TT_FLAG_CONSTANT) != 0;
+  if (op->variant >= TT_BINARY_END || op->operand_count != (constant ? 1 : 2)) return 0;
+  for (uint32_t i = 0; i < op->operand_count; i++) {
+    const tt_tensor *t = tti_operand(p, op, i);
+    if (!broadcasts(t->height, out->height) || !broadcasts(t->width, out->width) || !broadcasts(t->channels, out->channels)) return 0;
+  }
+  if (!constant) return 1;
+  const uint32_t depth = op->groups ? op->groups : out->channels;
+  if (!broadcasts(op->kernel_y, out->height) || !broadcasts(op->kernel_x, out->width) || !broadcasts(depth, out->channels)) return 0;
+  return in_data(p, op->weights, (uint64_t)op->kernel_y * op->kernel_x * depth * sizeof(float));
+}
+
+static int check_concat(const tti_program *p, const tt_op *op, const tt_tensor *out) {
+  uint64_t total = 0;
+  if (op->variant >= TT_CONCAT_END) return 0;
+  for (uint32_t i = 0; i < op->operand_count; i++) {
+    const tt_tensor *t = tti_operand(p, op, i);
+    if (op->variant != TT_CONCAT_Y && t->height != out->height) return 0;
+    if (op->variant != TT_CONCAT_X && t->width != out->width) return 0;
+    if (op->variant != TT_CONCAT_C && t->channels != out->channels) return 0;
+    total += op->variant == TT_CONCAT_Y ? t->height : op->variant == TT_CONCAT_X ? t->width : t->channels;
+  }
+  return total == (op->variant == TT_CONCAT_Y ? out->height : op->variant == TT_CONCAT_X ? out->width : out->channels);
+}
+
+/* count table entries, each below limit and at least least. */
+static int check_indices(const tti_program *p, uint64_t at, uint64_t count, uint32_t limit, int32_t least) {
+  if (at > p->head->table_count || count > p->head->table_count - at) return 0;
+  for (uint64_t i = 0; i < count; i++)
+    if (p->tables[at + i] < least || p->tables[at + i] >= (int64_t)limit) return 0;
+  return 1;
+}
+
+static int check_gather(const tti_program *p, const tt_op *op, const tt_tensor *in, const tt_tensor *out) {
+  const uint64_t at = op->table;
+  return check_indices(p, at, out->height, in->height, -1) && check_indices(p, at + out->height, out->width, in->width, -1) &&
+         check_indices(p, at + out->height + out->width, out->channels, in->channels, -1);
+}
+
+static int check_resize(const tti_program *p, const tt_op *op, const tt_tensor *in, const tt_tensor *out) {
+  const uint64_t ys = (uint64_t)out->height * op->kernel_y, xs = (uint64_t)out->width * op->kernel_x, at = op->table;
+  if (!op->kernel_y || !op->kernel_x || in->channels != out->channels) return 0;
+  return check_indices(p, at, ys, in->height, 0) && check_indices(p, at + 2 * ys, xs, in->width, 0) &&
+         at + 2 * ys + 2 * xs <= p->head->table_count;
+}
+
+static int check_permute(const tti_program *p, const tt_op *op, const tt_tensor *in, const tt_tensor *out) {
+  if (in->pad_left || in->pad_right || in->capacity != in->height || out->capacity != out->height) return 0;
+  if (!check_indices(p, op->table, TT_PERMUTE_DIMS, INT32_MAX, 1)) return 0;
+  if (!check_indices(p, (uint64_t)op->table + TT_PERMUTE_DIMS, TT_PERMUTE_DIMS, INT32_MAX, 0)) return 0;
+  const int32_t *dims = p->tables + op->table, *strides = dims + TT_PERMUTE_DIMS;
+  uint64_t count = 1, last = 0;
+  for (int i = 0; i < TT_PERMUTE_DIMS; i++) {
+    count *= (uint64_t)dims[i];
+    last += (uint64_t)(dims[i] - 1) * (uint64_t)strides[i];
+    if (count > UINT32_MAX || last > UINT32_MAX) return 0;
+  }
+  return count == (uint64_t)out->height * out->width * out->channels && last < (uint64_t)in->height * in->width * in->channels;
+}
+
+static int check_blocks(const tt_tensor *map, const tt_tensor *depth, uint64_t block) {
+  return block && (uint64_t)map->height == depth->height * block && (uint64_t)map->width == depth->width * block &&
+         (uint64_t)depth->channels == map->channels * block * block;
+}
+
+static int check_kind(const tti_program *p, const tt_op *op, const tt_tensor *in, const tt_tensor *out) {
+  const uint64_t pixel = (uint64_t)out->channels * sizeof(float);
+  switch (op->kind) {
+    case TT_OP_CONV:
+      return check_conv(p, op, in, out);
+    case TT_OP_DEPTHWISE:
+      return check_depthwise(p, op, in, out);
+    case TT_OP_MAX_POOL:
+    case TT_OP_AVERAGE_POOL:
+      return in->channels == out->channels && check_window(op, in, out, 0);
+    case TT_OP_REDUCE:
+      return op->variant < TT_REDUCE_END && out->height == 1 && out->width == 1 && in->channels == out->channels;
+    case TT_OP_BINARY:
+      return check_binary(p, op, out);
+    case TT_OP_CONCAT:
+      return check_concat(p, op, out);
+    case TT_OP_GATHER:
+      return check_gather(p, op, in, out);
+    case TT_OP_RESIZE:
+      return check_resize(p, op, in, out);
+    case TT_OP_DEPTH_TO_SPACE:
+      return check_blocks(out, in, op->kernel_y);
+    case TT_OP_SPACE_TO_DEPTH:
+      return check_blocks(in, out, op->kernel_y);
+    case TT_OP_PERMUTE:
+      return check_permute(p, op, in, out);
+    case TT_OP_LRN:
+      return op->kernel_x && same_extent(in, out);
+    case TT_OP_LAYER_NORM:
+      return same_extent(in, out) && in_data(p, op->weights, pixel) && in_data(p, op->bias, pixel);
+    case TT_OP_ARG_MAX:
+      return same_map(in, out) && out->channels == 1;
+    case TT_OP_CONSTANT:
+      return in_data(p, op->weights, (uint64_t)out->height * out->width * pixel);
+    default: /* unary, softmax */
+      return same_extent(in, out);
+  }
+}
+
+static int check_op(const tti_program *p, const tt_op *op) {
+  if (!op->kind || op->kind >= TT_OP_END || op->activation >= TT_ACT_END || op->output >= p->head->tensor_count) return 0;
+  if (op->first_operand > p->head->operand_count || op->operand_count > p->head->operand_count - op->first_operand) return 0;
+  for (uint32_t i = 0; i < op->operand_count; i++)
+    if (p->operands[op->first_operand + i] >= p->head->tensor_count) return 0;
+  if (op->operand_count == 0 && op->kind != TT_OP_CONSTANT) return 0;
+  return check_kind(p, op, op->operand_count ? tti_operand(p, op, 0) : NULL, &p->tensors[op->output]);
+}
+
+/* ---- instructions */
+
+/* Whether y-planes lo .. hi are in the tensor's slots now. */
+static int present(const tt_tensor *t, tti_rows r) {
+  return r.lo >= r.hi || (r.hi <= t->produced && r.lo + t->capacity >= t->produced);
+}
+
+/* Whether y-planes lo .. hi lie side by side in the slots. */
+static int contiguous(const tt_tensor *t, uint32_t lo, uint32_t hi) {
+  return lo < hi && hi <= t->height && lo % t->capacity + (hi - lo) <= t->capacity;
+}
+
+static int check_block(const tti_program *p, const tt_op *op, const tt_block *b) {
+  const tt_tensor *in = tti_operand(p, op, 0);
+  const uint64_t depth = conv_depth(op, in);
+  if (b->panel_begin >= b->panel_end || b->panel_end > conv_panels(op, &p->tensors[op->output])) return 0;
+  if (b->k_begin >= b->k_end || b->k_end > depth) return 0;
+  const uint64_t rows = (uint64_t)(b->panel_end - b->panel_begin) * (b->k_end - b->k_begin);
+  return rows <= UINT32_MAX && in_data(p, b->weights, rows * op->panel * sizeof(float));
+}
+
+static int step_run(const tti_program *p, const tt_instr *instr) {
+  if (instr->index >= p->head->op_count) return 0;
+  tt_op *op = &p->ops[instr->index];
+  tt_tensor *out = &p->tensors[op->output];
+  const uint32_t height = tti_op_height(p, op), end = instr->row;
+  int last = 1;
+  if (end <= op->done || end > height) return 0;
+  if (op->kind == TT_OP_PERMUTE && end != height) return 0;
+  if (op->kind == TT_OP_CONV) {
+    tt_block b = {op->weights, 0, conv_panels(op, out), 0, (uint32_t)conv_depth(op, tti_operand(p, op, 0))};
+    const uint32_t panels = b.panel_end, depth = b.k_end;
+    if (instr->block != TT_NO_BLOCK) {
+      if (instr->block >= p->head->block_count) return 0;
+      b = p->blocks[instr->block];
+      last = b.panel_end == panels && b.k_end == depth;
+    }
+    if (!check_block(p, op, &b)) return 0;
+  } else if (instr->block != TT_NO_BLOCK) {
+    return 0;
+  }
+  for (uint32_t i = 0; i < op->operand_count; i++)
+    if (!present(tti_operand(p, op, i), tti_rows_needed(p, op, i, op->done, end))) return 0;
+  if (op->kind == TT_OP_REDUCE) {
+    op->done = end;
+    out->produced = end == height;
+    return 1;
+  }
+  if (end - op->done > out->capacity) return 0;
+  if (last) out->produced = op->done = end;
+  return 1;
+}
+
+static int step_spill(const tti_program *p, const tt_instr *instr, int fetch) {
+  const uint32_t at = tti_instr_arg(instr);
+  if (instr->index >= p->head->tensor_count || at >= p->head->spill_count) return 0;
+  tt_tensor *t = &p->tensors[instr->index];
+  const tti_rows r = {p->spills[at].row_begin, p->spills[at].row_end};
+  if (!contiguous(t, r.lo, r.hi)) return 0;
+  if (!fetch) return present(t, r);
+  if (r.lo != t->produced) return 0;
+  t->produced = r.hi;
+  return 1;
+}
+
+static int step_input(const tti_program *p, const tt_instr *instr) {
+  if (instr->index >= p->head->input_count) return 0;
+  tt_tensor *t = &p->tensors[p->inputs[instr->index].tensor];
+  if (!contiguous(t, t->produced, instr->row)) return 0;
+  t->produced = instr->row;
+  return 1;
+}
+
+static int step_output(const tti_program *p, const tt_instr *instr) {
+  if (instr->index >= p->head->output_count) return 0;
+  const tt_port_tensor *port = &p->outputs[instr->index];
+  const tt_tensor *t = &p->tensors[port->tensor];
+  if (instr->row >= t->height) return 0;
+  const tti_rows r = {instr->row, tti_min(port->rows_per_chunk, t->height - instr->row) + instr->row};
+  return contiguous(t, r.lo, r.hi) && present(t, r);
+}
+
+tt_status tti_step(const tti_program *p, const tt_instr *instr) {
+  int good = 0;
+  switch (instr->code) {
+    case TT_INSTR_RUN:
+      good = step_run(p, instr);
+      break;
+    case TT_INSTR_LOAD:
+      good = tti_instr_arg(instr) < p->head->chunk_count;
+      break;
+    case TT_INSTR_INPUT:
+      good = step_input(p, instr);
+      break;
+    case TT_INSTR_OUTPUT:
+      good = step_output(p, instr);
+      break;
+    case TT_INSTR_SPILL:
+    case TT_INSTR_FETCH:
+      good = step_spill(p, instr, instr->code == TT_INSTR_FETCH);
+      break;
+    default:
+      break;
+  }
+  return good ? TT_OK : TT_ERROR_PROGRAM;
+}
+
+/* ---- the whole program */
+
+/* Takes 'count' records of 'size' bytes from what is left, or fails. */
+static const void *section(const uint8_t **at, size_t *left, uint32_t count, size_t size) {
+  const uint64_t bytes = (uint64_t)count * size;
+  if (!*at || bytes > *left) {
+    *at = NULL;
+    return NULL;
+  }
+  const void *here = *at;
+  *at += bytes;
+  *left -= (size_t)bytes;
+  return here;
+}
+
+static int check_ports(const tti_program *p, const tt_port_tensor *ports, uint32_t count, int padded) {
+  for (uint32_t i = 0; i < count; i++) {
+    if (ports[i].tensor >= p->head->tensor_count || !ports[i].rows_per_chunk) return 0;
+    const tt_tensor *t = &p->tensors[ports[i].tensor];
+    if (!padded && (t->pad_left || t->pad_right)) return 0;
+  }
+  return 1;
+}
+
+static int check_records(const tti_program *p) {
+  const tt_program *h = p->head;
+  for (uint32_t i = 0; i < h->tensor_count; i++)
+    if (!check_tensor(p, &p->tensors[i])) return 0;
+  for (uint32_t i = 0; i < h->op_count; i++)
+    if (!check_op(p, &p->ops[i])) return 0;
+  for (uint32_t i = 0; i < h->chunk_count; i++)
+    if (!p->chunks[i].bytes || !in_data(p, p->chunks[i].offset, p->chunks[i].bytes)) return 0;
+  for (uint32_t i = 0; i < h->setup_count; i++)
+    if (p->instrs[i].code != TT_INSTR_LOAD) return 0;
+  return check_ports(p, p->inputs, h->input_count, 1) && check_ports(p, p->outputs, h->output_count, 0);
+}
+
+tt_status tti_program_open(tti_program *p, uint8_t *arena, size_t offset, size_t bytes, size_t arena_bytes) {
+  const uint8_t *at = arena + offset;
+  size_t left = bytes;
+  const tt_program *h = section(&at, &left, 1, sizeof(tt_program));
+  if (!h || h->magic != TT_PROGRAM_MAGIC || h->version != TT_PROGRAM_VERSION) return TT_ERROR_PROGRAM;
+  if (h->arena_bytes > arena_bytes || h->data_offset < offset + bytes || h->data_offset > h->arena_bytes) return TT_ERROR_PROGRAM;
+  if (h->operand_count % 2 || h->setup_count > h->instr_count) return TT_ERROR_PROGRAM;
+  p->head = h;
+  p->tensors = (tt_tensor *)(uintptr_t)section(&at, &left, h->tensor_count, sizeof(tt_tensor));
+  p->ops = (tt_op *)(uintptr_t)section(&at, &left, h->op_count, sizeof(tt_op));
+  p->blocks = section(&at, &left, h->block_count, sizeof(tt_block));
+  p->chunks = section(&at, &left, h->chunk_count, sizeof(tt_chunk));
+  p->spills = (tt_spill *)(uintptr_t)section(&at, &left, h->spill_count, sizeof(tt_spill));
+  p->instrs = section(&at, &left, h->instr_count, sizeof(tt_instr));
+  p->inputs = section(&at, &left, h->input_count, sizeof(tt_port_tensor));
+  p->outputs = section(&at, &left, h->output_count, sizeof(tt_port_tensor));
+  p->operands = section(&at, &left, h->operand_count, sizeof(uint16_t));
+  p->tables = section(&at, &left, h->table_count, sizeof(int32_t));
+  if (!at || left || !check_records(p)) return TT_ERROR_PROGRAM;
+  tti_rewind(p);
+  for (uint32_t i = 0; i < h->instr_count; i++)
+    if (tti_step(p, &p->instrs[i]) != TT_OK) return TT_ERROR_PROGRAM;
+  tti_rewind(p);
+  return TT_OK;
+}
