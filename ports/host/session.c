@@ -13,8 +13,6 @@
 #include "wipe.h"
 
 enum {
-  MAX_MANIFEST_BYTES = 16 * 1024 * 1024,
-  MAX_CHUNKS = 1 << 20,
   WRAPPED_BYTES = TT_KEY_BYTES + TT_TAG_BYTES,
   ERROR_TEXT_BYTES = 200
 };
@@ -89,7 +87,7 @@ static tt_status read_preamble(tth_session *session, const uint8_t *bundle, size
   if (header.version != TT_BUNDLE_VERSION || header.header_bytes != sizeof header)
     return fail(session, TT_ERROR_BUNDLE, "bundle of version %u, this library reads %d", (unsigned)header.version,
                 (int)TT_BUNDLE_VERSION);
-  if (header.manifest_bytes > MAX_MANIFEST_BYTES || header.chunk_count == 0 || header.chunk_count > MAX_CHUNKS ||
+  if (header.manifest_bytes > TTH_MAX_MANIFEST_BYTES || header.chunk_count == 0 || header.chunk_count > TTH_MAX_CHUNKS ||
       header.arena_bytes < TT_ENGINE_BYTES)
     return fail(session, TT_ERROR_BUNDLE, "the bundle's header is out of bounds");
   size_t table_offset = sizeof header + header.manifest_bytes;

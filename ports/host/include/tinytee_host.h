@@ -11,6 +11,9 @@
 #define TINYTEE_HOST_H
 #include "tinytee.h"
 
+/* Bounds on a bundle's public part, for whoever reads one. */
+enum { TTH_MAX_MANIFEST_BYTES = 16777216, TTH_MAX_CHUNKS = 1048576 };
+
 /* What kind of memory the operating system gave for an arena. */
 typedef enum tth_arena_kind {
   TTH_ARENA_NONE = 0,

@@ -1,0 +1,39 @@
+"""tinytee runs whole ONNX networks inside a fixed number of bytes of secure memory.
+
+bundle = tinytee.compile("model.onnx", secure_memory="1MiB", key=key)
+bundle.save("model.tt")
+with tinytee.Session("model.tt", key=key) as session:
+    outputs = session.run({"input": x})
+"""
+
+from tinytee.api import compile, load_image  # noqa: A004
+from tinytee.bundle import Bundle, Manifest, Preprocessing, TensorSpec
+from tinytee.errors import (
+    AuthenticationError,
+    BudgetError,
+    BundleError,
+    EngineError,
+    TinyteeError,
+    UnsupportedModelError,
+)
+from tinytee.runtime import Session, SessionStats
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AuthenticationError",
+    "BudgetError",
+    "Bundle",
+    "BundleError",
+    "EngineError",
+    "Manifest",
+    "Preprocessing",
+    "Session",
+    "SessionStats",
+    "TensorSpec",
+    "TinyteeError",
+    "UnsupportedModelError",
+    "__version__",
+    "compile",
+    "load_image",
+]

@@ -1,0 +1,163 @@
+"""The public face: ``compile``. The compiler's rooms are imported when it is called, so that a device that only runs
+bundles needs none of their dependencies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tinytee.bundle import Bundle, Manifest, Preprocessing, TensorSpec
+from tinytee.runtime.images import load_image
+from tinytee.runtime.session import check_key
+from tinytee.sizes import parse_size
+
+if TYPE_CHECKING:
+    import onnx
+
+    from tinytee.ir.graph import Graph
+    from tinytee.plan.profile import DeviceProfile
+
+__all__ = ["compile", "load_graph", "load_image"]
+
+Progress = Callable[[str, float], None]
+"""Told what is being done, and which fraction of it is."""
+
+
+def load_graph(
+    model: str | os.PathLike[str] | bytes | onnx.ModelProto,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+) -> Graph:
+    """Imports and optimizes a model.
+
+    Args:
+        model: path, bytes or proto of an ONNX model.
+        input_shapes: shapes of inputs by name, to bind symbolic dimensions.
+
+    Raises:
+        UnsupportedModelError: the model asks for something that tinytee does not run.
+        OSError: the file cannot be read.
+    """
+    from tinytee.importer import load  # noqa: PLC0415
+    from tinytee.passes import optimize  # noqa: PLC0415
+
+    shapes = {name: tuple(shape) for name, shape in (input_shapes or {}).items()}
+    return optimize(load(model, shapes or None))
+
+
+def compile(
+    model: str | os.PathLike[str] | bytes | onnx.ModelProto,
+    secure_memory: str | int,
+    key: bytes,
+    *,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    suite: str | None = None,
+    profile: DeviceProfile | None = None,
+    preprocessing: Preprocessing | None = None,
+    class_names: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Bundle:
+    """Compiles a model into a bundle that runs whole within so much secure memory.
+
+    Args:
+        model: path, bytes or proto of an ONNX model.
+        secure_memory: "512KiB", "1MiB", or a number of bytes: the arena, everything included.
+        key: 32 bytes; whoever runs the bundle needs them.
+        input_shapes: shapes of inputs by name, to bind symbolic dimensions.
+        suite: "aes-256-gcm", "chacha20-poly1305" or "aegis-256x4"; None: the profile's, or aes-256-gcm.
+        profile: the device to predict times for; None: the built-in one.
+        preprocessing: how an image becomes the first input; stored in the bundle.
+        class_names: names of the first output's channels; stored in the bundle.
+        progress: told what is being done, and which fraction of it is.
+
+    Raises:
+        UnsupportedModelError: the model asks for something that tinytee does not run; all such places are listed.
+        BudgetError: the network does not fit; it says what would do.
+        ValueError, TypeError: an argument is no such thing.
+        OSError: the file cannot be read.
+    """
+    check_key(key)
+    budget = parse_size(secure_memory)
+    return compile_graph(
+        load_graph(model, input_shapes),
+        budget,
+        key,
+        suite=suite,
+        profile=profile,
+        preprocessing=preprocessing,
+        class_names=class_names,
+        progress=progress,
+    )
+
+
+def compile_graph(
+    graph: Graph,
+    budget_bytes: int,
+    key: bytes,
+    *,
+    suite: str | None = None,
+    profile: DeviceProfile | None = None,
+    preprocessing: Preprocessing | None = None,
+    class_names: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Bundle:
+    """The second half of :func:`compile`: plans, lowers and wraps up an imported graph."""
+    from tinytee.bundle import suites  # noqa: PLC0415
+    from tinytee.bundle.sealing import Unsealed  # noqa: PLC0415
+    from tinytee.plan.api import lower, make_plan  # noqa: PLC0415
+
+    chosen = choose_suite(suite, profile)
+    if not suites.is_available(chosen):
+        suites.sealer(chosen, key)
+    check_preprocessing(graph, preprocessing)
+    plan = make_plan(graph, budget_bytes, profile, suite=chosen, progress=progress)
+    lowered = lower(graph, plan)
+    manifest = Manifest(
+        inputs=tuple(TensorSpec.of(port, shape) for port, shape in lowered.inputs),
+        outputs=tuple(TensorSpec.of(port, shape) for port, shape in lowered.outputs),
+        budget_bytes=budget_bytes,
+        predicted_seconds=float(plan.predicted_seconds),
+        producer=producer(),
+        preprocessing=preprocessing,
+        class_names=tuple(class_names),
+    )
+    return Bundle(unsealed=Unsealed(lowered, manifest, chosen, bytes(key)), plan=plan)
+
+
+def choose_suite(suite: str | None, profile: Any) -> str:
+    """The suite asked for, else the profile's, else aes-256-gcm.
+
+    Raises:
+        ValueError: there is no suite of that name.
+    """
+    from tinytee.bundle import suites  # noqa: PLC0415
+
+    chosen = suite or getattr(profile, "suite", None) or "aes-256-gcm"
+    suites.suite_number(chosen)
+    return chosen
+
+
+def producer() -> str:
+    """What bundles say made them."""
+    import tinytee  # noqa: PLC0415
+
+    return f"tinytee {tinytee.__version__}"
+
+
+def check_preprocessing(graph: Graph, how: Preprocessing | None) -> None:
+    """Refuses preprocessing that cannot make the graph's first input.
+
+    Raises:
+        ValueError: shape or dtype do not agree.
+    """
+    if how is None:
+        return
+    if not graph.inputs:
+        raise ValueError("the network has no input that an image could be")
+    port = graph.inputs[0]
+    channels = how.channel_count
+    made = (channels, *how.size) if how.layout == "NCHW" else (*how.size, channels)
+    if port.dtype != "float32" or len(port.shape) != 4 or port.shape[1:] != made:
+        raise ValueError(
+            f"images of {how.layout} {list(made)} do not fit input '{port.name}': {port.dtype} {list(port.shape)}"
+        )

@@ -1,0 +1,69 @@
+"""Images to input arrays. Needs Pillow."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinytee.bundle.manifest import Preprocessing
+
+
+def load_image(path: str | os.PathLike[str], how: Preprocessing) -> NDArray[np.float32]:
+    """Reads an image file as a network's input.
+
+    Args:
+        path: an image in any format that Pillow reads; it is turned as its EXIF data say, animations give frame 0.
+        how: size, mean, scale, layout and channel order.
+
+    Returns:
+        float32 of shape [1, channels, height, width] or [1, height, width, channels], as ``how.layout`` says, with
+        (pixel - mean) / scale for pixels of 0 to 255.
+
+    Raises:
+        ValueError: the file is not an image, or too large a one, or Pillow is not installed.
+        OSError: the file cannot be read.
+    """
+    try:
+        from PIL import Image, ImageOps, UnidentifiedImageError  # noqa: PLC0415
+    except ImportError as error:
+        raise ValueError("reading images needs Pillow: pip install pillow") from error
+    name = os.fspath(path)
+    try:
+        with Image.open(name) as opened:
+            picture = ImageOps.exif_transpose(opened).convert("L" if how.channels == "L" else "RGB")
+    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
+        raise ValueError(f"{name} is not an image that can be read: {error}") from error
+    except OSError as error:
+        if error.errno is None:
+            raise ValueError(f"{name} is a damaged image: {error}") from error
+        raise
+    pixels = np.asarray(_fit(picture, how), dtype=np.float32).reshape(*how.size, how.channel_count)
+    if how.channels == "BGR":
+        pixels = pixels[:, :, ::-1]
+    values = (pixels - np.asarray(how.mean, np.float32)) / np.asarray(how.scale, np.float32)
+    ordered = values.transpose(2, 0, 1) if how.layout == "NCHW" else values
+    return np.ascontiguousarray(ordered[np.newaxis], dtype=np.float32)
+
+
+def _fit(picture: Any, how: Preprocessing) -> Any:
+    from PIL import Image  # noqa: PLC0415
+
+    filters = {
+        "bilinear": Image.Resampling.BILINEAR,
+        "bicubic": Image.Resampling.BICUBIC,
+        "nearest": Image.Resampling.NEAREST,
+    }
+    height, width = how.size
+    if how.resize == "exact":
+        return picture.resize((width, height), filters[how.interpolation])
+    enlarge = max(height / picture.height, width / picture.width) / how.crop
+    fitted_width, fitted_height = (
+        max(width, round(picture.width * enlarge)),
+        max(height, round(picture.height * enlarge)),
+    )
+    fitted = picture.resize((fitted_width, fitted_height), filters[how.interpolation])
+    left, top = (fitted_width - width) // 2, (fitted_height - height) // 2
+    return fitted.crop((left, top, left + width, top + height))

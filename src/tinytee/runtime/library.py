@@ -1,0 +1,58 @@
+"""libtinytee.so, loaded through its public headers."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+from tinytee.bundle.abi import ffi
+from tinytee.errors import EngineError
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+PLACES = (_PACKAGE / "_lib" / "libtinytee.so", _PACKAGE.parents[1] / "build" / "libtinytee.so")
+"""Where the library is looked for: in the installed package, then in the source tree's build."""
+
+
+@functools.cache
+def load() -> Any:
+    """The library, with the functions of tinytee.h and tinytee_host.h.
+
+    Raises:
+        EngineError: it is not built, or cannot be loaded.
+    """
+    place = next((place for place in PLACES if place.exists()), None)
+    if place is None:
+        raise EngineError(
+            "libtinytee.so is not built: run 'cmake -S . -B build -G Ninja && cmake --build build' in tinytee's"
+            f" source tree (looked for {' and '.join(str(place) for place in PLACES)})"
+        )
+    try:
+        return ffi.dlopen(str(place))
+    except OSError as error:
+        raise EngineError(f"{place} cannot be loaded: {error}") from error
+
+
+@functools.cache
+def aegis_functions() -> tuple[Any, Any]:
+    """libaegis' AEGIS-256X4 (encrypt, decrypt), out of the pyaegis wheel; NULL pointers where it is not installed."""
+    try:
+        from pyaegis import _aegis_ffi  # noqa: PLC0415
+    except ImportError:
+        return ffi.NULL, ffi.NULL
+    from cffi import FFI  # noqa: PLC0415
+
+    finder = FFI()
+    names = ("aegis256x4_encrypt_detached", "aegis256x4_decrypt_detached")
+    finder.cdef("".join(f"int {name}();" for name in names))
+    carrier = finder.dlopen(_aegis_ffi.__file__)
+    try:
+        addresses = [int(finder.cast("uintptr_t", finder.addressof(carrier, name))) for name in names]
+    except AttributeError:
+        return ffi.NULL, ffi.NULL
+    _carriers.append(carrier)
+    return ffi.cast("tth_aegis_encrypt", addresses[0]), ffi.cast("tth_aegis_decrypt", addresses[1])
+
+
+_carriers: list[Any] = []  # cffi unloads a library with its last reference

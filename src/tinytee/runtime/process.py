@@ -1,0 +1,103 @@
+"""The process backend: the core in this process' own memory, driven by libtinytee.so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinytee.bundle.abi import constants, ffi
+from tinytee.bundle.container import Bundle
+from tinytee.bundle.preamble import parse_preamble
+from tinytee.errors import AuthenticationError, BundleError, EngineError, TinyteeError
+from tinytee.runtime import library
+from tinytee.runtime.stats import SessionStats
+
+_ERRORS: dict[int, type[TinyteeError]] = {
+    constants.TT_ERROR_BUNDLE: BundleError,
+    constants.TT_ERROR_AUTHENTICATION: AuthenticationError,
+}
+_ARENA_KINDS = {
+    constants.TTH_ARENA_SECRET: "secret",
+    constants.TTH_ARENA_LOCKED: "locked",
+    constants.TTH_ARENA_UNLOCKED: "unlocked",
+}
+_ERROR_TEXT_BYTES = 256
+
+
+class ProcessBackend:
+    """A session of libtinytee.so. Its manifest is the authenticated one.
+
+    Raises:
+        AuthenticationError: the key is not the bundle's key, or the bundle was changed.
+        BundleError: the bundle is malformed.
+        EngineError: the core or the port refuses it.
+    """
+
+    def __init__(self, bundle: Bundle, key: bytes, *, isa: str | None, not_dumpable: bool) -> None:
+        self._session = None
+        self._library = library.load()
+        self._suite = bundle.suite
+        isa_text = ffi.NULL if isa is None else ffi.new("char[]", isa.encode())
+        encrypt, decrypt = ffi.NULL, ffi.NULL
+        if bundle.suite == "aegis-256x4":
+            encrypt, decrypt = library.aegis_functions()
+            if not encrypt:
+                raise EngineError("the bundle's suite is AEGIS-256X4, which needs pyaegis: pip install pyaegis")
+        flags = constants.TTH_BUNDLE_SHARED if bundle.is_shared else 0
+        if not_dumpable:
+            flags |= constants.TTH_NOT_DUMPABLE
+        options = ffi.new(
+            "tth_options *", {"isa": isa_text, "aegis_encrypt": encrypt, "aegis_decrypt": decrypt, "flags": flags}
+        )
+        self._sealed = ffi.from_buffer("uint8_t[]", bundle.sealed())
+        opened, error = ffi.new("tth_session **"), ffi.new("char[]", _ERROR_TEXT_BYTES)
+        status = self._library.tth_session_open(
+            self._sealed, len(self._sealed), key, options, opened, error, _ERROR_TEXT_BYTES
+        )
+        if status != constants.TT_OK:
+            raise _ERRORS.get(status, EngineError)(ffi.string(error).decode())
+        self._session = opened[0]
+        size = ffi.new("size_t *")
+        preamble = self._library.tth_session_preamble(self._session, size)
+        self.manifest = parse_preamble(bytes(ffi.buffer(preamble, size[0])), len(self._sealed)).manifest
+
+    def run(self, inputs: Sequence[NDArray[np.float32]], outputs: Sequence[NDArray[np.float32]]) -> None:
+        """Runs one sample.
+
+        Args:
+            inputs: one array an input, C-contiguous, height x width x channels elements.
+            outputs: likewise, written.
+
+        Raises:
+            TinyteeError: the run failed; the session is dead.
+        """
+        given = [(ffi.from_buffer("float[]", array), array.size) for array in inputs]
+        taken = [(ffi.from_buffer("float[]", array, require_writable=True), array.size) for array in outputs]
+        status = self._library.tth_session_run(
+            self._session, ffi.new("tth_input[]", given), len(given), ffi.new("tth_output[]", taken), len(taken)
+        )
+        if status != constants.TT_OK:
+            raise _ERRORS.get(status, EngineError)(ffi.string(self._library.tth_session_error(self._session)).decode())
+
+    def stats(self) -> SessionStats:
+        found: Any = ffi.new("tth_stats *")
+        self._library.tth_session_stats(self._session, found)
+        same = ("arena_bytes", "touched_bytes", "runs", "chunks", "chunk_bytes", "inputs", "input_bytes", "outputs")
+        same += ("output_bytes", "spills", "spill_bytes", "fetches", "fetch_bytes", "spill_memory_bytes")
+        same += ("open_seconds", "run_seconds", "last_run_seconds", "aead_seconds")
+        return SessionStats(
+            peak_secure_memory_bytes=found.peak_bytes,
+            arena_kind=_ARENA_KINDS[found.arena_kind],
+            isa=ffi.string(found.isa).decode(),
+            suite=self._suite,
+            **{name: getattr(found, name) for name in same},
+        )
+
+    def close(self) -> None:
+        """Wipes the arena and the keys; permitted more than once."""
+        session, self._session = self._session, None
+        if session is not None:
+            self._library.tth_session_close(session)

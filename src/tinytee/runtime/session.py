@@ -1,0 +1,145 @@
+"""``Session``: a bundle, open and ready to run."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinytee.bundle.abi import constants
+from tinytee.bundle.container import Bundle
+from tinytee.bundle.manifest import Manifest
+from tinytee.errors import EngineError, TinyteeError
+from tinytee.runtime.process import ProcessBackend
+from tinytee.runtime.stats import SessionStats
+from tinytee.runtime.tensors import check_inputs, from_core, to_core
+
+KEY_BYTES: int = constants.TT_KEY_BYTES
+
+
+def check_key(key: bytes) -> bytes:
+    """The key as bytes.
+
+    Raises:
+        TypeError: it is not bytes.
+        ValueError: it has not 32 bytes.
+    """
+    if not isinstance(key, (bytes, bytearray, memoryview)):
+        raise TypeError(f"a key is {KEY_BYTES} bytes, not {type(key).__name__}")
+    if len(bytes(key)) != KEY_BYTES:
+        raise ValueError(f"a key is {KEY_BYTES} bytes, not {len(bytes(key))}")
+    return bytes(key)
+
+
+class Session:
+    """Runs a bundle. A context manager; closing it wipes the secure memory and the keys.
+
+    Calls from several threads wait for one another. After an error of the engine the session is dead: its memory is
+    wiped, and every later run raises EngineError.
+
+    Args:
+        bundle: a Bundle, or the path of one.
+        key: the 32 bytes it was compiled with.
+        backend: where the core runs; "process" is this process (see docs/threat-model.md).
+        isa: instruction set of the kernels ("portable", "avx2", "avx512", "neon"); None: the best there is.
+        not_dumpable: also make the whole process not dumpable, nor traceable by its own user.
+
+    Raises:
+        AuthenticationError: the key is not this bundle's key, or the bundle was changed.
+        BundleError: it is not a bundle, truncated, or of another version.
+        EngineError: the library is not built, or the core refuses the bundle.
+        OSError: the file cannot be read.
+        TypeError, ValueError: the key or the backend is no such thing.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle | str | os.PathLike[str],
+        key: bytes,
+        *,
+        backend: str = "process",
+        isa: str | None = None,
+        not_dumpable: bool = False,
+    ) -> None:
+        self._backend: ProcessBackend | None = None
+        self._lock = threading.Lock()
+        if backend != "process":
+            raise ValueError(f"there is no backend '{backend}'; there is 'process'")
+        opened = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+        self._backend = ProcessBackend(opened, check_key(key), isa=isa, not_dumpable=not_dumpable)
+        self.manifest: Manifest = self._backend.manifest
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+        """Runs the network on arrays as the model's own signature names them.
+
+        Args:
+            inputs: an array by the name of every input, of its exact shape and dtype. A batched input's axis 0 may
+                have any extent; the samples are run one by one.
+
+        Returns:
+            An array by the name of every output.
+
+        Raises:
+            ValueError: a name or shape is wrong, or an integer is beyond 2**24.
+            TypeError: a dtype is wrong.
+            AuthenticationError: the bundle was changed meanwhile.
+            EngineError: the engine failed, or the session is closed.
+        """
+        with self._lock:
+            backend = self._open_backend()
+            specs, results = self.manifest.inputs, self.manifest.outputs
+            arrays, sample_count = check_inputs(specs, inputs)
+            samples = [np.zeros((sample_count if spec.batched else 1, spec.elems), np.float32) for spec in results]
+            try:
+                for sample in range(sample_count):
+                    backend.run(
+                        [to_core(spec, arrays[spec.name], sample) for spec in specs],
+                        [rows[sample if spec.batched else 0] for spec, rows in zip(results, samples, strict=True)],
+                    )
+            except TinyteeError:
+                self._close()
+                raise
+            return {spec.name: from_core(spec, rows) for spec, rows in zip(results, samples, strict=True)}
+
+    @property
+    def stats(self) -> SessionStats:
+        """What was measured since the session was opened.
+
+        Raises:
+            EngineError: the session is closed.
+        """
+        with self._lock:
+            return self._open_backend().stats()
+
+    def close(self) -> None:
+        """Wipes everything; permitted more than once."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        backend, self._backend = self._backend, None
+        if backend is not None:
+            backend.close()
+
+    def _open_backend(self) -> ProcessBackend:
+        if self._backend is None:
+            raise EngineError("the session is closed; open the bundle again")
+        return self._backend
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        backend = getattr(self, "_backend", None)
+        if backend is not None:
+            backend.close()
