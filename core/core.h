@@ -15,14 +15,20 @@ typedef struct tti_program {
   const tt_program *head;
   tt_tensor *tensors;
   tt_op *ops;
-  const tt_block *blocks;
-  const tt_chunk *chunks;
+  const tt_load *loads;
   tt_spill *spills;
   const tt_instr *instrs;
   const tt_port_tensor *inputs, *outputs;
   const uint16_t *operands;
   const int32_t *tables;
 } tti_program;
+
+/* A part of a convolution's weights: panels panel_begin .. panel_end (over all groups), of each the kernel's rows
+ * k_begin .. k_end. A part that does not begin at 0 adds to what the output holds; one that does not reach the last row
+ * leaves out residual and activation. */
+typedef struct tti_block {
+  uint32_t panel_begin, panel_end, k_begin, k_end;
+} tti_block;
 
 typedef enum tti_state { TTI_PROGRAM_WANTED, TTI_SETTING_UP, TTI_IDLE, TTI_RUNNING, TTI_DEAD } tti_state;
 
@@ -35,7 +41,7 @@ struct tt_engine {
   tti_state state;
   uint32_t declared_bytes; /* arena_bytes of the bundle's header */
   uint32_t program_bytes;  /* plaintext of chunk 0 */
-  uint32_t next;           /* instr */
+  uint32_t next, block;    /* instr, and the block that a stream is at */
   uint32_t run, inputs_fed, outputs_taken;
 };
 
@@ -58,10 +64,17 @@ TT_MUST_USE tt_status tti_program_open(tti_program *p, uint8_t *arena, size_t of
 /* Checks one instruction against the counters and advances them: the validator's rule, and the engine's bookkeeping. */
 TT_MUST_USE tt_status tti_step(const tti_program *p, const tt_instr *instr);
 
+/* A convolution's panels over all groups, its kernel's rows, how many blocks it is fed in, and which is block b. */
+uint32_t tti_conv_panels(const tti_program *p, const tt_op *op);
+uint32_t tti_conv_depth(const tti_program *p, const tt_op *op);
+uint32_t tti_block_count(const tti_program *p, const tt_op *op);
+tti_block tti_block_at(const tti_program *p, const tt_op *op, uint32_t b);
+static inline uint32_t tti_block_bytes(const tt_op *op, tti_block b) {
+  return (b.panel_end - b.panel_begin) * (b.k_end - b.k_begin) * op->panel * (uint32_t)sizeof(float);
+}
+
 /* Sets the counters back, as before a run. */
 void tti_rewind(const tti_program *p);
-
-static inline uint32_t tti_instr_arg(const tt_instr *i) { return (uint32_t)i->row | (uint32_t)i->block << 16; }
 
 static inline uint32_t tti_min(uint32_t a, uint32_t b) { return a < b ? a : b; }
 
@@ -78,10 +91,10 @@ static inline float *tti_row(const struct tt_engine *e, const tt_tensor *t, uint
 }
 
 /* Computes y-planes op->done .. end of an operator; block is NULL where all its weights are in the arena. */
-void tti_op_run(const struct tt_engine *e, const tt_op *op, uint32_t end, const tt_block *block);
+void tti_op_run(const struct tt_engine *e, const tt_op *op, uint32_t end, const tti_block *block);
 
 /* Operators by family, each over y-planes y0 .. y1. */
-void tti_conv(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tt_block *block);
+void tti_conv(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *block);
 void tti_depthwise(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1);
 void tti_pool(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1);
 void tti_reduce(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1);

@@ -3,7 +3,7 @@
 
 _Static_assert(sizeof(struct tt_engine) <= TT_ENGINE_BYTES, "the engine's state fits its place");
 _Static_assert(sizeof(tt_bundle_header) == 80, "the header has no holes");
-_Static_assert(sizeof(tt_instr) == 8 && sizeof(tt_tensor) == 32, "records have no holes");
+_Static_assert(sizeof(tt_instr) == 8 && sizeof(tt_tensor) == 32 && sizeof(tt_op) == 92, "records have no holes");
 
 /* A memset that the compiler keeps. */
 static void wipe(void *memory, size_t bytes) {
@@ -101,36 +101,47 @@ static const tt_instr *next_instr(const tt_engine *e) { return &e->program.instr
 
 static uint32_t output_rows(const tti_program *p, const tt_instr *instr) {
   const tt_port_tensor *port = &p->outputs[instr->index];
-  return tti_min(port->rows_per_chunk, p->tensors[port->tensor].height - instr->row);
+  return tti_min(port->rows_per_chunk, p->tensors[port->tensor].height - instr->arg);
 }
 
 static size_t dense_bytes(const tt_tensor *t, uint32_t rows) { return (size_t)rows * t->width * t->channels * sizeof(float); }
+
+/* Where a wanted chunk's plaintext goes. */
+static tt_load wanted_load(const tt_engine *e) {
+  const tti_program *p = &e->program;
+  const tt_instr *instr = next_instr(e);
+  if (instr->code == TT_INSTR_LOAD) return p->loads[instr->arg];
+  const tt_op *op = &p->ops[instr->index];
+  const tt_load load = {op->first_chunk + e->block, op->weights, tti_block_bytes(op, tti_block_at(p, op, e->block))};
+  return load;
+}
 
 static void want_instr(const tt_engine *e, tt_want *want) {
   const tti_program *p = &e->program;
   const tt_instr *instr = next_instr(e);
   want->index = instr->index;
-  if (instr->code == TT_INSTR_LOAD) {
+  if (instr->code == TT_INSTR_LOAD || instr->code == TT_INSTR_STREAM) {
+    const tt_load load = wanted_load(e);
     want->event = TT_WANT_CHUNK;
-    want->index = tti_instr_arg(instr) + 1;
-    want->bytes = p->chunks[tti_instr_arg(instr)].bytes + (size_t)TT_TAG_BYTES;
+    want->index = load.chunk;
+    want->bytes = load.bytes + (size_t)TT_TAG_BYTES;
   } else if (instr->code == TT_INSTR_INPUT) {
     const tt_tensor *t = &p->tensors[p->inputs[instr->index].tensor];
     want->event = TT_WANT_INPUT;
     want->row = t->produced;
-    want->rows = instr->row - t->produced;
+    want->rows = instr->arg - t->produced;
     want->bytes = dense_bytes(t, want->rows) + TT_TAG_BYTES;
     make_nonce(want->nonce, TT_DOMAIN_INPUT, e->run, e->inputs_fed);
   } else if (instr->code == TT_INSTR_OUTPUT) {
     want->event = TT_GIVE_OUTPUT;
-    want->row = instr->row;
+    want->row = instr->arg;
     want->rows = output_rows(p, instr);
     want->bytes = dense_bytes(&p->tensors[p->outputs[instr->index].tensor], want->rows) + TT_TAG_BYTES;
     make_nonce(want->nonce, TT_DOMAIN_OUTPUT, e->run, e->outputs_taken);
   } else {
-    const tt_spill *spill = &p->spills[tti_instr_arg(instr)];
+    const tt_spill *spill = &p->spills[instr->arg];
     want->event = instr->code == TT_INSTR_SPILL ? TT_GIVE_SPILL : TT_WANT_FETCH;
-    want->index = tti_instr_arg(instr);
+    want->index = instr->arg;
     want->row = spill->row_begin;
     want->rows = spill->row_end - spill->row_begin;
     want->bytes = (size_t)want->rows * p->tensors[instr->index].row_bytes;
@@ -170,7 +181,7 @@ static void activate_rows(const tt_engine *e, const tt_op *op, uint32_t y0, uint
 }
 
 /* Operators leave their activation to activate_rows, but for convolutions, which apply it as they store. */
-void tti_op_run(const tt_engine *e, const tt_op *op, uint32_t end, const tt_block *block) {
+void tti_op_run(const tt_engine *e, const tt_op *op, uint32_t end, const tti_block *block) {
   const uint32_t y0 = op->done;
   const tt_tensor *out = &e->program.tensors[op->output];
   int activated = 0;
@@ -218,7 +229,7 @@ static tt_status advance(tt_engine *e) {
   const uint32_t end = e->state == TTI_SETTING_UP ? p->head->setup_count : p->head->instr_count;
   while (e->next < end && !needs_host(next_instr(e))) {
     const tt_instr *instr = next_instr(e);
-    tti_op_run(e, &p->ops[instr->index], instr->row, instr->block == TT_NO_BLOCK ? NULL : &p->blocks[instr->block]);
+    tti_op_run(e, &p->ops[instr->index], instr->arg, NULL);
     const tt_status status = tti_step(p, instr);
     if (status != TT_OK) return fail(e, status);
     e->next++;
@@ -272,9 +283,9 @@ static tt_status feed_instr(tt_engine *e, const tt_want *want, const uint8_t *se
   uint8_t nonce[TT_NONCE_BYTES];
   int bad;
   if (want->event == TT_WANT_CHUNK) {
-    const tt_chunk *chunk = &p->chunks[tti_instr_arg(instr)];
-    make_nonce(nonce, TT_DOMAIN_CHUNK, 0, want->index);
-    bad = port->open(port->context, TT_KEY_BUNDLE, nonce, NULL, 0, sealed, chunk->bytes, sealed + chunk->bytes, e->arena + chunk->offset);
+    const tt_load load = wanted_load(e);
+    make_nonce(nonce, TT_DOMAIN_CHUNK, 0, load.chunk);
+    bad = port->open(port->context, TT_KEY_BUNDLE, nonce, NULL, 0, sealed, load.bytes, sealed + load.bytes, e->arena + load.offset);
   } else if (want->event == TT_WANT_INPUT) {
     const tt_tensor *t = &p->tensors[p->inputs[instr->index].tensor];
     const size_t bytes = dense_bytes(t, want->rows);
@@ -287,7 +298,15 @@ static tt_status feed_instr(tt_engine *e, const tt_want *want, const uint8_t *se
     make_nonce(nonce, TT_DOMAIN_SPILL, e->run, want->index);
     bad = port->open(port->context, TT_KEY_SPILL, nonce, NULL, 0, sealed, want->bytes, p->spills[want->index].tag, tti_slot(e, t, want->row));
   }
-  return bad ? fail(e, TT_ERROR_AUTHENTICATION) : served(e);
+  if (bad) return fail(e, TT_ERROR_AUTHENTICATION);
+  if (instr->code == TT_INSTR_STREAM) {
+    const tt_op *op = &p->ops[instr->index];
+    const tti_block block = tti_block_at(p, op, e->block);
+    tti_op_run(e, op, instr->arg, &block);
+    if (++e->block < tti_block_count(p, op)) return TT_OK;
+    e->block = 0;
+  }
+  return served(e);
 }
 
 tt_status tt_feed(tt_engine *e, const uint8_t *sealed, size_t bytes) {

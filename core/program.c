@@ -105,18 +105,32 @@ static int check_window(const tt_op *op, const tt_tensor *in, const tt_tensor *o
   return op->pad_left <= in->pad_left && last < (int64_t)in->width + in->pad_right;
 }
 
-static uint64_t conv_depth(const tt_op *op, const tt_tensor *in) { return (uint64_t)op->kernel_y * op->kernel_x * (in->channels / op->groups); }
+uint32_t tti_conv_depth(const tti_program *p, const tt_op *op) { return op->kernel_y * op->kernel_x * (tti_operand(p, op, 0)->channels / op->groups); }
 
-static uint32_t conv_panels(const tt_op *op, const tt_tensor *out) {
-  return op->groups * ((out->channels / op->groups + op->panel - 1) / op->panel);
+uint32_t tti_conv_panels(const tti_program *p, const tt_op *op) {
+  return op->groups * ((p->tensors[op->output].channels / op->groups + op->panel - 1) / op->panel);
+}
+
+uint32_t tti_block_count(const tti_program *p, const tt_op *op) {
+  const uint32_t depth = tti_conv_depth(p, op), panels = tti_conv_panels(p, op);
+  return ((depth - 1) / op->k_per_block + 1) * ((panels - 1) / op->panels_per_block + 1);
+}
+
+tti_block tti_block_at(const tti_program *p, const tt_op *op, uint32_t b) {
+  const uint32_t depth = tti_conv_depth(p, op), splits = (depth - 1) / op->k_per_block + 1;
+  const uint32_t panel = b / splits * op->panels_per_block, k = b % splits * op->k_per_block;
+  const tti_block block = {panel, panel + tti_min(op->panels_per_block, tti_conv_panels(p, op) - panel), k, k + tti_min(op->k_per_block, depth - k)};
+  return block;
 }
 
 static int check_conv(const tti_program *p, const tt_op *op, const tt_tensor *in, const tt_tensor *out) {
   if (op->panel != 8 && op->panel != 16 && op->panel != 32) return 0;
   if (!op->groups || in->channels % op->groups || out->channels % op->groups) return 0;
-  if (!check_window(op, in, out, 1) || conv_depth(op, in) > INT32_MAX) return 0;
+  if (!check_window(op, in, out, 1)) return 0;
+  const uint64_t depth = (uint64_t)op->kernel_y * op->kernel_x * (in->channels / op->groups);
+  if (depth > INT32_MAX || (uint64_t)tti_conv_panels(p, op) * op->panel * sizeof(float) * depth > UINT32_MAX) return 0;
   if (op->flags & TT_FLAG_RESIDUAL && (op->operand_count != 2 || !same_extent(tti_operand(p, op, 1), out))) return 0;
-  return in_data(p, op->bias, (uint64_t)conv_panels(op, out) * op->panel * sizeof(float));
+  return in_data(p, op->bias, (uint64_t)tti_conv_panels(p, op) * op->panel * sizeof(float));
 }
 
 static int check_depthwise(const tti_program *p, const tt_op *op, const tt_tensor *in, const tt_tensor *out) {
@@ -253,34 +267,27 @@ static int contiguous(const tt_tensor *t, uint32_t lo, uint32_t hi) {
   return lo < hi && hi <= t->height && lo % t->capacity + (hi - lo) <= t->capacity;
 }
 
-static int check_block(const tti_program *p, const tt_op *op, const tt_block *b) {
-  const tt_tensor *in = tti_operand(p, op, 0);
-  const uint64_t depth = conv_depth(op, in);
-  if (b->panel_begin >= b->panel_end || b->panel_end > conv_panels(op, &p->tensors[op->output])) return 0;
-  if (b->k_begin >= b->k_end || b->k_end > depth) return 0;
-  const uint64_t rows = (uint64_t)(b->panel_end - b->panel_begin) * (b->k_end - b->k_begin);
-  return rows <= UINT32_MAX && in_data(p, b->weights, rows * op->panel * sizeof(float));
+/* A streamed convolution's blocks fit their place and are chunks of the bundle. */
+static int check_stream(const tti_program *p, const tt_op *op) {
+  const uint32_t depth = tti_conv_depth(p, op);
+  if (op->kind != TT_OP_CONV || !op->panels_per_block || !op->k_per_block) return 0;
+  if (op->k_per_block < depth && op->panels_per_block != 1) return 0;
+  const uint64_t blocks = tti_block_count(p, op);
+  if (!op->first_chunk || op->first_chunk + blocks > p->head->chunk_count) return 0;
+  return in_data(p, op->weights, tti_block_bytes(op, tti_block_at(p, op, 0)));
 }
 
 static int step_run(const tti_program *p, const tt_instr *instr) {
   if (instr->index >= p->head->op_count) return 0;
   tt_op *op = &p->ops[instr->index];
   tt_tensor *out = &p->tensors[op->output];
-  const uint32_t height = tti_op_height(p, op), end = instr->row;
-  int last = 1;
+  const uint32_t height = tti_op_height(p, op), end = instr->arg;
   if (end <= op->done || end > height) return 0;
   if (op->kind == TT_OP_PERMUTE && end != height) return 0;
-  if (op->kind == TT_OP_CONV) {
-    tt_block b = {op->weights, 0, conv_panels(op, out), 0, (uint32_t)conv_depth(op, tti_operand(p, op, 0))};
-    const uint32_t panels = b.panel_end, depth = b.k_end;
-    if (instr->block != TT_NO_BLOCK) {
-      if (instr->block >= p->head->block_count) return 0;
-      b = p->blocks[instr->block];
-      last = b.panel_end == panels && b.k_end == depth;
-    }
-    if (!check_block(p, op, &b)) return 0;
-  } else if (instr->block != TT_NO_BLOCK) {
-    return 0;
+  if (instr->code == TT_INSTR_STREAM && !check_stream(p, op)) return 0;
+  if (instr->code == TT_INSTR_RUN && op->kind == TT_OP_CONV) {
+    const tti_block whole = {0, tti_conv_panels(p, op), 0, tti_conv_depth(p, op)};
+    if (!in_data(p, op->weights, tti_block_bytes(op, whole))) return 0;
   }
   for (uint32_t i = 0; i < op->operand_count; i++)
     if (!present(tti_operand(p, op, i), tti_rows_needed(p, op, i, op->done, end))) return 0;
@@ -290,12 +297,12 @@ static int step_run(const tti_program *p, const tt_instr *instr) {
     return 1;
   }
   if (end - op->done > out->capacity) return 0;
-  if (last) out->produced = op->done = end;
+  out->produced = op->done = end;
   return 1;
 }
 
 static int step_spill(const tti_program *p, const tt_instr *instr, int fetch) {
-  const uint32_t at = tti_instr_arg(instr);
+  const uint32_t at = instr->arg;
   if (instr->index >= p->head->tensor_count || at >= p->head->spill_count) return 0;
   tt_tensor *t = &p->tensors[instr->index];
   const tti_rows r = {p->spills[at].row_begin, p->spills[at].row_end};
@@ -309,8 +316,8 @@ static int step_spill(const tti_program *p, const tt_instr *instr, int fetch) {
 static int step_input(const tti_program *p, const tt_instr *instr) {
   if (instr->index >= p->head->input_count) return 0;
   tt_tensor *t = &p->tensors[p->inputs[instr->index].tensor];
-  if (!contiguous(t, t->produced, instr->row)) return 0;
-  t->produced = instr->row;
+  if (!contiguous(t, t->produced, instr->arg)) return 0;
+  t->produced = instr->arg;
   return 1;
 }
 
@@ -318,8 +325,8 @@ static int step_output(const tti_program *p, const tt_instr *instr) {
   if (instr->index >= p->head->output_count) return 0;
   const tt_port_tensor *port = &p->outputs[instr->index];
   const tt_tensor *t = &p->tensors[port->tensor];
-  if (instr->row >= t->height) return 0;
-  const tti_rows r = {instr->row, tti_min(port->rows_per_chunk, t->height - instr->row) + instr->row};
+  if (instr->arg >= t->height) return 0;
+  const tti_rows r = {instr->arg, tti_min(port->rows_per_chunk, t->height - instr->arg) + instr->arg};
   return contiguous(t, r.lo, r.hi) && present(t, r);
 }
 
@@ -327,10 +334,11 @@ tt_status tti_step(const tti_program *p, const tt_instr *instr) {
   int good = 0;
   switch (instr->code) {
     case TT_INSTR_RUN:
+    case TT_INSTR_STREAM:
       good = step_run(p, instr);
       break;
     case TT_INSTR_LOAD:
-      good = tti_instr_arg(instr) < p->head->chunk_count;
+      good = instr->arg < p->head->load_count;
       break;
     case TT_INSTR_INPUT:
       good = step_input(p, instr);
@@ -378,8 +386,10 @@ static int check_records(const tti_program *p) {
     if (!check_tensor(p, &p->tensors[i])) return 0;
   for (uint32_t i = 0; i < h->op_count; i++)
     if (!check_op(p, &p->ops[i])) return 0;
-  for (uint32_t i = 0; i < h->chunk_count; i++)
-    if (!p->chunks[i].bytes || !in_data(p, p->chunks[i].offset, p->chunks[i].bytes)) return 0;
+  for (uint32_t i = 0; i < h->load_count; i++) {
+    const tt_load *load = &p->loads[i];
+    if (!load->chunk || load->chunk >= h->chunk_count || !load->bytes || !in_data(p, load->offset, load->bytes)) return 0;
+  }
   for (uint32_t i = 0; i < h->setup_count; i++)
     if (p->instrs[i].code != TT_INSTR_LOAD) return 0;
   return check_ports(p, p->inputs, h->input_count, 1) && check_ports(p, p->outputs, h->output_count, 0);
@@ -395,8 +405,7 @@ tt_status tti_program_open(tti_program *p, uint8_t *arena, size_t offset, size_t
   p->head = h;
   p->tensors = (tt_tensor *)(uintptr_t)section(&at, &left, h->tensor_count, sizeof(tt_tensor));
   p->ops = (tt_op *)(uintptr_t)section(&at, &left, h->op_count, sizeof(tt_op));
-  p->blocks = section(&at, &left, h->block_count, sizeof(tt_block));
-  p->chunks = section(&at, &left, h->chunk_count, sizeof(tt_chunk));
+  p->loads = section(&at, &left, h->load_count, sizeof(tt_load));
   p->spills = (tt_spill *)(uintptr_t)section(&at, &left, h->spill_count, sizeof(tt_spill));
   p->instrs = section(&at, &left, h->instr_count, sizeof(tt_instr));
   p->inputs = section(&at, &left, h->input_count, sizeof(tt_port_tensor));

@@ -4,7 +4,7 @@
  *
  * A program is one contiguous piece of memory that stays in the arena, right after the engine's state:
  *
- *     tt_program | tt_tensor[] | tt_op[] | tt_block[] | tt_chunk[] | tt_spill[] | tt_instr[] | tt_port_tensor[] | operands[] | tables[]
+ *     tt_program | tt_tensor[] | tt_op[] | tt_load[] | tt_spill[] | tt_instr[] | tt_port_tensor[] | operands[] | tables[]
  *
  * Fields marked 'runtime' are written by the core; the compiler leaves them zero.
  */
@@ -22,8 +22,7 @@ enum {
   TT_KEY_BYTES = 32,
   TT_ALIGN = 64,          /* of every tensor and weight offset in the arena */
   TT_MAX_KERNEL_Y = 256,
-  TT_PERMUTE_DIMS = 6,
-  TT_NO_BLOCK = 0xFFFF
+  TT_PERMUTE_DIMS = 6
 };
 
 /* AEAD suites. */
@@ -119,7 +118,12 @@ typedef struct tt_tensor {
  * end of a group: [group][ceil(out_channels / groups / panel)][kernel_y][kernel_x][in_channels / groups][panel]; bias
  * [group][that][panel]. Depthwise: [kernel_y][kernel_x][channels], bias [channels]. Layer norm: scale at 'weights', bias
  * at 'bias'. Binary and constant: the constant's extents are kernel_y (its height), kernel_x (its width), and groups
- * (its channels: 1 or the output's, 0 meaning the output's). */
+ * (its channels: 1 or the output's, 0 meaning the output's).
+ *
+ * A convolution's weights either lie in the arena whole (TT_INSTR_RUN) or are fed block by block to the place 'weights'
+ * (TT_INSTR_STREAM): a block is panels_per_block panels (counted over all groups) of the kernel's k_per_block rows, of
+ * kernel_y * kernel_x * in_channels / groups rows in all; if k_per_block is less than all, panels_per_block is 1 and the
+ * blocks of a panel add up in the output. Blocks go through k first; block b is chunk first_chunk + b. */
 typedef struct tt_op {
   uint8_t kind, activation, variant, flags;
   uint16_t output;        /* tensor */
@@ -129,6 +133,7 @@ typedef struct tt_op {
   uint16_t pad_top, pad_left, pad_bottom, pad_right;
   uint16_t groups, panel; /* panel: 8, 16 or 32 */
   uint32_t weights, bias; /* arena offsets */
+  uint32_t first_chunk, panels_per_block, k_per_block;
   uint32_t table;         /* index of the first element in tables[] (32-bit elements) */
   float alpha, beta;      /* of the activation */
   float p0, p1, p2;       /* lrn: alpha, beta, bias (size in kernel_x); layer norm: p0 = epsilon; gather: p0 = fill */
@@ -140,19 +145,10 @@ typedef struct tt_op {
  *   resize:  kernel_y, kernel_x taps: row_index[height][kernel_y], row_weights[..], col_index[width][kernel_x], col_weights[..]
  *   permute: dims[6], strides[6], unused leading dims 1 */
 
-/* A part of a convolution's weights that is in the arena at a time: panels panel_begin .. panel_end (counted over all
- * groups), and of each the rows k_begin .. k_end of its kernel_y * kernel_x * in_channels / groups. A block that does not
- * begin at k 0 adds to what the output holds; one that does not reach the last k leaves out residual and activation.
- * Bias lies with the operator. */
-typedef struct tt_block {
-  uint32_t weights; /* arena offset of the block */
-  uint32_t panel_begin, panel_end, k_begin, k_end;
-} tt_block;
-
-/* Sealed chunk k + 1 of the bundle (chunk 0 is the program): its plaintext goes to this place. */
-typedef struct tt_chunk {
-  uint32_t offset, bytes;
-} tt_chunk;
+/* The plaintext of a chunk of the bundle goes to this place. Chunk 0 is the program. */
+typedef struct tt_load {
+  uint32_t chunk, offset, bytes;
+} tt_load;
 
 /* A row block that leaves the arena sealed and comes back. */
 typedef struct tt_spill {
@@ -167,29 +163,31 @@ typedef struct tt_port_tensor {
 } tt_port_tensor;
 
 enum {
-  TT_INSTR_RUN = 1, /* index: operator; row: until this many y-planes are done; block: or TT_NO_BLOCK */
-  TT_INSTR_LOAD,    /* row | block << 16: index in tt_chunk[] */
-  TT_INSTR_INPUT,   /* index: input; row: until this many y-planes are produced */
-  TT_INSTR_OUTPUT,  /* index: output; row: begin of the row block; ends rows_per_chunk later or at the last y-plane */
-  TT_INSTR_SPILL,   /* index: tensor; row | block << 16: index in tt_spill[] */
+  TT_INSTR_RUN = 1, /* index: operator; arg: until this many y-planes are done */
+  TT_INSTR_STREAM,  /* likewise, for a convolution whose weights are fed block by block */
+  TT_INSTR_LOAD,    /* arg: index in tt_load[] */
+  TT_INSTR_INPUT,   /* index: input; arg: until this many y-planes are produced */
+  TT_INSTR_OUTPUT,  /* index: output; arg: begin of the row block; it ends rows_per_chunk later or at the last y-plane */
+  TT_INSTR_SPILL,   /* index: tensor; arg: index in tt_spill[] */
   TT_INSTR_FETCH    /* likewise */
 };
 
 typedef struct tt_instr {
   uint8_t code, reserved;
-  uint16_t index, row, block;
+  uint16_t index;
+  uint32_t arg;
 } tt_instr;
 
 typedef struct tt_program {
   uint32_t magic, version;
   uint32_t arena_bytes;   /* high-water mark: nothing of this program lies beyond */
   uint32_t data_offset;   /* engine's state and program end here; tensors and weights lie above */
-  uint32_t tensor_count, op_count, block_count, chunk_count, spill_count, instr_count;
+  uint32_t tensor_count, op_count, load_count, spill_count, instr_count;
+  uint32_t chunk_count;   /* of the bundle, chunk 0 included */
   uint32_t setup_count;   /* the first instrs, all LOAD: done once after open (pinned weights) */
   uint32_t input_count, output_count;
   uint32_t operand_count; /* uint16_t each, an even number */
   uint32_t table_count;   /* 4 bytes each */
-  uint32_t reserved;
 } tt_program;
 
 /* The bundle, a file: a preamble that anyone may read and that the wrapped key authenticates, then the sealed chunks.

@@ -57,16 +57,16 @@ static size_t collect_runs(const struct tt_engine *e, const tt_op *op, const tt_
   return count;
 }
 
-void tti_conv(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tt_block *block) {
+void tti_conv(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *block) {
   const tti_kernels *kernels = e->port->kernels;
   const tt_tensor *in = tti_operand(&e->program, op, 0), *out = &e->program.tensors[op->output];
   const tt_tensor *residual = op->flags & TT_FLAG_RESIDUAL ? tti_operand(&e->program, op, 1) : NULL;
   const uint32_t depth = in->channels / op->groups, channels = out->channels / op->groups;
   const uint32_t group_panels = (channels + op->panel - 1) / op->panel;
   const uint32_t k_total = op->kernel_y * op->kernel_x * depth;
-  const tt_block whole = {op->weights, 0, group_panels * op->groups, 0, k_total};
-  const tt_block *b = block ? block : &whole;
-  const float *weights = (const float *)(const void *)(e->arena + b->weights);
+  const tti_block whole = {0, group_panels * op->groups, 0, k_total};
+  const tti_block *b = block ? block : &whole;
+  const float *weights = (const float *)(const void *)(e->arena + op->weights);
   const float *bias = (const float *)(const void *)(e->arena + op->bias);
   tti_run runs[RUNS];
   tti_conv_row row = {.runs = runs,

