@@ -1,0 +1,70 @@
+# Everything that a fresh Debian or Ubuntu machine needs to build, show, test and measure tinytee. See 'make help'.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# tests in parallel; each worker may hold a few large models
+JOBS ?= 2
+PYTEST_ARGS ?=
+
+SYSTEM_STAMP := build/.system
+VENV_STAMP := $(VENV)/.installed
+C_FILES = $(shell git ls-files 'core/*.[ch]' 'ports/*.[ch]' 'examples/*.[ch]' 'fuzz/*.[ch]')
+PYTHON_FILES := src tests bench tools examples
+
+.PHONY: help demo test check bench bench-quick lib install format clean
+.DEFAULT_GOAL := help
+
+help: ## shows this
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+demo: lib ## runs a real network on a real photograph in 1 MiB of secure memory
+	$(BIN)/tinytee demo
+
+test: lib ## runs every test
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -rs --durations=10 $(PYTEST_ARGS)
+
+check: lib ## checks format, lint, types, warnings, the house's rules and the core's size
+	$(BIN)/ruff format --check $(PYTHON_FILES)
+	$(BIN)/ruff check $(PYTHON_FILES)
+	$(BIN)/pyright
+	$(BIN)/clang-format --dry-run -Werror $(C_FILES)
+	$(BIN)/cmake -S . -B build/check -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DTINYTEE_WERROR=ON >/dev/null
+	$(BIN)/cmake --build build/check
+	$(BIN)/python -m pytest -rs tests/checks
+	$(BIN)/python tools/core_lines.py
+
+bench: lib ## measures every network, finds every floor, and writes docs/results.md
+	$(BIN)/python bench/floors.py --json bench/results/floors.json
+	$(BIN)/python bench/zoo.py --json bench/results/zoo.json
+	$(BIN)/python bench/report.py
+
+bench-quick: lib ## measures a few networks at a few budgets, and prints the table
+	$(BIN)/python bench/zoo.py --quick
+
+lib: install ## builds libtinytee.so
+	@$(BIN)/cmake -S . -B build -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja >/dev/null
+	@$(BIN)/cmake --build build
+
+install: $(VENV_STAMP)
+
+$(SYSTEM_STAMP): tools/install_system_packages.sh
+	@bash tools/install_system_packages.sh
+	@mkdir -p $(@D) && touch $@
+
+$(VENV_STAMP): pyproject.toml | $(SYSTEM_STAMP)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet 'scikit-build-core>=0.10' 'cmake>=3.21' ninja
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[dev,demo]'
+	@touch $@
+
+format: install ## formats Python and C
+	$(BIN)/ruff format $(PYTHON_FILES)
+	$(BIN)/ruff check --fix $(PYTHON_FILES)
+	$(BIN)/clang-format -i $(C_FILES)
+
+clean: ## removes what was built; the virtual environment stays
+	rm -rf build dist out .pytest_cache .hypothesis .ruff_cache
+	rm -f $(VENV_STAMP)
+	find src tests bench tools examples -name __pycache__ -type d -prune -exec rm -rf {} +
