@@ -1,0 +1,99 @@
+"""A tiny program, written by hand: it needs no planner, and passes its input through every kind of boundary."""
+
+from __future__ import annotations
+
+from tinytee.bundle import Bundle, Manifest, Preprocessing, TensorSpec
+from tinytee.bundle.abi import constants as c
+from tinytee.bundle.abi import ffi, record_bytes
+from tinytee.bundle.sealing import Unsealed
+from tinytee.ir.graph import Port, Shape
+from tinytee.plan.lowered import Lowered
+
+CHUNK_BYTES = 256
+
+
+def _round_up(count: int) -> int:
+    return -(-count // c.TT_ALIGN) * c.TT_ALIGN
+
+
+def _instr(code: int, index: int, arg: int) -> dict[str, int]:
+    return {"code": code, "index": index, "arg": arg}
+
+
+def passthrough(shape: Shape = Shape(7, 5, 3), rows: int = 3, port: Port | None = None) -> Lowered:
+    """Input -> (spill, fetch back into another tensor, row block by row block) -> output; three chunks, one pinned.
+
+    Chunks 1 (pinned), 2 and 3 are loaded, and not used.
+    """
+    row_bytes = shape.row_elems * 4
+    begins = range(0, shape.height, rows)
+    instrs = [_instr(c.TT_INSTR_LOAD, 0, 0), _instr(c.TT_INSTR_LOAD, 0, 1)]
+    instrs += [_instr(c.TT_INSTR_INPUT, 0, min(shape.height, y + rows)) for y in begins]
+    instrs += [_instr(c.TT_INSTR_SPILL, 0, k) for k in range(len(begins))]
+    instrs.append(_instr(c.TT_INSTR_LOAD, 0, 2))
+    instrs += [_instr(c.TT_INSTR_FETCH, 1, k) for k in range(len(begins))]
+    instrs += [_instr(c.TT_INSTR_OUTPUT, 0, y) for y in begins]
+
+    sizes = (("tt_program", 1), ("tt_tensor", 2), ("tt_load", 3), ("tt_spill", len(begins)))
+    sizes += (("tt_instr", len(instrs)), ("tt_port_tensor", 2))
+    data_offset = _round_up(c.TT_ENGINE_BYTES + sum(ffi.sizeof(name) * count for name, count in sizes))
+    map_bytes = _round_up(shape.height * row_bytes)
+    weights_offset = data_offset + 2 * map_bytes
+    head = {
+        "magic": c.TT_PROGRAM_MAGIC,
+        "version": c.TT_PROGRAM_VERSION,
+        "arena_bytes": weights_offset + 3 * CHUNK_BYTES,
+        "data_offset": data_offset,
+        "tensor_count": 2,
+        "load_count": 3,
+        "spill_count": len(begins),
+        "instr_count": len(instrs),
+        "chunk_count": 4,
+        "setup_count": 1,
+        "input_count": 1,
+        "output_count": 1,
+    }
+    tensor = {"row_bytes": row_bytes, "height": shape.height, "width": shape.width, "channels": shape.channels}
+    tensor["capacity"] = shape.height
+    offsets = [data_offset, data_offset + map_bytes]
+    loads = [{"chunk": k + 1, "offset": weights_offset + k * CHUNK_BYTES, "bytes": CHUNK_BYTES} for k in range(3)]
+    spills = [{"row_begin": y, "row_end": min(shape.height, y + rows)} for y in begins]
+    records = (
+        ffi.new("tt_program *", head),
+        ffi.new("tt_tensor[]", [{**tensor, "offset": offset} for offset in offsets]),
+        ffi.new("tt_load[]", loads),
+        ffi.new("tt_spill[]", spills),
+        ffi.new("tt_instr[]", instrs),
+        ffi.new("tt_port_tensor[]", [{"tensor": k, "rows_per_chunk": rows} for k in range(2)]),
+    )
+    if port is None:
+        nchw = (0, shape.channels, shape.height, shape.width)
+        port = Port("x", "t", nchw, "float32", (0, 2, 3, 1), True)
+    given = Port("y", port.tensor, port.shape, port.dtype, port.perm, port.batched)
+    return Lowered(
+        program=b"".join(record_bytes(record) for record in records),
+        chunk_bytes=[CHUNK_BYTES] * 3,
+        chunk=lambda k: bytes([k + 1]) * CHUNK_BYTES,
+        arena_bytes=head["arena_bytes"],
+        inputs=((port, shape),),
+        outputs=((given, shape),),
+    )
+
+
+def passthrough_bundle(
+    key: bytes,
+    suite: str = "aes-256-gcm",
+    lowered: Lowered | None = None,
+    preprocessing: Preprocessing | None = None,
+    class_names: tuple[str, ...] = (),
+) -> Bundle:
+    lowered = lowered or passthrough()
+    manifest = Manifest(
+        inputs=tuple(TensorSpec.of(*found) for found in lowered.inputs),
+        outputs=tuple(TensorSpec.of(*found) for found in lowered.outputs),
+        budget_bytes=1 << 20,
+        predicted_seconds=0.001,
+        preprocessing=preprocessing,
+        class_names=class_names,
+    )
+    return Bundle(unsealed=Unsealed(lowered, manifest, suite, key))
