@@ -39,7 +39,7 @@ OWNERS: dict[str, set[str]] = {
     "onnx_ir": {"importer"},
     "onnxscript": {"importer"},
     "cryptography": {"bundle"},
-    "onnxruntime": {"cli", "demo", "quantize"},
+    "onnxruntime": {"cli", "quantize", "zoo"},
     "typer": {"cli"},
     "rich": {"cli", "demo", "report"},
     "matplotlib": {"report"},

@@ -1,0 +1,53 @@
+"""What the benchmarks share: the machine's description, JSON files, and the choice of networks."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tinytee import zoo
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def machine() -> dict[str, str]:
+    """What a measurement depends on."""
+    return {
+        "processor": _processor(),
+        "cores": str(os.cpu_count()),
+        "system": f"{platform.system()} {platform.release().split('-')[0]} {platform.machine()}",
+        "python": platform.python_version(),
+        "onnxruntime": importlib.metadata.version("onnxruntime"),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = info.read_text(encoding="utf-8").splitlines()
+        models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        flags = next((line for line in lines if line.startswith("flags")), "")
+        widest = next((isa for isa in ("avx512f", "avx2") if isa in flags), "")
+        return f"{models[0]} {widest}".strip() if models else platform.machine()
+    return platform.machine()
+
+
+def chosen_networks(names: Sequence[str]) -> list[zoo.Network]:
+    """Networks by name, or all of them for none."""
+    unknown = sorted(set(names) - set(zoo.NETWORKS))
+    if unknown:
+        raise SystemExit(f"no network {', '.join(unknown)}; there are {', '.join(zoo.NETWORKS)}")
+    return [zoo.NETWORKS[name] for name in names or zoo.NETWORKS]
+
+
+def write_json(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Writes rows and the machine aside, then renames."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(".tmp")
+    aside.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    aside.replace(path)

@@ -1,0 +1,113 @@
+"""``tinytee demo``: a real network recognizes a real photograph inside 1 MiB of secure memory."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+import tinytee
+from tinytee.api import Progress as Report
+from tinytee.report import plot_memory
+from tinytee.sizes import format_size, parse_size
+from tinytee.zoo import efficientnet
+from tinytee.zoo.rival import Rival, measure_side_by_side
+
+BUDGET = "1MiB"
+ROUNDS = 15
+TOP = 5
+
+PROTECTION = """\
+[bold]What protected this run, and what did not.[/bold]
+The bundle on disk and everything else outside the secure memory was sealed: without the key nobody reads the network,
+and nobody changes it unnoticed. Weights and activations were in clear only inside the arena of {arena}, which never
+goes to swap or core dumps{secret}. The picture and the answer are this program's own, and in clear with it.
+This was the [bold]process backend[/bold]: an ordinary process. It guards against whoever gets hold of files, swap or dumps.
+It does [bold]not[/bold] guard against this machine's administrator or kernel, a debugger, or other code in the process:
+they can get at the key. For those there are TEEs, which run the same bundle; docs/threat-model.md says what guards
+against what."""
+
+
+def main(out: Path = Path("out")) -> None:
+    """Runs the demonstration, and writes the bundle and a picture of its secure memory into ``out``.
+
+    Raises:
+        MissingPackageError: one of the packages that carry its data is not installed.
+    """
+    console = Console(highlight=False)
+    names = efficientnet.class_names()
+    photograph = efficientnet.photograph()
+    picture = tinytee.load_image(photograph, efficientnet.PREPROCESSING)
+    model = efficientnet.build_efficientnet_lite0()
+    rival = Rival(model)
+    key = secrets.token_bytes(32)
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "efficientnet-lite0.tt"
+
+    console.print(f"EfficientNet-Lite0, ImageNet weights, {format_size(model.ByteSize())} of ONNX; a fresh key.")
+    with _progress(console) as report:
+        bundle = tinytee.compile(
+            model,
+            BUDGET,
+            key,
+            preprocessing=efficientnet.PREPROCESSING,
+            class_names=names,
+            progress=report,
+        )
+    bundle.save(path)
+
+    feed = {"images": picture}
+    with tinytee.Session(path, key=key) as session:
+        found = session.run(feed)["probabilities"][0]
+        expected = rival.run(feed)["probabilities"][0]
+        seconds = measure_side_by_side(
+            {"tinytee": lambda: session.run(feed), "rival": lambda: rival.run(feed)}, rounds=ROUNDS
+        )
+        stats = session.stats
+
+    console.print(_top_table(photograph, names, found, expected))
+    error = float(np.max(np.abs(found - expected)))
+    console.print(f"largest difference over all {len(names):,} classes: {error:.1e}\n")
+
+    ours, theirs = median(seconds["tinytee"]) * 1e3, median(seconds["rival"]) * 1e3
+    facts = Table.grid(padding=(0, 2))
+    budget = parse_size(BUDGET)
+    facts.add_row("secure memory, peak", f"{stats.peak_secure_memory_bytes:,} of {budget:,} bytes, all included")
+    facts.add_row("compiler's figure", f"{bundle.peak_secure_memory_bytes:,} bytes")
+    facts.add_row("latency in tinytee", f"{ours:.1f} ms ({stats.isa}, {stats.suite}, one thread)")
+    facts.add_row("in ONNX Runtime", f"{theirs:.1f} ms (unprotected, unlimited memory, one thread)")
+    facts.add_row("ratio", f"{ours / theirs:.2f} (medians of {ROUNDS} runs, taken in turns)")
+    drawing = out / "efficientnet-lite0-memory.png"
+    plot_memory(bundle.plan, drawing)
+    facts.add_row("bundle", str(path))
+    facts.add_row("its secure memory over time", str(drawing))
+    console.print(facts)
+    secret = ", and which even the kernel's own mapping leaves out" if stats.arena_kind == "secret" else ""
+    console.print("\n" + PROTECTION.format(arena=format_size(stats.arena_bytes), secret=secret))
+
+
+def _top_table(photograph: Path, names: list[str], found: NDArray[np.float32], expected: NDArray[np.float32]) -> Table:
+    table = Table(title=f"What is in {photograph.name}?", title_justify="left")
+    table.add_column("tinytee")
+    table.add_column("", justify="right")
+    table.add_column("ONNX Runtime")
+    table.add_column("", justify="right")
+    for ours, theirs in zip(found.argsort()[::-1][:TOP], expected.argsort()[::-1][:TOP], strict=True):
+        table.add_row(names[ours], f"{found[ours]:.4f}", names[theirs], f"{expected[theirs]:.4f}")
+    return table
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Report]:
+    columns = (TextColumn("compiling for " + BUDGET + ": {task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("", total=1.0)
+        yield lambda what, fraction: bar.update(task, description=what, completed=fraction)
