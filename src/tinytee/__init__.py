@@ -8,6 +8,7 @@ with tinytee.Session("model.tt", key=key) as session:
 
 from tinytee.api import compile, load_image
 from tinytee.bundle import Bundle, Manifest, Preprocessing, TensorSpec
+from tinytee.bundle.version import VERSION
 from tinytee.errors import (
     AuthenticationError,
     BudgetError,
@@ -18,7 +19,7 @@ from tinytee.errors import (
 )
 from tinytee.runtime import Session, SessionStats
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "AuthenticationError",

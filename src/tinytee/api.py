@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tinytee.bundle import Bundle, Manifest, Preprocessing, TensorSpec
+from tinytee.errors import BudgetError
 from tinytee.runtime.images import load_image
 from tinytee.runtime.session import check_key
 from tinytee.sizes import parse_size
@@ -117,11 +118,13 @@ def compile_graph(
         outputs=tuple(TensorSpec.of(port, shape) for port, shape in lowered.outputs),
         budget_bytes=budget_bytes,
         predicted_seconds=float(plan.predicted_seconds),
-        producer=producer(),
         preprocessing=preprocessing,
         class_names=tuple(class_names),
     )
-    return Bundle(unsealed=Unsealed(lowered, manifest, chosen, bytes(key)), plan=plan)
+    unsealed = Unsealed(lowered, manifest, chosen, bytes(key))
+    if unsealed.arena_bytes > budget_bytes:  # the core copies the public part into the arena, to authenticate it there
+        raise BudgetError(unsealed.arena_bytes, budget_bytes)
+    return Bundle(unsealed=unsealed, plan=plan)
 
 
 def choose_suite(suite: str | None, profile: Any) -> str:
@@ -135,13 +138,6 @@ def choose_suite(suite: str | None, profile: Any) -> str:
     chosen = suite or getattr(profile, "suite", None) or "aes-256-gcm"
     suites.suite_number(chosen)
     return chosen
-
-
-def producer() -> str:
-    """What bundles say made them."""
-    import tinytee  # noqa: PLC0415
-
-    return f"tinytee {tinytee.__version__}"
 
 
 def check_preprocessing(graph: Graph, how: Preprocessing | None) -> None:

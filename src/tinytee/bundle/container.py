@@ -46,7 +46,7 @@ class Bundle:
         if unsealed is not None:
             self.manifest: Manifest = unsealed.manifest
             self.suite: str = unsealed.suite
-            self.peak_secure_memory_bytes: int = unsealed.lowered.arena_bytes
+            self.peak_secure_memory_bytes: int = unsealed.arena_bytes
         else:
             self.manifest = self.preamble.manifest
             self.suite = self.preamble.suite

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from tinytee.bundle.version import VERSION
 from tinytee.errors import BundleError
 from tinytee.ir.graph import Port, Shape
 
@@ -129,7 +130,7 @@ class Manifest:
     outputs: tuple[TensorSpec, ...]
     budget_bytes: int
     predicted_seconds: float | None = None
-    producer: str = "tinytee"
+    producer: str = f"tinytee {VERSION}"
     preprocessing: Preprocessing | None = None
     class_names: tuple[str, ...] = ()
 

@@ -12,7 +12,7 @@ import numpy as np
 from tinytee.bundle import suites
 from tinytee.bundle.abi import constants
 from tinytee.bundle.manifest import Manifest
-from tinytee.bundle.preamble import pack_unwrapped
+from tinytee.bundle.preamble import WRAPPED_BYTES, pack_unwrapped
 
 if TYPE_CHECKING:
     from tinytee.plan.lowered import Lowered
@@ -36,6 +36,17 @@ class Unsealed:
     key: bytes
 
     @property
+    def arena_bytes(self) -> int:
+        """Secure memory that a session needs: the program's, but at least what the core needs to read the preamble."""
+        public = len(self._public(bytes(16), bytes(constants.TT_NONCE_BYTES), 0)) + WRAPPED_BYTES
+        least = -(-(constants.TT_ENGINE_BYTES + public) // constants.TT_ALIGN) * constants.TT_ALIGN
+        return max(self.lowered.arena_bytes, least)
+
+    def _public(self, bundle_id: bytes, wrap_nonce: bytes, arena_bytes: int) -> bytes:
+        manifest = self.manifest.to_json()
+        return pack_unwrapped(self.suite, arena_bytes, bundle_id, wrap_nonce, manifest, self.sealed_bytes)
+
+    @property
     def sealed_bytes(self) -> list[int]:
         plain = [len(self.lowered.program), *self.lowered.chunk_bytes]
         return [count + constants.TT_TAG_BYTES for count in plain]
@@ -51,9 +62,7 @@ class Unsealed:
         seal = suites.sealer(self.suite, bundle_key)
         wrap_nonce = os.urandom(constants.TT_NONCE_BYTES)
         sealed_bytes = self.sealed_bytes
-        public = pack_unwrapped(
-            self.suite, self.lowered.arena_bytes, os.urandom(16), wrap_nonce, self.manifest.to_json(), sealed_bytes
-        )
+        public = self._public(os.urandom(16), wrap_nonce, self.arena_bytes)
         stream.write(public)
         stream.write(wrap(wrap_nonce, bundle_key, public))
         for index, expected in enumerate(sealed_bytes):

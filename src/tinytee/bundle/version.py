@@ -1,0 +1,3 @@
+"""tinytee's version."""
+
+VERSION = "0.1.0"
