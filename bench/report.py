@@ -85,8 +85,8 @@ def _latency_section(measured: dict[str, Any]) -> list[str]:
     return [
         "## Latency",
         f"Medians of {' or '.join(map(str, rounds))} runs of each, taken in turns on one thread; the ratio is the"
-        " median of the ratios of neighbouring runs. ONNX Runtime is unprotected and has all the memory it wants. Peaks are"
-        " bytes of secure memory; the error is the largest one, as a fraction of the output's range.",
+        " median of the ratios of neighbouring runs. ONNX Runtime is unprotected and has all the memory it wants. Peaks"
+        " are bytes of secure memory; the error is the largest one, as a fraction of the output's range.",
         _machine_line(measured),
         _table(header, rows),
     ]

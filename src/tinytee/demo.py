@@ -25,15 +25,17 @@ BUDGET = "1MiB"
 ROUNDS = 15
 TOP = 5
 
-PROTECTION = """\
-[bold]What protected this run, and what did not.[/bold]
-The bundle on disk and everything else outside the secure memory was sealed: without the key nobody reads the network,
-and nobody changes it unnoticed. Weights and activations were in clear only inside the arena of {arena}, which never
-goes to swap or core dumps{secret}. The picture and the answer are this program's own, and in clear with it.
-This was the [bold]process backend[/bold]: an ordinary process. It guards against whoever gets hold of files, swap or dumps.
-It does [bold]not[/bold] guard against this machine's administrator or kernel, a debugger, or other code in the process:
-they can get at the key. For those there are TEEs, which run the same bundle; docs/threat-model.md says what guards
-against what."""
+PROTECTION = (
+    "[bold]What protected this run, and what did not.[/bold]\n"
+    "The bundle on disk and everything else outside the secure memory was sealed: without the key nobody reads the"
+    " network, and nobody changes it unnoticed. Weights and activations were in clear only inside the arena of {arena},"
+    " which never goes to swap or core dumps{secret}. The picture and the answer are this program's own, and in clear"
+    " with it.\n"
+    "This was the [bold]process backend[/bold]: an ordinary process. It guards against whoever gets hold of files, swap"
+    " or dumps. It does [bold]not[/bold] guard against this machine's administrator or kernel, a debugger, or other"
+    " code in the process: they can get at the key. For those there are TEEs, which run the same bundle;"
+    " docs/threat-model.md says what guards against what."
+)
 
 
 def main(out: Path = Path("out")) -> None:

@@ -1,4 +1,4 @@
-"""Imports point one way only: the table of docs/DESIGN's house, enforced on the source."""
+"""Imports point one way only: ARCHITECTURE.md's map of the rooms, enforced on the source."""
 
 from __future__ import annotations
 
