@@ -1,5 +1,5 @@
 """ONNX in, ``tinytee.ir.Graph`` out. The only room that imports onnx."""
 
-from tinytee.importer.load import load
+from tinytee.importer.translate import load
 
 __all__ = ["load"]

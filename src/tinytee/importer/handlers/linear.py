@@ -1,0 +1,132 @@
+"""Matrix products with one constant side, as convolutions."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinytee.importer import layout as lay
+from tinytee.importer.builder import Builder, as_float
+from tinytee.importer.layout import Layout, Piece
+from tinytee.importer.registry import Call, handles
+from tinytee.importer.values import Known, Refusal, Value
+from tinytee.ir import graph as g
+
+
+def linear(builder: Builder, value: Value, axis: int, matrix: NDArray, bias: NDArray | None = None) -> Value:
+    """``value`` contracted along ``axis`` with ``matrix`` [extent of axis, outputs]; the axis becomes the outputs.
+
+    Where the axis fills whole groups of the layout (a flattened feature map), the kernel covers them, and the matrix
+    is permuted instead of the tensor.
+    """
+    extent, outputs = matrix.shape
+    if value.sample[axis] != extent:
+        raise Refusal(f"a matrix of {extent} rows meets an axis of {value.sample[axis]}")
+    pieces = value.layout.of_axis(axis)
+    if not _fills_groups(value.layout, axis) or prod(p.extent for p in pieces) != extent:
+        value = builder.with_channels(value, [axis])
+        pieces = value.layout.of_axis(axis)
+    layout = value.layout
+    chain = sorted(pieces, key=lambda piece: -piece.stride)
+    cut = matrix.reshape([piece.extent for piece in chain] + [outputs])
+    order = [len(chain)] + [chain.index(piece) for piece in pieces]
+    kernel = [prod(p.extent for p in group if p.axis == axis) for group in layout.groups]
+    weight = as_float(cut.transpose(order)).reshape(outputs, *kernel)
+    kept = [[piece for piece in group if piece.axis != axis] for group in layout.groups]
+    result = lay.make(kept[0], kept[1], [Piece(axis, outputs)])
+    offset = np.zeros(outputs, np.float32) if bias is None else as_float(bias).reshape(outputs)
+    tensor = builder.emit(g.Conv, (value.tensor,), result.shape, weight=weight, bias=offset)
+    shape = list(value.sample)
+    shape[axis] = outputs
+    return builder.value(tensor, shape, result)
+
+
+def _fills_groups(layout: Layout, axis: int) -> bool:
+    """Whether each of y, x and c is wholly of ``axis`` or free of it, and c is of it."""
+    mixed = any(len({piece.axis == axis for piece in group}) > 1 for group in layout.groups)
+    return not mixed and all(piece.axis == axis for piece in layout.c)
+
+
+def _matmul_sample_wise(call: Call) -> bool:
+    left, right = call.any(0), call.any(1)
+    if isinstance(left, Value) and isinstance(right, Known):
+        return left.rank >= 2 and right.array.ndim <= left.rank
+    if isinstance(left, Known) and isinstance(right, Value):
+        return right.rank >= 3 and left.array.ndim <= right.rank
+    return True
+
+
+@handles("MatMul", sample_wise=_matmul_sample_wise)
+def matmul(call: Call) -> Value:
+    call.float_only(0, 1)
+    builder, left, right = call.builder, call.any(0), call.any(1)
+    if isinstance(left, Value) and isinstance(right, Value):
+        call.constant(1, "the right side (or the left)")
+    if isinstance(right, Known):
+        matrix = call.constant(1, "the right side")
+        rank = matrix.ndim
+        value = builder.pad_rank(call.value(0), max(rank, 1))
+        if rank == 1:
+            result = linear(builder, value, value.rank - 1, matrix[:, None])
+            return builder.reshape(result, result.sample[:-1])
+        result = linear(builder, value, value.rank - 1, _flat(matrix))
+        return builder.reshape(result, (*result.sample[:-2], result.sample[-1])) if len(call.shape(0)) == 1 else result
+    matrix = call.constant(0, "the left side")
+    if matrix.ndim == 1:
+        value = call.value(1)
+        axis = max(value.rank - 2, 0)
+        result = linear(builder, value, axis, matrix[:, None])
+        return builder.reshape(result, [*result.sample[:axis], *result.sample[axis + 1 :]])
+    value = call.value(1)
+    if value.rank == 1:
+        result = linear(builder, value, 0, _flat(matrix).T)
+        return builder.reshape(result, (*matrix.shape[:-1],))
+    value = builder.pad_rank(value, matrix.ndim)
+    return linear(builder, value, value.rank - 2, _flat(matrix).T)
+
+
+def _flat(matrix: NDArray) -> NDArray:
+    if prod(matrix.shape[:-2]) != 1:
+        raise Refusal(f"a constant of shape {matrix.shape}, one matrix for each leading index, is not supported")
+    return matrix.reshape(matrix.shape[-2:])
+
+
+def _gemm_sample_wise(call: Call) -> bool:
+    third = call.inputs[2] if call.has(2) else None
+    fits = third is None or (third.rank == 2 if isinstance(third, Value) else True)
+    return isinstance(call.any(0), Value) and isinstance(call.any(1), Known) and not call.int("transA", 0) and fits
+
+
+@handles("Gemm", sample_wise=_gemm_sample_wise)
+def gemm(call: Call) -> Value:
+    call.float_only()
+    builder = call.builder
+    left, right = call.any(0), call.any(1)
+    alpha, beta = call.float("alpha", 1.0), call.float("beta", 1.0)
+    trans_a, trans_b = bool(call.int("transA", 0)), bool(call.int("transB", 0))
+    if isinstance(left, Value):
+        matrix = call.constant(1, "the matrix B")
+        matrix = matrix.T if trans_b else matrix
+        value = builder.transpose(left, (1, 0)) if trans_a else left
+        axis, outputs = 1, matrix.shape[1]
+    else:
+        matrix = call.constant(0, "the matrix A")
+        matrix = matrix if trans_a else matrix.T
+        value = call.value(1)
+        value = builder.transpose(value, (1, 0)) if trans_b else value
+        axis, outputs = 0, matrix.shape[1]
+    if alpha != 1:
+        matrix = matrix * np.float32(alpha)
+    offset = call.inputs[2] if call.has(2) and beta != 0 else None
+    if isinstance(offset, Known):
+        array = call.builder.operand(offset, 2) * np.float32(beta)
+        array = array.reshape([1] * (2 - array.ndim) + list(array.shape))
+        if array.shape[1 - axis] == 1:
+            return linear(builder, value, axis, matrix, np.broadcast_to(array.reshape(-1), (outputs,)))
+        offset = Known(array)
+    elif offset is not None and beta != 1:
+        offset = builder.binary("mul", offset, Known(np.float32(beta).reshape(())))
+    result = linear(builder, value, axis, matrix)
+    return result if offset is None else builder.binary("add", result, offset)
