@@ -44,7 +44,7 @@ bench-quick: lib ## measures a few networks at a few budgets, and prints the tab
 
 lib: install ## builds libtinytee.so
 	@$(BIN)/cmake -S . -B build -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja >/dev/null
-	@$(BIN)/cmake --build build
+	@$(BIN)/cmake --build build -- --quiet
 
 install: $(VENV_STAMP)
 
