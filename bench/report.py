@@ -65,7 +65,7 @@ def _latency_section(measured: dict[str, Any]) -> list[str]:
     for row in measured["rows"]:
         head = [row["network"], format_size(row["budget_bytes"])]
         if "failure" in row:
-            rows.append([*head, row["failure"], "", "", "", "", ""])
+            rows.append([*head, row["failure"], *[""] * 6])
             continue
         rows.append(
             [
