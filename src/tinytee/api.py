@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import onnx
 
     from tinytee.ir.graph import Graph
-    from tinytee.plan.profile import DeviceProfile
+    from tinytee.plan.profile import Profile
 
 __all__ = ["compile", "load_graph", "load_image"]
 
@@ -53,7 +53,7 @@ def compile(
     *,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     suite: str | None = None,
-    profile: DeviceProfile | None = None,
+    profile: Profile | None = None,
     preprocessing: Preprocessing | None = None,
     class_names: Sequence[str] = (),
     progress: Progress | None = None,
@@ -97,7 +97,7 @@ def compile_graph(
     key: bytes,
     *,
     suite: str | None = None,
-    profile: DeviceProfile | None = None,
+    profile: Profile | None = None,
     preprocessing: Preprocessing | None = None,
     class_names: Sequence[str] = (),
     progress: Progress | None = None,

@@ -1,0 +1,24 @@
+"""Tables for the terminal, and pictures."""
+
+from tinytee.report.pictures import plot_memory, plot_sweep
+from tinytee.report.tables import (
+    bundle_table,
+    outputs_table,
+    plan_table,
+    stats_table,
+    sweep_table,
+    top_table,
+    verify_table,
+)
+
+__all__ = [
+    "bundle_table",
+    "outputs_table",
+    "plan_table",
+    "plot_memory",
+    "plot_sweep",
+    "stats_table",
+    "sweep_table",
+    "top_table",
+    "verify_table",
+]

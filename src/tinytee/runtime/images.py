@@ -3,12 +3,39 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinytee.bundle.manifest import Preprocessing
+
+
+def infer_preprocessing(shape: Sequence[int], given: Mapping[str, Any]) -> Preprocessing:
+    """Preprocessing for an input of that shape; what is not given follows from the shape.
+
+    Args:
+        shape: [samples, 1 or 3, height, width] or [samples, height, width, 1 or 3].
+        given: fields of Preprocessing by name.
+
+    Raises:
+        ValueError: the input is no image, or what is given does not fit it.
+    """
+    layout = given.get("layout") or ("NCHW" if len(shape) == 4 and shape[1] in (1, 3) else "NHWC")
+    if len(shape) != 4 or shape[1 if layout == "NCHW" else 3] not in (1, 3):
+        raise ValueError(f"an input of shape {list(shape)} is no image in grey or in three colours")
+    channels = shape[1] if layout == "NCHW" else shape[3]
+    size = tuple(shape[2:4] if layout == "NCHW" else shape[1:3])
+    how = Preprocessing(
+        **{"size": size, "layout": layout, "channels": "L" if channels == 1 else "RGB", "resize": "shorter", **given}
+    )
+    if how.size != size or how.channel_count != channels:
+        raise ValueError(
+            f"images of {how.channel_count} channels and {how.size[0]}x{how.size[1]} pixels (height x width) do not fit"
+            f" an input of shape {list(shape)}"
+        )
+    return how
 
 
 def load_image(path: str | os.PathLike[str], how: Preprocessing) -> NDArray[np.float32]:

@@ -1,0 +1,5 @@
+"""``python -m tinytee``."""
+
+from tinytee.cli import main
+
+main()

@@ -1,0 +1,188 @@
+"""Commands of the model's owner: keygen, compile, plan, profile."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tinytee import api
+from tinytee import cli_common as common
+from tinytee.bundle.suites import NUMBERS
+from tinytee.errors import BudgetError
+from tinytee.report import plan_table, plot_memory, plot_sweep, sweep_table
+from tinytee.runtime.images import infer_preprocessing
+from tinytee.runtime.session import KEY_BYTES
+from tinytee.sizes import format_size, parse_size
+
+SWEEP = "256KiB,512KiB,1MiB,2MiB,4MiB,8MiB,16MiB,32MiB,64MiB"
+
+
+def keygen(
+    path: Annotated[Path, typer.Argument(help="The key file to write; it must not exist.", show_default=False)],
+) -> None:
+    """Make a model key: 32 random bytes, in a file that only you can read."""
+    common.write_key(path, secrets.token_bytes(KEY_BYTES))
+    common.output.print(f"wrote {path}: whoever has it can run your bundles; keep a copy where others cannot read it")
+
+
+def compile_model(
+    model: common.ModelPath,
+    memory: common.Memory,
+    key_file: common.KeyFile,
+    out: Annotated[Path | None, typer.Option("-o", "--output", help="The bundle to write. [default: MODEL.tt]")] = None,
+    input_shape: common.InputShapes = None,
+    suite: common.Suite = None,
+    profile: common.ProfileName = None,
+    class_names: Annotated[
+        Path | None, typer.Option("--class-names", help="Names of the first output's channels, one a line.")
+    ] = None,
+    image: Annotated[bool, typer.Option("--image", help="The input is an image: store how to prepare one.")] = False,
+    size: common.ImageSize = None,
+    resize: common.ImageResize = None,
+    crop: common.ImageCrop = None,
+    interpolation: common.ImageInterpolation = None,
+    mean: common.ImageMean = None,
+    scale: common.ImageScale = None,
+    layout: common.ImageLayout = None,
+    channels: common.ImageChannels = None,
+) -> None:
+    """Compile a model into a sealed bundle that runs whole within so much secure memory.
+
+    Any image option (--size to --channels, or --image) stores how an image becomes the first input, so that
+    'tinytee run photo.png' works.
+    """
+    key, budget = common.read_key(key_file), parse_size(memory)
+    device = load_profile(profile)
+    images = common.image_options(size, resize, crop, interpolation, mean, scale, layout, channels)
+    target = out or model.with_suffix(".tt")
+    if target.is_dir():
+        raise IsADirectoryError(f"{target} is a directory; name a file")
+    names = common.read_class_names(class_names)
+    with common.progress_bar() as report:
+        report("importing", 0.0)
+        graph = api.load_graph(model, common.parse_input_shapes(input_shape))
+        preprocessing = None
+        if image or images:
+            preprocessing = infer_preprocessing(graph.inputs[0].shape if graph.inputs else (), images)
+        bundle = api.compile_graph(
+            graph,
+            budget,
+            key,
+            suite=suite,
+            profile=device,
+            preprocessing=preprocessing,
+            class_names=names,
+            progress=report,
+        )
+        bundle.save(target, report)
+    common.output.print(
+        f"wrote {target}: {format_size(target.stat().st_size)}, {bundle.suite};"
+        f" secure memory {bundle.peak_secure_memory_bytes:,} of {budget:,} bytes;"
+        f" predicted {1e3 * (bundle.manifest.predicted_seconds or 0):.1f} ms a run",
+        soft_wrap=True,
+    )
+
+
+def plan(
+    model: common.ModelPath,
+    memory: Annotated[
+        str | None, typer.Option("--memory", "-m", help="Secure memory: 512KiB, 1MiB, or bytes.", show_default=False)
+    ] = None,
+    sweep: Annotated[
+        str | None,
+        typer.Option("--sweep", help=f"Plan for each of these sizes, between commas, or 'default': {SWEEP}."),
+    ] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Draw it: a .png, .svg or .pdf file.")] = None,
+    as_json: common.Json = False,
+    input_shape: common.InputShapes = None,
+    suite: common.Suite = None,
+    profile: common.ProfileName = None,
+) -> None:
+    """Show how a model would use secure memory: its plan for one size, or time against size with --sweep."""
+    if (memory is None) == (sweep is None):
+        raise ValueError("give --memory for one plan, or --sweep for many")
+    shapes, device = common.parse_input_shapes(input_shape), load_profile(profile)
+    chosen = api.choose_suite(suite, device)
+    if memory is not None:
+        _plan_once(model, parse_size(memory), shapes, chosen, device, plot, as_json)
+    else:
+        sizes = [parse_size(size) for size in (SWEEP if sweep == "default" else sweep or "").split(",")]
+        _plan_sweep(model, sizes, shapes, chosen, device, plot, as_json)
+
+
+def _plan_once(
+    model: Path, budget: int, shapes: Any, suite: str, device: Any, plot: Path | None, as_json: bool
+) -> None:
+    from tinytee.plan.api import make_plan  # noqa: PLC0415
+
+    with common.progress_bar() as report:
+        report("importing", 0.0)
+        made = make_plan(api.load_graph(model, shapes), budget, device, suite=suite, progress=report)
+    if plot is not None:
+        plot_memory(made, plot)
+    if as_json:
+        common.print_json(made.to_dict())
+    else:
+        common.output.print(plan_table(made))
+        if plot is not None:
+            common.output.print(f"wrote {plot}")
+
+
+def _plan_sweep(
+    model: Path, budgets: list[int], shapes: Any, suite: str, device: Any, plot: Path | None, as_json: bool
+) -> None:
+    from tinytee.plan.api import make_plan  # noqa: PLC0415
+
+    rows: list[dict[str, Any]] = []
+    with common.progress_bar() as report:
+        report("importing", 0.0)
+        graph = api.load_graph(model, shapes)
+        for position, budget in enumerate(budgets):
+            report(f"planning for {format_size(budget)}", position / len(budgets))
+            try:
+                made = make_plan(graph, budget, device, suite=suite)
+            except BudgetError as error:
+                rows.append({"budget_bytes": budget, "needed_bytes": error.needed_bytes})
+            else:
+                peak, seconds = made.peak_secure_memory_bytes, made.predicted_seconds
+                rows.append(
+                    {"budget_bytes": budget, "peak_secure_memory_bytes": peak, "predicted_seconds": float(seconds)}
+                )
+    if plot is not None:
+        plot_sweep(rows, plot, title=model.name)
+    if as_json:
+        common.print_json(rows)
+    else:
+        common.output.print(sweep_table(rows))
+        if plot is not None:
+            common.output.print(f"wrote {plot}")
+
+
+def profile(
+    out: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The profile to write, for --profile; else it is printed.")
+    ] = None,
+) -> None:
+    """Measure this machine, for the planner's predictions."""
+    from tinytee.plan.profile import measure  # noqa: PLC0415
+
+    with common.progress_bar() as report:
+        measured = measure(progress=report)
+    if out is None:
+        common.print_json(json.loads(measured.to_json()))
+    else:
+        measured.save(out)
+        common.output.print(f"wrote {out}: {measured.name}; proposes {measured.suite} of {', '.join(NUMBERS)}")
+
+
+def load_profile(name_or_path: str | None) -> Any:
+    """The device profile of that name or file; None for the built-in one."""
+    if name_or_path is None:
+        return None
+    from tinytee.plan.profile import load  # noqa: PLC0415
+
+    return load(name_or_path)
