@@ -24,8 +24,8 @@ typedef struct tti_program {
 } tti_program;
 
 /* A part of a convolution's weights: panels panel_begin .. panel_end (over all groups), of each the kernel's rows
- * k_begin .. k_end. A part that does not begin at 0 adds to what the output holds; one that does not reach the last row
- * leaves out residual and activation. */
+ * k_begin .. k_end. The part that begins at 0 starts from bias and residual (so that the output may lie over the residual),
+ * others add to what the output holds; the one that reaches the last row applies the activation. */
 typedef struct tti_block {
   uint32_t panel_begin, panel_end, k_begin, k_end;
 } tti_block;

@@ -90,7 +90,7 @@ void tti_conv(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t 
       do {
         row.run_count = collect_runs(e, op, in, y, group * depth, depth, b->k_begin, b->k_end, &k, runs);
         const int finish = last && k == b->k_end;
-        row.residual = finish && residual ? tti_row(e, residual, y) + channel : NULL;
+        row.residual = row.bias && residual ? tti_row(e, residual, y) + channel : NULL;
         row.low = finish ? low : -__builtin_inff();
         row.high = finish ? high : __builtin_inff();
         kernels->conv_row(&row);

@@ -1,0 +1,168 @@
+"""From a partition to memory: which buffers there are, how long each lives, where each lies.
+
+A tensor may have several *instances*: one whole map that lives from its producer to its last reader, or, if it is spilled,
+a ring in the producer's segment and one in each reader's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tinytee.plan import arena
+from tinytee.plan.arena import Buffer
+from tinytee.plan.network import Network
+from tinytee.plan.partition import Choice, overwrites
+from tinytee.plan.segments import Growth
+from tinytee.plan.weights import aligned
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A tensor's place: buffer number, and capacity in y-planes."""
+
+    tensor: int
+    buffer: int
+    capacity: int
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Where everything lies, in bytes from the start of the data part of the arena.
+
+    Attributes:
+        buffers, offsets: all buffers; ``begin`` and ``end`` count segments.
+        instances: all tensor instances.
+        instance_of: (segment, tensor) to its instance.
+        weights: (segment, node) to the offset of its resident weights.
+        staging: offset of each segment's staging place (-1 where it streams nothing).
+        pinned: node to the offset of its pinned weights.
+        peak_bytes: end of the highest buffer.
+        growths: frontiers and capacities of each segment.
+    """
+
+    buffers: tuple[Buffer, ...]
+    offsets: tuple[int, ...]
+    instances: tuple[Instance, ...]
+    instance_of: dict[tuple[int, int], int]
+    weights: dict[tuple[int, int], int]
+    staging: tuple[int, ...]
+    pinned: dict[int, int]
+    peak_bytes: int
+    growths: tuple[Growth, ...]
+
+
+def grow(network: Network, choice: Choice) -> Growth:
+    growth = Growth(network, choice.segment.last, choice.segment.steps)
+    while growth.first > choice.segment.first:
+        growth.add()
+    return growth
+
+
+class _Builder:
+    def __init__(self, network: Network, choices: list[Choice]) -> None:
+        self.network = network
+        self.choices = choices
+        self.growths = [grow(network, choice) for choice in choices]
+        self.segment_of = {n: s for s, c in enumerate(choices) for n in range(c.segment.first, c.segment.last + 1)}
+        self.spilled = frozenset(t for c in choices for t in c.spilled)
+        self.buffers: list[Buffer] = []
+        self.instances: list[Instance] = []
+        self.instance_of: dict[tuple[int, int], int] = {}
+
+    def _add_instance(self, tensor: int, buffer: int, capacity: int, segments: range | list[int]) -> None:
+        for segment in segments:
+            self.instance_of[segment, tensor] = len(self.instances)
+        self.instances.append(Instance(tensor, buffer, capacity))
+
+    def _add_buffer(self, name: str, size: int, begin: int, end: int) -> int:
+        self.buffers.append(Buffer(name, size, begin, end))
+        return len(self.buffers) - 1
+
+    def _readers(self, tensor: int) -> list[int]:
+        info = self.network.tensors[tensor]
+        return sorted({self.segment_of[n] for n in (info.producer, *info.consumers)})
+
+    def whole_tensors(self) -> None:
+        """Tensors that cross a cut in the arena; one that is overwritten shares its successor's buffer."""
+        home: dict[int, int] = {}
+        order = sorted(range(len(self.network.tensors)), key=lambda t: self.network.tensors[t].producer)
+        for tensor in order:
+            segments = self._readers(tensor)
+            if len(segments) == 1 or tensor in self.spilled:
+                continue
+            info = self.network.tensors[tensor]
+            segment = self.choices[segments[0]].segment
+            pair = overwrites(self.network, info.producer) if segment.first == segment.last else None
+            if pair and pair[0] in home:
+                buffer = home[pair[0]]
+                old = self.buffers[buffer]
+                self.buffers[buffer] = Buffer(f"{old.name}, {info.name}", old.bytes, old.begin, segments[-1])
+            else:
+                buffer = self._add_buffer(info.name, info.whole_bytes, segments[0], segments[-1])
+            home[tensor] = buffer
+            self._add_instance(tensor, buffer, info.shape.height, segments)
+
+    def rings(self) -> None:
+        """Tensors inside one segment, and those that are spilled."""
+        for tensor, info in enumerate(self.network.tensors):
+            segments = self._readers(tensor)
+            if len(segments) > 1 and tensor not in self.spilled:
+                continue
+            for segment in segments:
+                capacity = self.growths[segment].slots[tensor]
+                size = aligned(capacity * info.row_bytes)
+                self._add_instance(tensor, self._add_buffer(info.name, size, segment, segment), capacity, [segment])
+
+    def weights(self, pinned: frozenset[int]) -> tuple[dict[tuple[int, int], tuple[int, int]], list[int]]:
+        """One buffer a segment for its resident weights, one for its staging place.
+
+        Returns (segment, node) to (buffer, offset in it), and each segment's staging buffer (-1: none).
+        """
+        inside: dict[tuple[int, int], tuple[int, int]] = {}
+        staging = []
+        for number, choice in enumerate(self.choices):
+            at, buffer = 0, len(self.buffers)
+            for node in range(choice.segment.first, choice.segment.last + 1):
+                info = self.network.nodes[node]
+                if node not in pinned and info.weight_bytes:
+                    inside[number, node] = (buffer, at)
+                    at += info.small_bytes + (0 if node in choice.weights.streamed else info.stream_bytes)
+            if at:
+                self._add_buffer("weights", at, number, number)
+            streamed = [n for n in choice.weights.streamed if n not in pinned]
+            staging.append(
+                self._add_buffer("staging", choice.weights.staging_bytes, number, number) if streamed else -1
+            )
+        return inside, staging
+
+
+def lay_out(network: Network, choices: list[Choice], pinned: frozenset[int] = frozenset()) -> Layout:
+    """Places a partition's tensors and weights; pinned nodes' weights lie apart, above everything else.
+
+    The peak is at least what lives at once, and at most a few per cent more (see ``arena.place``).
+    """
+    builder = _Builder(network, choices)
+    builder.whole_tensors()
+    builder.rings()
+    inside, staging = builder.weights(pinned)
+    offsets, peak = arena.place(builder.buffers)
+    weights = {key: offsets[buffer] + at for key, (buffer, at) in inside.items()}
+    places: dict[int, int] = {}
+    for node in sorted(pinned):
+        places[node] = peak
+        peak += network.nodes[node].weight_bytes
+    buffers = list(builder.buffers)
+    for node, offset in places.items():
+        buffers.append(Buffer("pinned weights", network.nodes[node].weight_bytes, 0, len(choices) - 1))
+        offsets.append(offset)
+    return Layout(
+        buffers=tuple(buffers),
+        offsets=tuple(offsets),
+        instances=tuple(builder.instances),
+        instance_of=builder.instance_of,
+        weights=weights,
+        staging=tuple(offsets[b] if b >= 0 else -1 for b in staging),
+        pinned=places,
+        peak_bytes=peak,
+        growths=tuple(builder.growths),
+    )

@@ -1,0 +1,380 @@
+"""From a plan to the core's records and the plaintext of the chunks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinytee.bundle.abi import constants, ffi, record_bytes
+from tinytee.ir.graph import (
+    ArgMax,
+    Binary,
+    Concat,
+    Constant,
+    Conv,
+    DepthToSpace,
+    DepthwiseConv,
+    Gather,
+    LayerNorm,
+    Lrn,
+    Op,
+    Permute,
+    Pool,
+    Reduce,
+    Resize,
+    Softmax,
+    SpaceToDepth,
+    Unary,
+)
+from tinytee.plan import weights
+from tinytee.plan.layout import Layout
+from tinytee.plan.lowered import Lowered
+from tinytee.plan.network import Network
+from tinytee.plan.partition import Choice
+from tinytee.plan.schedule import LoadStep, RunStep, Step, stream_geometry, unroll
+
+_KINDS: dict[type[Op], str] = {
+    Conv: "CONV",
+    DepthwiseConv: "DEPTHWISE",
+    Reduce: "REDUCE",
+    Unary: "UNARY",
+    Binary: "BINARY",
+    Concat: "CONCAT",
+    Gather: "GATHER",
+    Resize: "RESIZE",
+    DepthToSpace: "DEPTH_TO_SPACE",
+    SpaceToDepth: "SPACE_TO_DEPTH",
+    Permute: "PERMUTE",
+    Lrn: "LRN",
+    Softmax: "SOFTMAX",
+    LayerNorm: "LAYER_NORM",
+    ArgMax: "ARG_MAX",
+    Constant: "CONSTANT",
+}
+
+
+def _number(prefix: str, name: str) -> int:
+    return getattr(constants, f"TT_{prefix}_{name.upper()}")
+
+
+class _Chunks:
+    """The weight chunks: what each holds, made when asked for."""
+
+    def __init__(self, network: Network, choices: list[Choice], layout: Layout) -> None:
+        self.network, self.choices, self.layout = network, choices, layout
+        self.sizes: list[int] = []
+        self._makers: list[tuple[Any, ...]] = []
+        self._cached: tuple[int, bytes] | None = None
+
+    def add_resident(self, segment: int, begin: int, end: int) -> int:
+        self.sizes.append(end - begin)
+        self._makers.append(("resident", segment, begin, end))
+        return len(self.sizes)
+
+    def add_stream(self, segment: int, node: int) -> int:
+        """All blocks of a streamed convolution, in the core's order. Returns the first one's chunk number."""
+        info = self.network.nodes[node]
+        first = len(self.sizes) + 1
+        per_block, rows, blocks = stream_geometry(self.network, self.choices[segment], node)
+        depth = weights.conv_depth(info.op)  # type: ignore[arg-type]
+        panels = weights.panel_count(info.op, info.panel)  # type: ignore[arg-type]
+        splits = -(-depth // rows)
+        for block in range(blocks):
+            panel, row = block // splits * per_block, block % splits * rows
+            last_panel, last_row = min(panel + per_block, panels), min(row + rows, depth)
+            self.sizes.append((last_panel - panel) * (last_row - row) * info.panel * 4)
+            self._makers.append(("stream", node, panel, last_panel, row, last_row))
+        return first
+
+    def make(self, number: int) -> bytes:
+        maker = self._makers[number]
+        if maker[0] == "resident":
+            _, segment, begin, end = maker
+            return self._resident(segment)[begin:end]
+        _, node, panel, last_panel, row, last_row = maker
+        info = self.network.nodes[node]
+        packed = weights.pack_weights(info.op, info.panel, panel, last_panel)  # type: ignore[arg-type]
+        return weights.as_bytes(packed[:, row:last_row])
+
+    def _resident(self, segment: int) -> bytes:
+        """All weights that are loaded together: a segment's resident ones, or (-1) the pinned ones."""
+        if self._cached is None or self._cached[0] != segment:
+            if segment < 0:
+                nodes, streamed = sorted(self.layout.pinned), ()
+            else:
+                choice = self.choices[segment]
+                nodes = [
+                    n for n in range(choice.segment.first, choice.segment.last + 1) if n not in self.layout.pinned
+                ]
+                streamed = choice.weights.streamed
+            self._cached = (segment, b"".join(self._node_bytes(n, n not in streamed) for n in nodes))
+        return self._cached[1]
+
+    def _node_bytes(self, node: int, with_stream: bool) -> bytes:
+        info = self.network.nodes[node]
+        if info.op is None or not info.weight_bytes:
+            return b""
+        parts = [weights.as_bytes(piece) for piece in weights.small_pieces(info.op, info.panel)]
+        if with_stream and isinstance(info.op, Conv):
+            panels = weights.panel_count(info.op, info.panel)
+            parts.append(weights.as_bytes(weights.pack_weights(info.op, info.panel, 0, panels)))
+        return b"".join(part + bytes(-len(part) % weights.ALIGN) for part in parts)
+
+
+class _Records:
+    """Collects a program's records; offsets are relative to the data part until ``encode`` knows where it begins."""
+
+    def __init__(self, network: Network, choices: list[Choice], layout: Layout) -> None:
+        self.network, self.choices, self.layout = network, choices, layout
+        self.chunks = _Chunks(network, choices, layout)
+        self.tensors: list[dict[str, int]] = []
+        self.ops: list[dict[str, Any]] = []
+        self.loads: list[dict[str, int]] = []
+        self.spills: list[dict[str, int]] = []
+        self.instrs: list[dict[str, int]] = []
+        self.operands: list[int] = []
+        self.tables: list[np.ndarray] = []
+        self.table_count = 0
+        self.setup_count = 0
+        self._op_of: dict[int, int] = {}
+        self._spill_of: dict[tuple[int, int], int] = {}
+        self._known_tables: dict[bytes, int] = {}
+        for instance in layout.instances:
+            self._add_tensor(instance)
+        self.segment_of = {
+            n: s for s, c in enumerate(choices) for n in range(c.segment.first, c.segment.last + 1)
+        }
+        for position, node in enumerate(network.nodes):
+            if node.op is not None:
+                self._add_op(position)
+
+    def _add_tensor(self, instance: Any) -> None:
+        info = self.network.tensors[instance.tensor]
+        self.tensors.append(
+            {
+                "offset": self.layout.offsets[instance.buffer],
+                "row_bytes": info.row_bytes,
+                "height": info.shape.height,
+                "width": info.shape.width,
+                "channels": info.shape.channels,
+                "capacity": instance.capacity,
+                "pad_left": info.pad_left,
+                "pad_right": info.pad_right,
+            }
+        )
+
+    def _add_op(self, position: int) -> None:
+        network, layout = self.network, self.layout
+        node, segment = network.nodes[position], self.segment_of[position]
+        op = node.op
+        assert op is not None
+        record: dict[str, Any] = {
+            "activation": _number("ACT", op.activation.kind),
+            "alpha": op.activation.alpha,
+            "beta": op.activation.beta,
+            "output": layout.instance_of[segment, node.output],
+            "operand_count": len(node.inputs),
+            "first_operand": len(self.operands),
+        }
+        self.operands += [layout.instance_of[segment, t] for t in node.inputs]
+        if node.weight_bytes:
+            pinned = position in layout.pinned
+            base = layout.pinned[position] if pinned else layout.weights[segment, position]
+            first, *rest = [weights.aligned(p.nbytes) for p in weights.small_pieces(op, node.panel)]
+            record["weights"], record["bias"] = base, base + (first if rest else 0)
+            if isinstance(op, Conv):
+                record["bias"], record["weights"] = base, base + first
+                if position in self.choices[segment].weights.streamed and not pinned:
+                    record["weights"] = layout.staging[segment]
+                    per_block, rows, _ = stream_geometry(network, self.choices[segment], position)
+                    record |= {"panels_per_block": per_block, "k_per_block": rows}
+                    record["first_chunk"] = self.chunks.add_stream(segment, position)
+                record["panel"] = node.panel
+        record |= self._attributes(op)
+        self._op_of[position] = len(self.ops)
+        self.ops.append(record)
+
+    def _attributes(self, op: Op) -> dict[str, Any]:
+        """What each kind of operator says of itself."""
+        kind = _KINDS.get(type(op)) or ("MAX_POOL" if op.kind == "max" else "AVERAGE_POOL")  # type: ignore[attr-defined]
+        record: dict[str, Any] = {"kind": _number("OP", kind)}
+        out = self.network.graph.shapes[op.output]
+        match op:
+            case Conv():
+                record |= _window(op.weight.shape[1:3], op.strides, op.dilations, op.pads)
+                record |= {"groups": op.groups, "flags": constants.TT_FLAG_RESIDUAL if len(op.inputs) > 1 else 0}
+            case DepthwiseConv():
+                record |= _window(op.weight.shape[:2], op.strides, op.dilations, op.pads)
+            case Pool():
+                record |= _window(op.kernel, op.strides, op.dilations, op.pads)
+                record["flags"] = constants.TT_FLAG_COUNT_INCLUDE_PAD if op.count_include_pad else 0
+            case Reduce():
+                record["variant"] = _number("REDUCE", op.kind)
+            case Binary():
+                record["variant"] = _number("BINARY", op.kind)
+                if op.constant is not None:
+                    height, width, channels = op.constant.shape
+                    first = constants.TT_FLAG_CONSTANT_FIRST if op.constant_first else 0
+                    record |= {"flags": constants.TT_FLAG_CONSTANT | first, "kernel_y": height, "kernel_x": width}
+                    record["groups"] = 0 if channels == out.channels else channels
+            case Concat():
+                record["variant"] = _number("CONCAT", op.axis)
+            case Gather():
+                axes = [(op.rows, out.height), (op.cols, out.width), (op.chans, out.channels)]
+                index = [np.arange(n) if given is None else np.asarray(given) for given, n in axes]
+                record |= {"table": self._add_table(*index), "p0": op.fill}
+            case Resize():
+                record |= {"kernel_y": op.row_index.shape[1], "kernel_x": op.col_index.shape[1]}
+                record["table"] = self._add_table(op.row_index, op.row_weights, op.col_index, op.col_weights)
+            case DepthToSpace():
+                record |= {"kernel_y": op.block, "variant": constants.TT_DCR if op.mode == "DCR" else constants.TT_CRD}
+            case SpaceToDepth():
+                record["kernel_y"] = op.block
+            case Permute():
+                lead = constants.TT_PERMUTE_DIMS - len(op.dims)
+                record["table"] = self._add_table(np.array([1] * lead + list(op.dims) + [0] * lead + list(op.strides)))
+            case Lrn():
+                record |= {"kernel_x": op.size, "p0": op.alpha, "p1": op.beta, "p2": op.bias}
+            case Softmax():
+                record["flags"] = constants.TT_FLAG_LOG if op.log else 0
+            case LayerNorm():
+                record["p0"] = op.epsilon
+            case ArgMax():
+                record["flags"] = constants.TT_FLAG_SELECT_LAST if op.select_last else 0
+        return record
+
+    def _add_table(self, *parts: np.ndarray) -> int:
+        """Appends arrays (integers as int32, floats as float32) to the tables, each distinct content once."""
+        whole = b"".join(
+            np.ascontiguousarray(p, "<f4" if np.issubdtype(p.dtype, np.floating) else "<i4").tobytes() for p in parts
+        )
+        if whole not in self._known_tables:
+            self._known_tables[whole] = self.table_count
+            self.tables.append(np.frombuffer(whole, np.uint8))
+            self.table_count += len(whole) // 4
+        return self._known_tables[whole]
+
+    def add_step(self, step: Step) -> None:
+        if isinstance(step, LoadStep):
+            self._add_load(step)
+        elif isinstance(step, RunStep):
+            code = constants.TT_INSTR_STREAM if step.streamed else constants.TT_INSTR_RUN
+            self.instrs.append({"code": code, "index": self._op_of[step.node], "arg": step.units})
+        elif step.kind == "input":
+            self.instrs.append({"code": constants.TT_INSTR_INPUT, "index": step.port, "arg": step.end})
+        elif step.kind == "output":
+            self.instrs.append({"code": constants.TT_INSTR_OUTPUT, "index": step.port, "arg": step.begin})
+        else:
+            key = (step.tensor, step.begin)
+            if step.kind == "spill":
+                self._spill_of[key] = len(self.spills)
+                self.spills.append({"row_begin": step.begin, "row_end": step.end})
+            code = constants.TT_INSTR_SPILL if step.kind == "spill" else constants.TT_INSTR_FETCH
+            instance = self.layout.instance_of[step.segment, step.tensor]
+            self.instrs.append({"code": code, "index": instance, "arg": self._spill_of[key]})
+
+    def _add_load(self, step: LoadStep) -> None:
+        if step.segment < 0:
+            base = min(self.layout.pinned.values())
+            self.setup_count += 1
+        else:
+            base = min(offset for (s, _), offset in self.layout.weights.items() if s == step.segment)
+        chunk = self.chunks.add_resident(step.segment, step.begin, step.end)
+        self.instrs.append({"code": constants.TT_INSTR_LOAD, "arg": len(self.loads)})
+        self.loads.append({"chunk": chunk, "offset": base + step.begin, "bytes": step.end - step.begin})
+
+    def port_records(self) -> tuple[list[dict[str, int]], list[dict[str, int]]]:
+        ports: tuple[dict[int, dict[str, int]], dict[int, dict[str, int]]] = ({}, {})
+        for position, node in enumerate(self.network.nodes):
+            if node.op is None:
+                tensor = node.output if node.output >= 0 else node.inputs[0]
+                instance = self.layout.instance_of[self.segment_of[position], tensor]
+                rows = self.network.tensors[tensor].block_rows
+                ports[node.output < 0][node.port] = {"tensor": instance, "rows_per_chunk": rows}
+        return [ports[0][n] for n in sorted(ports[0])], [ports[1][n] for n in sorted(ports[1])]
+
+    def encode(self) -> tuple[bytes, int]:
+        """The program's bytes and the arena that it needs."""
+        self.operands += [0] * (len(self.operands) % 2)
+        inputs, outputs = self.port_records()
+        sections = [
+            ("tt_tensor", self.tensors),
+            ("tt_op", self.ops),
+            ("tt_load", self.loads),
+            ("tt_spill", self.spills),
+            ("tt_instr", self.instrs),
+            ("tt_port_tensor", inputs),
+            ("tt_port_tensor", outputs),
+        ]
+        size = ffi.sizeof("tt_program") + 2 * len(self.operands) + 4 * self.table_count
+        size += sum(ffi.sizeof(kind) * len(records) for kind, records in sections)
+        data = weights.aligned(constants.TT_ENGINE_BYTES + size)
+        for records in (self.tensors, self.loads):
+            for record in records:
+                record["offset"] += data
+        for record in self.ops:
+            for place in ("weights", "bias"):
+                record[place] = record.get(place, 0) + data
+        arena_bytes = data + self.layout.peak_bytes
+        head = {
+            "magic": constants.TT_PROGRAM_MAGIC,
+            "version": constants.TT_PROGRAM_VERSION,
+            "arena_bytes": arena_bytes,
+            "data_offset": data,
+            "tensor_count": len(self.tensors),
+            "op_count": len(self.ops),
+            "load_count": len(self.loads),
+            "spill_count": len(self.spills),
+            "instr_count": len(self.instrs),
+            "chunk_count": len(self.chunks.sizes) + 1,
+            "setup_count": self.setup_count,
+            "input_count": len(inputs),
+            "output_count": len(outputs),
+            "operand_count": len(self.operands),
+            "table_count": self.table_count,
+        }
+        parts = [record_bytes(ffi.new("tt_program *", head))]
+        parts += [record_bytes(ffi.new(f"{kind}[]", records)) for kind, records in sections if records]
+        parts.append(np.array(self.operands, "<u2").tobytes())
+        parts += [table.tobytes() for table in self.tables]
+        return b"".join(parts), arena_bytes
+
+
+def _window(kernel: Any, strides: Any, dilations: Any, pads: Any) -> dict[str, int]:
+    return {
+        "kernel_y": kernel[0],
+        "kernel_x": kernel[1],
+        "stride_y": strides[0],
+        "stride_x": strides[1],
+        "dilation_y": dilations[0],
+        "dilation_x": dilations[1],
+        "pad_top": pads[0],
+        "pad_left": pads[1],
+        "pad_bottom": pads[2],
+        "pad_right": pads[3],
+    }
+
+
+def lower(network: Network, choices: list[Choice], layout: Layout) -> Lowered:
+    """Encodes a placed partition."""
+    records = _Records(network, choices, layout)
+    for step in unroll(network, choices, layout):
+        records.add_step(step)
+    program, arena_bytes = records.encode()
+    graph = network.graph
+    return Lowered(
+        program=program,
+        chunk_bytes=records.chunks.sizes,
+        chunk=records.chunks.make,
+        arena_bytes=arena_bytes,
+        inputs=tuple((port, graph.shapes[port.tensor]) for port in graph.inputs),
+        outputs=tuple((port, graph.shapes[port.tensor]) for port in graph.outputs),
+    )
+
+
+
+
+def program_bytes(network: Network, choices: list[Choice], layout: Layout) -> int:
+    """How long the program will be, without making it."""
+    return len(lower(network, choices, layout).program)

@@ -1,0 +1,206 @@
+"""The graph as the planner sees it: units with row maps, tensors with the lives that they lead.
+
+The model's inputs and outputs become nodes of their own, so that feeding, computing and taking are planned alike: an
+input node produces y-planes, an output node consumes them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from tinytee.ir.graph import Conv, DepthwiseConv, Graph, Op, Shape, Unary
+from tinytee.plan import rowmap, weights
+from tinytee.plan.cost import op_seconds
+from tinytee.plan.profile import Profile
+from tinytee.plan.rowmap import RowMap
+
+BLOCK_BYTES = 32 * 1024
+"""Row blocks that cross the boundary are about this large (at least one y-plane)."""
+
+
+@dataclass(frozen=True, eq=False)
+class TensorInfo:
+    """A feature map. row_bytes: of a slot, padding included; block_rows: y-planes that cross the boundary together."""
+
+    name: str
+    shape: Shape
+    pad_left: int
+    pad_right: int
+    producer: int
+    consumers: tuple[int, ...]
+
+    @cached_property
+    def row_bytes(self) -> int:
+        return (self.pad_left + self.shape.width + self.pad_right) * self.shape.channels * 4
+
+    @cached_property
+    def whole_bytes(self) -> int:
+        return weights.aligned(self.row_bytes * self.shape.height)
+
+    @cached_property
+    def block_rows(self) -> int:
+        return max(1, min(self.shape.height, BLOCK_BYTES // self.row_bytes))
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.shape.height // self.block_rows)
+
+    @property
+    def last_use(self) -> int:
+        return max(self.consumers, default=self.producer)
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One unit sequence: an operator, or the feeding of an input (op None, no inputs), or the taking of an output.
+
+    Attributes:
+        op: the operator, None for inputs and outputs.
+        port: position in the graph's inputs or outputs, -1 for operators.
+        inputs, output: positions in Network.tensors; output is -1 for an output node.
+        height: units.
+        maps: one row map for each operand.
+        small_bytes: weights that must be whole in the arena while it runs.
+        stream_bytes: a convolution's packed weights, which may be fed block by block; 0 for others.
+        panel: a convolution's panel width.
+        seconds: predicted arithmetic (or sealing) time.
+    """
+
+    op: Op | None
+    port: int
+    inputs: tuple[int, ...]
+    output: int
+    height: int
+    maps: tuple[RowMap, ...]
+    small_bytes: int = 0
+    stream_bytes: int = 0
+    panel: int = 0
+    seconds: float = 0.0
+
+    @property
+    def weight_bytes(self) -> int:
+        return self.small_bytes + self.stream_bytes
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """Nodes in order of execution, and the tensors between them."""
+
+    graph: Graph
+    nodes: tuple[Node, ...]
+    tensors: tuple[TensorInfo, ...]
+
+    @cached_property
+    def live(self) -> tuple[tuple[int, ...], ...]:
+        """For every cut c (before node c): the tensors produced before it and used at or after it."""
+        return tuple(
+            tuple(t for t, info in enumerate(self.tensors) if info.producer < cut <= info.last_use)
+            for cut in range(len(self.nodes) + 1)
+        )
+
+
+def _separate_outputs(graph: Graph) -> Graph:
+    """Gives an output its own tensor where other operators read it too, so that it needs no padding."""
+    read = {name for op in graph.ops for name in op.inputs}
+    ops, shapes, ports = list(graph.ops), dict(graph.shapes), []
+    for number, port in enumerate(graph.outputs):
+        if port.tensor in read:
+            name = f"{port.tensor}:out{number}"
+            position = next((i for i, op in enumerate(ops) if op.output == port.tensor), -1)
+            ops.insert(position + 1, Unary(name=port.name, inputs=(port.tensor,), output=name))
+            shapes[name] = shapes[port.tensor]
+            port = replace(port, tensor=name)
+        ports.append(port)
+    return replace(graph, ops=tuple(ops), shapes=shapes, outputs=tuple(ports))
+
+
+def _padding(graph: Graph) -> dict[str, tuple[int, int]]:
+    """Padding columns (left, right) that each tensor's rows carry for the convolutions that read it."""
+    found = {name: (0, 0) for name in graph.shapes}
+    for op in graph.ops:
+        if isinstance(op, Conv | DepthwiseConv):
+            kernel_x = op.weight.shape[2 if isinstance(op, Conv) else 1]
+            left = op.pads[1]
+            last = (graph.shapes[op.output].width - 1) * op.strides[1] - left + (kernel_x - 1) * op.dilations[1]
+            right = max(0, last - (graph.shapes[op.inputs[0]].width - 1))
+            had = found[op.inputs[0]]
+            found[op.inputs[0]] = (max(had[0], left), max(had[1], right))
+    return found
+
+
+def build(graph: Graph, profile: Profile, suite: str) -> Network:
+    """The planner's view of a graph, its times predicted for a profile and a suite."""
+    graph = _separate_outputs(graph)
+    shapes = graph.shapes
+    unfed = list(range(len(graph.inputs)))
+    order: list[tuple[str, int]] = []
+    for position, op in enumerate(graph.ops):
+        for number in [n for n in unfed if graph.inputs[n].tensor in op.inputs]:
+            order.append(("input", number))
+            unfed.remove(number)
+        order.append(("op", position))
+        order += [("output", n) for n, port in enumerate(graph.outputs) if port.tensor == op.output]
+    order += [("input", n) for n in unfed]
+    fed = {port.tensor for port in graph.inputs}
+    order += [("output", n) for n, port in enumerate(graph.outputs) if port.tensor in fed]
+
+    index = {name: i for i, name in enumerate(shapes)}
+    producers, consumers = dict.fromkeys(shapes, -1), {name: [] for name in shapes}
+    nodes: list[Node] = []
+    for kind, number in order:
+        at = len(nodes)
+        if kind == "op":
+            op = graph.ops[number]
+            producers[op.output] = at
+            panel = weights.panel_width(op, profile) if isinstance(op, Conv) else 0
+            small = sum(weights.aligned(piece.nbytes) for piece in weights.small_pieces(op, panel))
+            stream = weights.panel_count(op, panel) * panel * weights.conv_depth(op) * 4 if isinstance(op, Conv) else 0
+            for name in dict.fromkeys(op.inputs):
+                consumers[name].append(at)
+            nodes.append(
+                Node(
+                    op=op,
+                    port=-1,
+                    inputs=tuple(index[name] for name in op.inputs),
+                    output=index[op.output],
+                    height=rowmap.units(op, shapes),
+                    maps=rowmap.row_maps(op, shapes),
+                    small_bytes=small,
+                    stream_bytes=weights.aligned(stream),
+                    panel=panel,
+                    seconds=op_seconds(op, shapes, profile),
+                )
+            )
+            continue
+        name = (graph.inputs if kind == "input" else graph.outputs)[number].tensor
+        shape = shapes[name]
+        chunks = -(-shape.height // max(1, min(shape.height, BLOCK_BYTES // (shape.row_elems * 4))))
+        seconds = profile.aead_seconds(suite, shape.elems * 4, chunks)
+        if kind == "input":
+            producers[name] = at
+            nodes.append(Node(None, number, (), index[name], shape.height, (), seconds=seconds))
+        else:
+            consumers[name].append(at)
+            maps = (rowmap.identity(shape.height),)
+            nodes.append(Node(None, number, (index[name],), -1, shape.height, maps, seconds=seconds))
+
+    padding = _padding(graph)
+    tensors = tuple(
+        TensorInfo(name, shape, *padding[name], producers[name], tuple(consumers[name]))
+        for name, shape in shapes.items()
+    )
+    return Network(graph, tuple(nodes), tensors)
+
+
+def block_floor(rows: np.ndarray, info: TensorInfo) -> np.ndarray:
+    """Frontiers rounded down to whole row blocks; the last y-plane counts as a block's end."""
+    whole = rows // info.block_rows * info.block_rows
+    return np.where(rows >= info.shape.height, info.shape.height, whole)
+
+
+def block_ceil(rows: np.ndarray, info: TensorInfo) -> np.ndarray:
+    """Frontiers rounded up to whole row blocks."""
+    return np.minimum(-(-rows // info.block_rows) * info.block_rows, info.shape.height)

@@ -1,0 +1,74 @@
+"""Device profiles: the constants of the cost model, measured on a target."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from importlib import resources
+from pathlib import Path
+
+DEFAULT = "x86-64-avx512"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What the planner knows of a device. All times in seconds, one thread.
+
+    Attributes:
+        name: of the device class.
+        source: where the figures come from.
+        suite: the AEAD suite to propose.
+        lanes: float32 lanes of a vector.
+        tile_pixels: pixels of the convolution's register tile (two vectors of channels wide).
+        panels: weight panel widths (output channels) that its kernels run well.
+        fma_seconds: one multiply-accumulate of a vector, inside a full tile.
+        tile_seconds: overhead of one register tile.
+        depthwise_seconds: one multiply-accumulate of a vector in a depthwise convolution.
+        element_seconds: reading, combining and writing one element.
+        function_seconds: one element of exp, tanh and the like.
+        step_seconds: overhead of one instruction.
+        chunk_seconds: overhead of one chunk that crosses the boundary.
+        aead_bytes_per_second: opening sealed bytes, by suite.
+    """
+
+    name: str
+    source: str
+    suite: str
+    lanes: int
+    tile_pixels: int
+    panels: tuple[int, ...]
+    fma_seconds: float
+    tile_seconds: float
+    depthwise_seconds: float
+    element_seconds: float
+    function_seconds: float
+    step_seconds: float
+    chunk_seconds: float
+    aead_bytes_per_second: dict[str, float]
+
+    def aead_seconds(self, suite: str, count_bytes: float, chunks: float) -> float:
+        """Time to open (or seal) so many bytes in so many chunks."""
+        return count_bytes / self.aead_bytes_per_second[suite] + chunks * self.chunk_seconds
+
+    def save(self, path: str | Path) -> None:
+        Path(path).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+
+def load(name_or_path: str | Path | None = None) -> Profile:
+    """A profile that ships with the package, by name, or one from a file.
+
+    Raises:
+        ValueError: no such profile, or the file is not one.
+    """
+    name = str(name_or_path or DEFAULT)
+    shipped = resources.files(__package__) / "profiles" / f"{name}.json"
+    source = shipped if shipped.is_file() else Path(name)
+    try:
+        values = json.loads(source.read_text(encoding="utf-8"))
+        values["panels"] = tuple(values["panels"])
+        return Profile(**{f.name: values[f.name] for f in fields(Profile)})
+    except OSError:
+        known = sorted(p.name.removesuffix(".json") for p in (resources.files(__package__) / "profiles").iterdir())
+        raise ValueError(f"no device profile {name!r}: give a file, or one of {', '.join(known)}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{name} is not a device profile: {error}; write one with `tinytee profile`") from None

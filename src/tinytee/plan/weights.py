@@ -1,0 +1,74 @@
+"""Weights as the core reads them: packed pieces of an operator and their sizes."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinytee.ir.graph import Array, Binary, Constant, Conv, DepthwiseConv, LayerNorm, Op
+from tinytee.plan.profile import Profile
+
+ALIGN = 64
+"""Alignment, in bytes, of every tensor and weight piece in the arena."""
+
+
+def aligned(count_bytes: int) -> int:
+    return -(-count_bytes // ALIGN) * ALIGN
+
+
+def conv_depth(op: Conv) -> int:
+    """Rows of a weight panel: kernel_y * kernel_x * in_channels / groups."""
+    return int(np.prod(op.weight.shape[1:]))
+
+
+def panel_width(op: Conv, profile: Profile) -> int:
+    """The panel width that pads least; the widest of those."""
+    channels = op.weight.shape[0] // op.groups
+    return min(profile.panels, key=lambda panel: (-(-channels // panel) * panel, -panel))
+
+
+def panel_count(op: Conv, panel: int) -> int:
+    """Panels over all groups."""
+    return op.groups * -(-(op.weight.shape[0] // op.groups) // panel)
+
+
+def pack_weights(op: Conv, panel: int, first: int, last: int) -> Array:
+    """Panels first .. last of the weights, [panels, depth, panel], zero-filled at the end of each group."""
+    channels, depth = op.weight.shape[0] // op.groups, conv_depth(op)
+    per_group = -(-channels // panel)
+    rows = op.weight.reshape(op.groups, channels, depth)
+    packed = np.zeros((last - first, depth, panel), np.float32)
+    for at in range(first, last):
+        group, n = at // per_group, at % per_group * panel
+        part = rows[group, n : n + panel]
+        packed[at - first, :, : len(part)] = part.T
+    return packed
+
+
+def small_pieces(op: Op, panel: int) -> list[Array]:
+    """What must be in the arena whole while the operator runs, besides a convolution's weights: [first, second]."""
+    match op:
+        case Conv():
+            return [pack_bias(op, panel)]
+        case DepthwiseConv():
+            return [op.weight, op.bias]
+        case LayerNorm():
+            return [op.scale, op.bias]
+        case Binary() if op.constant is not None:
+            return [op.constant]
+        case Constant():
+            return [op.value]
+        case _:
+            return []
+
+
+def pack_bias(op: Conv, panel: int) -> Array:
+    channels = op.weight.shape[0] // op.groups
+    padded = -(-channels // panel) * panel
+    bias = np.zeros((op.groups, padded), np.float32)
+    bias[:, :channels] = op.bias.reshape(op.groups, channels)
+    return bias.reshape(-1, panel)
+
+
+def as_bytes(piece: NDArray[np.float32]) -> bytes:
+    return np.ascontiguousarray(piece, dtype="<f4").tobytes()
