@@ -47,12 +47,12 @@ def evaluate(graph: Graph, inputs: Mapping[str, NDArray]) -> dict[str, NDArray]:
     }
 
 
-def evaluate_op(op: Op, inputs: list[NDArray], shape: g.Shape) -> NDArray[np.float32]:
-    """One operator on tensors of [height, width, channels]; ``shape`` is the output's."""
+def evaluate_op(op: Op, inputs: list[NDArray], shape: g.Shape, dtype: type = np.float32) -> NDArray:
+    """One operator on tensors of [height, width, channels]; ``shape`` is the output's, ``dtype`` what it rounds to."""
     with np.errstate(all="ignore"):
         wide = [tensor.astype(np.float64) for tensor in inputs]
         result = activate(op.activation, _FUNCTIONS[type(op)](op, wide, shape))
-        return np.ascontiguousarray(result, dtype=np.float32).reshape(shape.height, shape.width, shape.channels)
+        return np.ascontiguousarray(result, dtype=dtype).reshape(shape.height, shape.width, shape.channels)
 
 
 def _sample_count(graph: Graph, inputs: Mapping[str, NDArray]) -> int:

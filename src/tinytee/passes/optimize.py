@@ -1,0 +1,42 @@
+"""The order in which the passes run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tinytee.ir.graph import Graph
+from tinytee.passes.eliminate_dead import eliminate_dead
+from tinytee.passes.fold_batchnorm import fold_batchnorm
+from tinytee.passes.fold_scale_forward import fold_scale_forward
+from tinytee.passes.fuse_activation import fuse_activation
+from tinytee.passes.fuse_pointwise import fuse_pointwise
+from tinytee.passes.fuse_residual import fuse_residual
+from tinytee.passes.merge_gathers import merge_gathers
+from tinytee.passes.merge_pad import merge_pad
+from tinytee.passes.order_depth_first import order_depth_first
+from tinytee.passes.permute_to_gather import permute_to_gather
+from tinytee.passes.remove_identity import remove_identity
+
+PASSES: tuple[Callable[[Graph], Graph], ...] = (
+    eliminate_dead,  # so that what nobody reads does not count as a reader
+    remove_identity,  # so that neighbours meet
+    fuse_pointwise,  # before scales are folded out of spelled-out activations
+    eliminate_dead,
+    permute_to_gather,  # before gathers merge
+    merge_gathers,  # before padding is recognized: one Gather pads both axes
+    remove_identity,  # a slice of a padding may cancel it
+    fold_batchnorm,  # before activations, which would stand between
+    fold_scale_forward,
+    fuse_activation,  # before residuals, which take the activation along
+    merge_pad,  # after activations: what follows a relu is not negative
+    fuse_residual,
+    eliminate_dead,
+    order_depth_first,
+)
+
+
+def optimize(graph: Graph) -> Graph:
+    """Runs every pass of ``PASSES`` once, in order; the function that the graph computes stays the same."""
+    for rewrite in PASSES:
+        graph = rewrite(graph)
+    return graph
