@@ -255,6 +255,22 @@ static tt_status pump(tth_session *session, const tth_input *inputs, size_t inpu
   return status;
 }
 
+/* Authenticates the preamble before an arena is made to its measure; the core does so again, for itself. */
+static tt_status authenticate_preamble(tth_session *session, const uint8_t *model_key) {
+  const tt_port *hooks = tth_port_hooks(session->port);
+  tt_bundle_header header;
+  memcpy(&header, session->preamble, sizeof header);
+  size_t associated_bytes = session->preamble_bytes - WRAPPED_BYTES;
+  const uint8_t *wrapped = session->preamble + associated_bytes;
+  uint8_t bundle_key[TT_KEY_BYTES];
+  if (hooks->set_key(hooks->context, TT_KEY_MODEL, header.suite, model_key) != 0)
+    return fail(session, TT_ERROR_PORT, "the bundle's suite (%u) is not available here", (unsigned)header.suite);
+  int failed = hooks->open(hooks->context, TT_KEY_MODEL, header.wrap_nonce, session->preamble, associated_bytes, wrapped,
+                           TT_KEY_BYTES, wrapped + TT_KEY_BYTES, bundle_key);
+  tthi_wipe(bundle_key, sizeof bundle_key);
+  return failed ? core_failed(session, TT_ERROR_AUTHENTICATION) : TT_OK;
+}
+
 static tt_status open_core(tth_session *session, const uint8_t *model_key) {
   const tt_port *hooks = tth_port_hooks(session->port);
   uint8_t io_key[TT_KEY_BYTES];
@@ -285,6 +301,8 @@ static tt_status open_session(tth_session *session, const uint8_t *bundle, size_
     return fail(session, TT_ERROR_PORT, "instruction set '%s' is not available here",
                 options != NULL && options->isa != NULL ? options->isa : "portable");
   session->stats.isa = tth_port_isa(session->port);
+  status = authenticate_preamble(session, model_key);
+  if (status != TT_OK) return status;
   if (tth_arena_open(&session->arena, session->stats.arena_bytes) != 0)
     return fail(session, TT_ERROR_ARENA, "the system does not give %zu bytes of memory", session->stats.arena_bytes);
   session->stats.arena_kind = session->arena.kind;

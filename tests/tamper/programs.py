@@ -10,6 +10,7 @@ from tinytee.ir.graph import Port, Shape
 from tinytee.plan.lowered import Lowered
 
 CHUNK_BYTES = 256
+SMALL = Shape(7, 5, 3)
 
 
 def _round_up(count: int) -> int:
@@ -20,7 +21,7 @@ def _instr(code: int, index: int, arg: int) -> dict[str, int]:
     return {"code": code, "index": index, "arg": arg}
 
 
-def passthrough(shape: Shape = Shape(7, 5, 3), rows: int = 3, port: Port | None = None) -> Lowered:
+def passthrough(shape: Shape = SMALL, rows: int = 3, port: Port | None = None) -> Lowered:
     """Input -> (spill, fetch back into another tensor, row block by row block) -> output; three chunks, one pinned.
 
     Chunks 1 (pinned), 2 and 3 are loaded, and not used.

@@ -89,10 +89,8 @@ def plot_memory(plan: Plan | None, path: str | os.PathLike[str]) -> None:
     axes.set_xlabel("step of the schedule (shading: segments)")
     axes.set_ylabel("offset in secure memory (KiB)")
     shown = {_kind(buffer) for buffer in plan.buffers}
-    axes.legend(
-        handles=[Rectangle((0, 0), 1, 1, facecolor=color, alpha=0.75, label=kind) for kind, color in _KINDS.items() if kind in shown],
-        loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=len(_KINDS), frameon=False,
-    )  # fmt: skip
+    patches = [Rectangle((0, 0), 1, 1, fc=_KINDS[kind], alpha=0.75, label=kind) for kind in _KINDS if kind in shown]
+    axes.legend(handles=patches, loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=len(_KINDS), frameon=False)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     _save(figure, path)
@@ -124,7 +122,7 @@ def plot_sweep(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str], 
     """Draws predicted time against budget.
 
     Args:
-        rows: each with "budget_bytes" and either "predicted_seconds" or, where the network does not fit, "needed_bytes".
+        rows: each with "budget_bytes" and "predicted_seconds" or, where the network does not fit, "needed_bytes".
         path: a .png, .svg or .pdf file.
         title: above the picture.
 
