@@ -56,6 +56,8 @@ class Builder:
     def promote(self, known: Known) -> Value:
         """A compile-time array as a tensor of the graph."""
         array = np.asarray(known.array)
+        if array.size == 0:
+            raise Refusal("an empty constant is not supported")
         sample = self.sample_of(known) if self.batched else array
         layout = lay.row_major(sample.shape)
         stored = lay.place(as_float(sample), layout)
@@ -159,7 +161,7 @@ class Builder:
         tensor = self.emit(g.Unary, (value.tensor,), self.shapes[value.tensor], activation=activation)
         return replace(value, tensor=tensor, dtype=dtype or value.dtype, source=None)
 
-    def binary(self, kind: str, left: Value | Known, right: Value | Known, dtype: np.dtype = FLOAT) -> Value:
+    def binary(self, kind: str, left: Value | Known, right: Value | Known) -> Value:
         """Elementwise with numpy's broadcasting, at least one side a Value; in the larger Value's layout."""
         values = [side for side in (left, right) if isinstance(side, Value)]
         arrays = [self.operand(side, values[0].rank) for side in (left, right) if isinstance(side, Known)]
@@ -179,7 +181,7 @@ class Builder:
         if found != layout.shape:
             names[0] = self.realise(values[0], layout, expand=True)
         tensor = self.emit(g.Binary, names, layout.shape, kind=kind, **attributes)
-        return self.value(tensor, shape, layout, dtype)
+        return self.value(tensor, shape, layout, values[0].dtype)
 
     def operand(self, known: Known, rank: int) -> NDArray:
         """A constant operand beside a value of ``rank`` axes, without a sample axis of its own."""
@@ -192,7 +194,7 @@ class Builder:
     def pad_rank(self, value: Value, rank: int) -> Value:
         """Leading axes of 1 added, as broadcasting does."""
         missing = rank - value.rank
-        if not missing:
+        if missing <= 0:
             return value
         layout = value.layout.relabel({axis: axis + missing for axis in range(value.rank)})
         return replace(value, shape=(1,) * missing + value.shape, layout=layout, source=None)

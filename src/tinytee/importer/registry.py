@@ -135,10 +135,10 @@ class Call:
             found = [int(axis) for axis in self.shape_constant(position, "axes").reshape(-1)]
         return None if found is None else [self.axis(axis, rank) for axis in found]
 
-    def float_only(self, *positions: int) -> None:
-        """Refuses arithmetic on anything but float32."""
+    def float_only(self, *positions: int, integers: bool = False) -> None:
+        """Refuses arithmetic on anything but float32; ``integers`` are right where results are among the operands."""
         for position in positions or range(len(self.inputs)):
             found = self.inputs[position] if position < len(self.inputs) else None
             dtype = found.dtype if isinstance(found, Value) else found.array.dtype if found else None
-            if dtype is not None and dtype != np.float32:
+            if dtype is not None and dtype != np.float32 and not (integers and dtype.kind in "iu"):
                 raise Refusal(f"arithmetic on {dtype} is not supported, only on float32")

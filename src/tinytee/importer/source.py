@@ -7,13 +7,15 @@ from pathlib import Path
 
 import google.protobuf.message
 import onnx
+import onnx.version_converter
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
-from tinytee.errors import TinyteeError
+from tinytee.errors import TinyteeError, UnsupportedModelError
 
 ModelSource = str | PathLike[str] | bytes | onnx.ModelProto
 _OLDEST_OPSET = 7
+_CONVERTED_OPSET = 9
 
 
 def read_model(model: ModelSource) -> tuple[ir.Model, int]:
@@ -35,7 +37,7 @@ def read_model(model: ModelSource) -> tuple[ir.Model, int]:
     if not proto.graph.node and not proto.graph.output:
         raise TinyteeError("the model is empty: it has neither nodes nor outputs; is this an ONNX file?")
     _check_external_data(proto, base)
-    version = _opset(proto)
+    proto, version = _modern(proto)
     try:
         found = ir.from_proto(proto)
         if base is not None:
@@ -88,13 +90,17 @@ def _check_external_data(proto: onnx.ModelProto, base: Path | None) -> None:
         raise TinyteeError(f"the model keeps weights in {names}, missing beside it in '{base}'")
 
 
-def _opset(proto: onnx.ModelProto) -> int:
+def _modern(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
+    """The model and its opset; what is older than is read is converted."""
     versions = [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
     if not versions:
-        return onnx.defs.onnx_opset_version()
-    if versions[0] < _OLDEST_OPSET:
-        raise TinyteeError(
-            f"the model uses opset {versions[0]}; {_OLDEST_OPSET} is the oldest that is read; convert it with"
-            " onnx.version_converter"
-        )
-    return versions[0]
+        return proto, onnx.defs.onnx_opset_version()
+    if versions[0] >= _OLDEST_OPSET:
+        return proto, versions[0]
+    try:
+        return onnx.version_converter.convert_version(proto, _CONVERTED_OPSET), _CONVERTED_OPSET
+    except Exception as error:
+        raise UnsupportedModelError(
+            f"the model uses opset {versions[0]}; {_OLDEST_OPSET} is the oldest that is read, and"
+            f" onnx.version_converter cannot convert it: {error}"
+        ) from error

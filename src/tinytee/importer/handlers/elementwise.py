@@ -61,7 +61,7 @@ def function(call: Call) -> Value:
 
 @handles("Clip", sample_wise=first_only)
 def clip(call: Call) -> Value:
-    call.float_only(0)
+    call.float_only(0, integers=True)
     if call.version < 11:
         largest = float(np.finfo(np.float32).max)
         low, high = call.float("min", -largest), call.float("max", largest)
@@ -95,16 +95,18 @@ def power(call: Call) -> Value:
             return call.builder.binary("mul", value, value)
         kind = {0.5: "sqrt", -1.0: "reciprocal"}.get(alpha)
         return call.builder.unary(value, kind) if kind else call.builder.unary(value, "pow", alpha)
+    if isinstance(call.any(0), Known) and not isinstance(exponent, Known):
+        exponent = _as(exponent, np.dtype(np.float32))
     if isinstance(exponent, Known):
         exponent = Known(call.constant(1, "the exponent").astype(np.float32))
-    elif exponent.dtype != np.float32:
-        raise Refusal(f"an exponent of type {exponent.dtype} is not supported, only float32")
+    elif exponent.dtype.kind not in "fiu":
+        raise Refusal(f"an exponent of type {exponent.dtype} is not supported")
     return call.builder.binary("pow", call.any(0), exponent)
 
 
 @handles(*_CHAIN, sample_wise=pointwise)
 def chain(call: Call) -> Result:
-    call.float_only()
+    call.float_only(integers=call.op_type in ("Max", "Min"))
     result = call.any(0)
     rest = [call.any(position) for position in range(1, len(call.inputs))]
     for item in rest:

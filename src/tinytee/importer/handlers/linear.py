@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinytee.importer import layout as lay
-from tinytee.importer.builder import Builder, as_float
+from tinytee.importer.builder import Builder, as_float, broadcast
 from tinytee.importer.layout import Layout, Piece
 from tinytee.importer.registry import Call, handles
 from tinytee.importer.values import Known, Refusal, Value
@@ -52,10 +52,15 @@ def _fills_groups(layout: Layout, axis: int) -> bool:
 def _matmul_sample_wise(call: Call) -> bool:
     left, right = call.any(0), call.any(1)
     if isinstance(left, Value) and isinstance(right, Known):
-        return left.rank >= 2 and right.array.ndim <= left.rank
+        return left.rank >= 2 and _shared(right, left.rank)
     if isinstance(left, Known) and isinstance(right, Value):
-        return right.rank >= 3 and left.array.ndim <= right.rank
+        return right.rank >= 3 and _shared(left, right.rank)
     return True
+
+
+def _shared(matrix: Known, rank: int) -> bool:
+    """Whether all samples meet the same matrices."""
+    return matrix.array.ndim < rank or (matrix.array.ndim == rank and (rank == 2 or matrix.array.shape[0] == 1))
 
 
 @handles("MatMul", sample_wise=_matmul_sample_wise)
@@ -71,7 +76,7 @@ def matmul(call: Call) -> Value:
         if rank == 1:
             result = linear(builder, value, value.rank - 1, matrix[:, None])
             return builder.reshape(result, result.sample[:-1])
-        result = linear(builder, value, value.rank - 1, _flat(matrix))
+        result = _stacked(builder, value, value.rank - 1, matrix)
         return builder.reshape(result, (*result.sample[:-2], result.sample[-1])) if len(call.shape(0)) == 1 else result
     matrix = call.constant(0, "the left side")
     if matrix.ndim == 1:
@@ -81,16 +86,39 @@ def matmul(call: Call) -> Value:
         return builder.reshape(result, [*result.sample[:axis], *result.sample[axis + 1 :]])
     value = call.value(1)
     if value.rank == 1:
-        result = linear(builder, value, 0, _flat(matrix).T)
-        return builder.reshape(result, (*matrix.shape[:-1],))
+        column = builder.reshape(value, (value.shape[0], 1))
+        result = _stacked(builder, builder.pad_rank(column, matrix.ndim), matrix.ndim - 2, matrix.swapaxes(-1, -2))
+        return builder.reshape(result, result.sample[:-1])
     value = builder.pad_rank(value, matrix.ndim)
-    return linear(builder, value, value.rank - 2, _flat(matrix).T)
+    return _stacked(builder, value, value.rank - 2, matrix.swapaxes(-1, -2))
 
 
-def _flat(matrix: NDArray) -> NDArray:
-    if prod(matrix.shape[:-2]) != 1:
-        raise Refusal(f"a constant of shape {matrix.shape}, one matrix for each leading index, is not supported")
-    return matrix.reshape(matrix.shape[-2:])
+def _stacked(builder: Builder, value: Value, axis: int, matrices: NDArray) -> Value:
+    """``linear`` with a matrix [..., extent of axis, outputs] for each leading index: a convolution in groups.
+
+    ``value`` has at least as many axes as ``matrices``; ``axis`` is one of its last two.
+    """
+    extent, outputs = matrices.shape[-2:]
+    lead = (1,) * (value.rank - matrices.ndim) + matrices.shape[:-2]
+    stacks = [position for position, count in enumerate(lead) if count > 1]
+    if not stacks:
+        return linear(builder, value, axis, matrices.reshape(extent, outputs))
+    if value.sample[axis] != extent:
+        raise Refusal(f"matrices of {extent} rows meet an axis of {value.sample[axis]}")
+    full = broadcast([value.sample, (*lead, 1, 1)])
+    if full != value.sample:
+        layout = builder.common_layout([value], full)
+        value = builder.value(builder.realise(value, layout, expand=True), full, layout)
+    value = builder.with_channels(value, [*stacks, axis])
+    groups = prod(lead)
+    weight = as_float(matrices.reshape(groups, extent, outputs).swapaxes(1, 2)).reshape(groups * outputs, 1, 1, extent)
+    channels = [Piece(position, lead[position]) for position in stacks] + [Piece(axis, outputs)]
+    result = lay.make(value.layout.y, value.layout.x, channels)
+    bias = np.zeros(groups * outputs, np.float32)
+    tensor = builder.emit(g.Conv, (value.tensor,), result.shape, weight=weight, bias=bias, groups=groups)
+    shape = list(full)
+    shape[axis] = outputs
+    return builder.value(tensor, shape, result)
 
 
 def _gemm_sample_wise(call: Call) -> bool:

@@ -160,8 +160,10 @@ def _concat_within(call: Call) -> bool:
 
 @handles("Concat", sample_wise=_concat_within)
 def concat(call: Call) -> Value:
-    parts = [call.value(position) for position in range(len(call.inputs))]
-    axis = call.axis(call.int("axis"), parts[0].rank)
+    rank = len(call.shape(0))
+    axis = call.axis(call.int("axis"), rank)
+    kept = [position for position in range(len(call.inputs)) if call.shape(position)[axis] > 0]
+    parts = [call.value(position) for position in kept]
     others = {tuple(part.sample[:axis] + part.sample[axis + 1 :]) for part in parts}
     call.forbid(len(others) > 1, f"the shapes {[part.shape for part in parts]} differ beside axis {axis}")
     call.forbid(len({part.dtype for part in parts}) > 1, "its inputs have different types")
@@ -263,7 +265,8 @@ def depth_to_space(call: Call) -> Value:
 
 @handles("SpaceToDepth", sample_wise=first_only)
 def space_to_depth(call: Call) -> Value:
-    block, value = call.int("blocksize"), call.value()
+    block, value, mode = call.int("blocksize"), call.value(), call.text("mode", "DCR")
+    call.forbid(mode not in ("DCR", "CRD"), f"mode = '{mode}' is unknown")
     call.forbid(
         value.rank != 4 or value.shape[2] % block != 0 or value.shape[3] % block != 0,
         f"block {block} does not fit {value.shape}",
@@ -272,12 +275,22 @@ def space_to_depth(call: Call) -> Value:
     source = call.builder.shapes[image.tensor]
     shape = g.Shape(source.height // block, source.width // block, source.channels * block**2)
     tensor = call.builder.emit(g.SpaceToDepth, (image.tensor,), shape, block=block)
-    return _image(call, tensor, shape, value)
+    result = _image(call, tensor, shape, value)
+    if mode == "DCR":
+        return result
+    order = np.arange(shape.channels).reshape(block * block, source.channels).T.reshape(-1)
+    return call.builder.gather(result, {1: order})
 
 
 def _image(call: Call, tensor: str, shape: g.Shape, value: Value) -> Value:
     logical = (1, shape.channels, shape.height, shape.width)
     return call.builder.value(tensor, logical, by_axes(logical, [2], [3], [1]), value.dtype)
+
+
+@handles("ConstantOfShape", sample_wise=always)
+def constant_of_shape(call: Call) -> Result:
+    """Only reached where the shape is not known."""
+    return Known(call.shape_constant(0, "the shape"))
 
 
 @handles("Where", sample_wise=always)

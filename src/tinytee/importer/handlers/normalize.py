@@ -68,12 +68,12 @@ def group_normalization(call: Call) -> Value:
 
 
 @handles("LayerNormalization", sample_wise=lambda call: first_only(call) and axis_is_not_first(-1)(call))
-def layer_normalization(call: Call) -> Value:
+def layer_normalization(call: Call) -> list[Value | None]:
     call.float_only()
     builder, value = call.builder, call.value()
-    call.forbid(is_used(call.node, 1) or is_used(call.node, 2), "only its first output is supported")
     axis = call.axis(call.int("axis", -1), value.rank)
     axes = range(axis, value.rank)
+    statistics = _statistics(call, value, axes)
     value = builder.with_channels(value, axes, ordered=False)
     over = tuple(value.shape[axis:])
     parameters = []
@@ -89,7 +89,19 @@ def layer_normalization(call: Call) -> Value:
         bias=parameters[1],
         epsilon=call.float("epsilon", 1e-5),
     )
-    return replace(value, tensor=tensor, source=None)
+    return [replace(value, tensor=tensor, source=None), *statistics]
+
+
+def _statistics(call: Call, value: Value, axes: Sequence[int]) -> list[Value | None]:
+    """LayerNormalization's mean and inverse standard deviation, where anything reads them."""
+    if not is_used(call.node, 1) and not is_used(call.node, 2):
+        return [None, None]
+    builder = call.builder
+    mean = reduce(builder, value, axes, "mean")
+    centred = builder.binary("sub", value, mean)
+    variance = reduce(builder, builder.binary("mul", centred, centred), axes, "mean")
+    shifted = builder.binary("add", variance, Known(np.float32(call.float("epsilon", 1e-5)).reshape(())))
+    return [mean, builder.unary(builder.unary(shifted, "sqrt"), "reciprocal")]
 
 
 @handles("LRN", sample_wise=first_only)

@@ -24,9 +24,10 @@ def reduce(builder: Builder, value: Value, axes: Sequence[int], kind: str) -> Va
     if not axes:
         return value
     y, x, c = (_share(group, axes) for group in value.layout.groups)
-    if c == "all" and (y == "all" or x == "all"):
-        inner = [piece.axis for piece in value.layout.c]
-        return reduce(builder, reduce(builder, value, [a for a in axes if a not in inner], kind), inner, kind)
+    inner = {piece.axis for piece in value.layout.c}
+    outer = [axis for axis in axes if axis not in inner]
+    if c == "all" and outer:
+        return reduce(builder, reduce(builder, value, outer, kind), sorted(inner), kind)
     if c == "none" and y in ("all", "empty") and x in ("all", "empty"):
         return _emit_reduce(builder, value, axes, kind)
     if c == "none" and "some" not in (y, x):

@@ -251,7 +251,7 @@ def _by_zeros(
 
 @handles("MaxPool", "AveragePool", sample_wise=first_only)
 def pool(call: Call) -> Value:
-    call.float_only()
+    call.float_only(integers=call.op_type == "MaxPool")
     call.forbid(call.output_count > 1 and is_used(call.node, 1), "its second output, Indices, is not supported")
     builder, value = call.builder, call.value()
     _spatial(call, value)
@@ -272,7 +272,7 @@ def pool(call: Call) -> Value:
         pads=window.pads,
         count_include_pad=call.op_type == "AveragePool" and bool(call.int("count_include_pad", 0)),
     )
-    return _result(builder, tensor, value, source.channels)
+    return replace(_result(builder, tensor, value, source.channels), dtype=value.dtype)
 
 
 def _pool_count(call: Call, size: int, window: Window, axis: int, ceil: bool) -> int:
