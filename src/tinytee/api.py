@@ -111,7 +111,8 @@ def compile_graph(
     if not suites.is_available(chosen):
         suites.sealer(chosen, key)
     check_preprocessing(graph, preprocessing)
-    plan = make_plan(graph, budget_bytes, profile, suite=chosen, progress=progress)
+    told = None if progress is None else lambda fraction: progress("planning", fraction)
+    plan = make_plan(graph, budget_bytes, profile, suite=chosen, progress=told)
     lowered = lower(graph, plan)
     manifest = Manifest(
         inputs=tuple(TensorSpec.of(port, shape) for port, shape in lowered.inputs),

@@ -121,7 +121,8 @@ def _plan_once(
 
     with common.progress_bar() as report:
         report("importing", 0.0)
-        made = make_plan(api.load_graph(model, shapes), budget, device, suite=suite, progress=report)
+        graph = api.load_graph(model, shapes)
+        made = make_plan(graph, budget, device, suite=suite, progress=lambda fraction: report("planning", fraction))
     if plot is not None:
         plot_memory(made, plot)
     if as_json:
@@ -135,16 +136,17 @@ def _plan_once(
 def _plan_sweep(
     model: Path, budgets: list[int], shapes: Any, suite: str, device: Any, plot: Path | None, as_json: bool
 ) -> None:
-    from tinytee.plan.api import make_plan  # noqa: PLC0415
+    from tinytee.plan.api import Planner  # noqa: PLC0415
+    from tinytee.plan.profile import load  # noqa: PLC0415
 
     rows: list[dict[str, Any]] = []
     with common.progress_bar() as report:
         report("importing", 0.0)
-        graph = api.load_graph(model, shapes)
+        planner = Planner(api.load_graph(model, shapes), device or load(), suite, max(budgets))
         for position, budget in enumerate(budgets):
             report(f"planning for {format_size(budget)}", position / len(budgets))
             try:
-                made = make_plan(graph, budget, device, suite=suite)
+                made = planner.plan(budget)
             except BudgetError as error:
                 rows.append({"budget_bytes": budget, "needed_bytes": error.needed_bytes})
             else:

@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING, Any
 from tinytee.sizes import format_size
 
 if TYPE_CHECKING:
-    from tinytee.plan.api import Plan
+    from tinytee.plan.api import Plan, PlannedBuffer
 
-_SHADES = ("#f2f2f0", "#ffffff")
+_SHADES = ("#f0f0ee", "#ffffff")
+_FEATURE_MAPS = ("feature maps", "#4472a8")
 _KINDS = {
-    "engine": "#6b6b6b",
-    "weights": "#c9803a",
-    "input": "#3f8f5b",
-    "output": "#8a4f9e",
-    "activation": "#4472a8",
+    "engine and program": ("engine and program", "#6b6b6b"),
+    "weights": ("weights of a segment", "#c9803a"),
+    "staging": ("streamed weights", "#b8502e"),
+    "pinned": ("pinned weights", "#8c6d31"),
 }
-_MOST_LABELS = 60
+_MOST_LABELS = 120
+_LABEL_POINTS = 6.5
 
 
-def _new_axes(width: float, height: float) -> tuple[Any, Any]:
+def _new_figure(width: float, height: float) -> Any:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
         from matplotlib.figure import Figure  # noqa: PLC0415
@@ -31,7 +32,7 @@ def _new_axes(width: float, height: float) -> tuple[Any, Any]:
         raise ValueError("pictures need matplotlib: pip install matplotlib") from error
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.add_subplot()
+    return figure
 
 
 def _save(figure: Any, path: str | os.PathLike[str]) -> None:
@@ -42,7 +43,9 @@ def _save(figure: Any, path: str | os.PathLike[str]) -> None:
 
 
 def plot_memory(plan: Plan | None, path: str | os.PathLike[str]) -> None:
-    """Draws every buffer as a rectangle, arena offset against the schedule's steps, with the segments shaded.
+    """Draws every buffer as a rectangle, arena offset against the segments that it lives through.
+
+    Above it stands each segment's predicted time.
 
     Args:
         plan: of a freshly compiled bundle.
@@ -54,68 +57,71 @@ def plot_memory(plan: Plan | None, path: str | os.PathLike[str]) -> None:
     """
     if plan is None:
         raise ValueError("only a freshly compiled bundle has a plan to draw")
-    from matplotlib.patches import Rectangle  # noqa: PLC0415
-
-    figure, axes = _new_axes(13, 7)
-    last_step = max((buffer.end for buffer in plan.buffers), default=1)
-    top = max(plan.peak_secure_memory_bytes, getattr(plan, "budget_bytes", 0))
-    for position, segment in enumerate(plan.segments):
-        axes.axvspan(segment.begin, segment.end, color=_SHADES[position % 2], zorder=0)
-    labelled = sorted(plan.buffers, key=lambda b: -(b.bytes * (b.end - b.begin)))[:_MOST_LABELS]
-    for buffer in plan.buffers:
-        place = (buffer.begin, buffer.offset / 1024)
-        color = _KINDS.get(_kind(buffer), _KINDS["activation"])
-        axes.add_patch(
-            Rectangle(
-                place,
-                buffer.end - buffer.begin,
-                buffer.bytes / 1024,
-                facecolor=color,
-                alpha=0.75,
-                edgecolor="white",
-                lw=0.4,
-            )
-        )
-    axes.set_xlim(0, last_step)
-    axes.set_ylim(0, top / 1024 * 1.06)
-    _label(figure, axes, labelled)
-    budget = getattr(plan, "budget_bytes", None)
-    if budget:
-        axes.axhline(budget / 1024, color="#b03030", lw=1.4)
-        axes.text(last_step, budget / 1024, f"budget {format_size(budget)} ", color="#b03030", ha="right", va="bottom")
-    peak = plan.peak_secure_memory_bytes
-    axes.axhline(peak / 1024, color="#303030", lw=1, ls="--")
-    axes.text(0, peak / 1024, f" peak {peak:,} bytes", color="#303030", ha="left", va="bottom")
-    axes.set_xlabel("step of the schedule (shading: segments)")
+    figure = _new_figure(13, 8)
+    times, axes = figure.subplots(2, 1, sharex=True, height_ratios=(1, 6))
+    count = len(plan.segments)
+    for position in range(count):
+        for panel in (times, axes):
+            panel.axvspan(position, position + 1, color=_SHADES[position % 2], zorder=0)
+    times.bar([n + 0.5 for n in range(count)], [1e3 * s.seconds for s in plan.segments], width=0.9, color="#7a7a7a")
+    times.set_ylabel("predicted (ms)")
+    times.set_title(
+        f"{plan.predicted_seconds * 1e3:.1f} ms a run, predicted for {plan.profile}, {plan.suite}", fontsize=10
+    )
+    _draw_buffers(figure, axes, plan)
+    axes.set_xticks([n + 0.5 for n in range(count)], [str(n) for n in range(count)], fontsize=8 if count < 40 else 5)
+    axes.set_xlabel("segment")
     axes.set_ylabel("offset in secure memory (KiB)")
-    shown = {_kind(buffer) for buffer in plan.buffers}
-    patches = [Rectangle((0, 0), 1, 1, fc=_KINDS[kind], alpha=0.75, label=kind) for kind in _KINDS if kind in shown]
-    axes.legend(handles=patches, loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=len(_KINDS), frameon=False)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    for panel in (times, axes):
+        for side in ("top", "right"):
+            panel.spines[side].set_visible(False)
     _save(figure, path)
 
 
-def _kind(buffer: Any) -> str:
-    return str(getattr(buffer, "kind", "activation"))
+def _kind(buffer: PlannedBuffer) -> tuple[str, str]:
+    return next((kind for name, kind in _KINDS.items() if buffer.name.startswith(name)), _FEATURE_MAPS)
 
 
-def _label(figure: Any, axes: Any, buffers: Sequence[Any]) -> None:
-    """Names the buffers whose rectangle has room for the name."""
+def _draw_buffers(figure: Any, axes: Any, plan: Plan) -> None:
+    from matplotlib.patches import Rectangle  # noqa: PLC0415
+
+    count, budget, peak = len(plan.segments), plan.budget_bytes, plan.peak_secure_memory_bytes
+    for buffer in plan.buffers:
+        place, extent = (buffer.begin, buffer.offset / 1024), (buffer.end + 1 - buffer.begin, buffer.bytes / 1024)
+        axes.add_patch(Rectangle(place, *extent, facecolor=_kind(buffer)[1], alpha=0.78, edgecolor="white", lw=0.5))
+    shows_budget = budget <= 4 * peak
+    axes.set_xlim(0, count)
+    axes.set_ylim(0, (budget if shows_budget else peak) / 1024 * 1.07)
+    _label_buffers(figure, axes, plan.buffers)
+    axes.axhline(peak / 1024, color="#303030", lw=1, ls="--")
+    axes.text(0, peak / 1024, f" peak {peak:,} bytes", color="#303030", ha="left", va="bottom")
+    if shows_budget:
+        axes.axhline(budget / 1024, color="#b03030", lw=1.4)
+        axes.text(count, budget / 1024, f"budget {format_size(budget)} ", color="#b03030", ha="right", va="bottom")
+    shown = dict.fromkeys(_kind(buffer) for buffer in plan.buffers)
+    patches = [Rectangle((0, 0), 1, 1, facecolor=color, alpha=0.78, label=label) for label, color in shown]
+    axes.legend(handles=patches, loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=len(patches), frameon=False)
+
+
+def _label_buffers(figure: Any, axes: Any, buffers: Sequence[PlannedBuffer]) -> None:
+    """Names the buffers whose rectangle has room for the name, or for its begin."""
     figure.canvas.draw()
     pixels = axes.transData.transform
-    for buffer in buffers:
+    point = figure.dpi / 72
+    letter, line = 0.62 * _LABEL_POINTS * point, 1.25 * _LABEL_POINTS * point
+    for buffer in sorted(buffers, key=lambda b: -b.bytes * (b.end + 1 - b.begin))[:_MOST_LABELS]:
         left, bottom = pixels((buffer.begin, buffer.offset / 1024))
-        right, top = pixels((buffer.end, (buffer.offset + buffer.bytes) / 1024))
-        size = 7.0
-        needed_width, needed_height = 0.62 * size * figure.dpi / 72 * len(buffer.name), 1.3 * size * figure.dpi / 72
-        upright = right - left < needed_width and top - bottom >= needed_width
-        if min(right - left, top - bottom) < needed_height or max(right - left, top - bottom) < needed_width:
+        right, top = pixels((buffer.end + 1, (buffer.offset + buffer.bytes) / 1024))
+        width, height = right - left, top - bottom
+        upright = width < letter * min(len(buffer.name), 12) and height > width
+        room, across = (height, width) if upright else (width, height)
+        letters = int(room / letter)
+        if across < line or letters < 4:
             continue
-        middle = ((buffer.begin + buffer.end) / 2, (buffer.offset + buffer.bytes / 2) / 1024)
-        axes.text(
-            *middle, buffer.name, fontsize=size, ha="center", va="center", rotation=90 if upright else 0, color="white"
-        )
+        name = buffer.name if len(buffer.name) <= letters else buffer.name[: letters - 2] + ".."
+        middle = ((buffer.begin + buffer.end + 1) / 2, (buffer.offset + buffer.bytes / 2) / 1024)
+        turn = 90 if upright else 0
+        axes.text(*middle, name, fontsize=_LABEL_POINTS, ha="center", va="center", rotation=turn, color="white")
 
 
 def plot_sweep(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str], *, title: str = "") -> None:
@@ -130,7 +136,8 @@ def plot_sweep(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str], 
         ValueError: matplotlib is not installed, or the file's kind is unknown.
         OSError: the file cannot be written.
     """
-    figure, axes = _new_axes(8, 5)
+    figure = _new_figure(8, 5)
+    axes = figure.add_subplot()
     fits = [row for row in rows if "predicted_seconds" in row]
     budgets = [row["budget_bytes"] for row in fits]
     axes.plot(budgets, [1e3 * row["predicted_seconds"] for row in fits], "o-", color="#4472a8")

@@ -104,13 +104,30 @@ def verify_table(rows: Sequence[Mapping[str, Any]], tolerance: float) -> Table:
 
 
 def plan_table(plan: Plan) -> Table:
-    """A plan's figures and its segments."""
-    table = _facts("plan")
-    table.add_row("secure memory", f"{plan.peak_secure_memory_bytes:,} bytes, all included")
-    table.add_row("predicted", f"{1e3 * plan.predicted_seconds:.2f} ms a run")
-    table.add_row("segments", f"{len(plan.segments)}")
-    table.add_row("buffers", f"{len(plan.buffers)}")
+    """A plan's segments, and its figures in the title."""
+    used, budget = plan.peak_secure_memory_bytes, plan.budget_bytes
+    title = (
+        f"{used:,} of {budget:,} bytes of secure memory, all included;"
+        f" predicted {1e3 * plan.predicted_seconds:.2f} ms a run ({plan.profile}, {plan.suite})"
+    )
+    table = Table(
+        "", "operators", "steps", "memory", "predicted", "streamed", "spilled", title=title, title_justify="left"
+    )
+    for column in (0, 2, 3, 4):
+        table.columns[column].justify = "right"
+    for number, segment in enumerate(plan.segments):
+        memory = sum(b.bytes for b in plan.buffers if b.begin <= number <= b.end)
+        names = (segment.nodes, segment.streamed, segment.spilled)
+        nodes, streamed, spilled = (escape(_shorten(found)) for found in names)
+        table.add_row(
+            str(number), nodes, str(segment.steps), f"{memory:,}", f"{1e3 * segment.seconds:.3f} ms", streamed, spilled
+        )
     return table
+
+
+def _shorten(names: Sequence[str]) -> str:
+    """All names, or the first and the last of many."""
+    return ", ".join(names) if len(names) <= 3 else f"{names[0]} .. {names[-1]} ({len(names)})"
 
 
 def sweep_table(rows: Sequence[Mapping[str, Any]]) -> Table:
