@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "report": {"plan", "ir", "bundle", *FOUNDATION},
     "zoo": {"bundle", *FOUNDATION},
     "api": {"__init__", "importer", "passes", "quantize", "plan", "bundle", "runtime", "report", "ir", *FOUNDATION},
-    "backend": {"__init__", "api", "bundle", "runtime", "importer", *FOUNDATION},
+    "backend": {"__init__", "api", "importer", "passes", "plan", "bundle", "runtime", "ir", *FOUNDATION},
     "demo": {"__init__", "api", "bundle", "runtime", "report", "zoo", *FOUNDATION},
     "cli": {"__init__", "api", "backend", "bundle", "runtime", "report", "demo", "plan", "importer", "ir", *FOUNDATION},
     "__init__": {"api", "bundle", "runtime", *FOUNDATION},
