@@ -13,7 +13,7 @@
 #include "tinytee_program.h"
 #include "wipe.h"
 
-enum { PIECE_BYTES = 16 * 1024 };
+enum { PIECE_BYTES = 32 * 1024 };
 
 int tthi_aead_set_key(tthi_aead *aead, uint32_t suite, const uint8_t *key, const tth_options *options) {
   tthi_aead_forget(aead);

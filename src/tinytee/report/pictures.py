@@ -93,11 +93,12 @@ def _draw_buffers(figure: Any, axes: Any, plan: Plan) -> None:
     axes.set_xlim(0, count)
     axes.set_ylim(0, (budget if shows_budget else peak) / 1024 * 1.07)
     _label_buffers(figure, axes, plan.buffers)
+    above = max(peak, budget if shows_budget else 0) / 1024
     axes.axhline(peak / 1024, color="#303030", lw=1, ls="--")
-    axes.text(0, peak / 1024, f" peak {peak:,} bytes", color="#303030", ha="left", va="bottom")
+    axes.text(0, above, f" - - peak: {peak:,} bytes", color="#303030", ha="left", va="bottom")
     if shows_budget:
         axes.axhline(budget / 1024, color="#b03030", lw=1.4)
-        axes.text(count, budget / 1024, f"budget {format_size(budget)} ", color="#b03030", ha="right", va="bottom")
+        axes.text(count, above, f"budget: {format_size(budget)} ", color="#b03030", ha="right", va="bottom")
     shown = dict.fromkeys(_kind(buffer) for buffer in plan.buffers)
     patches = [Rectangle((0, 0), 1, 1, facecolor=color, alpha=0.78, label=label) for label, color in shown]
     axes.legend(handles=patches, loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=len(patches), frameon=False)
