@@ -46,7 +46,8 @@ static int cipher_pass(EVP_CIPHER_CTX *context, const void *associated, size_t a
                        size_t bytes, uint8_t *to, int copy_first) {
   int done = 0;
   if (associated_bytes > INT_MAX || bytes > INT_MAX) return -1;
-  if (associated_bytes != 0 && EVP_CipherUpdate(context, NULL, &done, associated, (int)associated_bytes) != 1) return -1;
+  if (associated_bytes != 0 && EVP_CipherUpdate(context, NULL, &done, associated, (int)associated_bytes) != 1)
+    return -1;
   size_t step = copy_first ? PIECE_BYTES : bytes;
   for (size_t at = 0; at < bytes; at += step) {
     size_t piece = bytes - at < step ? bytes - at : step;
@@ -74,7 +75,7 @@ static int cipher_open(tthi_aead *aead, const uint8_t *nonce, const void *associ
 }
 
 int tthi_aead_open(tthi_aead *aead, const uint8_t *nonce, const void *associated, size_t associated_bytes,
-                  const uint8_t *ciphertext, size_t bytes, const uint8_t *tag, uint8_t *plain) {
+                   const uint8_t *ciphertext, size_t bytes, const uint8_t *tag, uint8_t *plain) {
   int failed = -1;
   if (aead->suite == TT_SUITE_AEGIS256X4)
     failed = aead->aegis_decrypt(plain, ciphertext, bytes, tag, TT_TAG_BYTES, associated, associated_bytes, nonce,
@@ -86,7 +87,7 @@ int tthi_aead_open(tthi_aead *aead, const uint8_t *nonce, const void *associated
 }
 
 int tthi_aead_seal(tthi_aead *aead, const uint8_t *nonce, const void *associated, size_t associated_bytes,
-                  const uint8_t *plain, size_t bytes, uint8_t *ciphertext, uint8_t *tag) {
+                   const uint8_t *plain, size_t bytes, uint8_t *ciphertext, uint8_t *tag) {
   if (aead->suite == TT_SUITE_AEGIS256X4)
     return aead->aegis_encrypt(ciphertext, tag, TT_TAG_BYTES, plain, bytes, associated, associated_bytes, nonce,
                                aead->aegis_key);

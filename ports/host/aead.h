@@ -4,8 +4,8 @@
 #include "tinytee_host.h"
 
 typedef struct tthi_aead {
-  uint32_t suite;      /* TT_SUITE_*, 0: no key */
-  void *cipher;        /* EVP_CIPHER_CTX, which holds the expanded key, or NULL */
+  uint32_t suite; /* TT_SUITE_*, 0: no key */
+  void *cipher;   /* EVP_CIPHER_CTX, which holds the expanded key, or NULL */
   uint8_t aegis_key[32];
   tth_aegis_encrypt aegis_encrypt;
   tth_aegis_decrypt aegis_decrypt;
@@ -18,9 +18,9 @@ TT_MUST_USE int tthi_aead_set_key(tthi_aead *aead, uint32_t suite, const uint8_t
 /* nonce: 32 bytes, of which the suite uses the first 12 (AES-256-GCM, ChaCha20-Poly1305) or all (AEGIS-256X4). The
  * texts may be the same memory, but not overlap otherwise. Return 0 on success; a failed open zeroes plain. */
 TT_MUST_USE int tthi_aead_open(tthi_aead *aead, const uint8_t *nonce, const void *associated, size_t associated_bytes,
-                              const uint8_t *ciphertext, size_t bytes, const uint8_t *tag, uint8_t *plain);
+                               const uint8_t *ciphertext, size_t bytes, const uint8_t *tag, uint8_t *plain);
 TT_MUST_USE int tthi_aead_seal(tthi_aead *aead, const uint8_t *nonce, const void *associated, size_t associated_bytes,
-                              const uint8_t *plain, size_t bytes, uint8_t *ciphertext, uint8_t *tag);
+                               const uint8_t *plain, size_t bytes, uint8_t *ciphertext, uint8_t *tag);
 
 /* Wipes the key. */
 void tthi_aead_forget(tthi_aead *aead);

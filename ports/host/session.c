@@ -12,10 +12,7 @@
 #include "tinytee_program.h"
 #include "wipe.h"
 
-enum {
-  WRAPPED_BYTES = TT_KEY_BYTES + TT_TAG_BYTES,
-  ERROR_TEXT_BYTES = 200
-};
+enum { WRAPPED_BYTES = TT_KEY_BYTES + TT_TAG_BYTES, ERROR_TEXT_BYTES = 200 };
 
 typedef struct spill {
   uint8_t *sealed;
@@ -65,11 +62,16 @@ static tt_status core_failed(tth_session *session, tt_status status) {
   switch (status) {
     case TT_ERROR_AUTHENTICATION:
       return fail(session, status, "the key is not this bundle's key, or the bundle was changed");
-    case TT_ERROR_PROGRAM: return fail(session, status, "the core refuses the bundle's program");
-    case TT_ERROR_BUNDLE: return fail(session, status, "the core refuses the bundle's preamble");
-    case TT_ERROR_ARENA: return fail(session, status, "the core refuses the arena");
-    case TT_ERROR_PORT: return fail(session, status, "the bundle's suite is not available here");
-    default: return fail(session, status, "the core refused a call (status %d)", (int)status);
+    case TT_ERROR_PROGRAM:
+      return fail(session, status, "the core refuses the bundle's program");
+    case TT_ERROR_BUNDLE:
+      return fail(session, status, "the core refuses the bundle's preamble");
+    case TT_ERROR_ARENA:
+      return fail(session, status, "the core refuses the arena");
+    case TT_ERROR_PORT:
+      return fail(session, status, "the bundle's suite is not available here");
+    default:
+      return fail(session, status, "the core refused a call (status %d)", (int)status);
   }
 }
 
@@ -87,8 +89,8 @@ static tt_status read_preamble(tth_session *session, const uint8_t *bundle, size
   if (header.version != TT_BUNDLE_VERSION || header.header_bytes != sizeof header)
     return fail(session, TT_ERROR_BUNDLE, "bundle of version %u, this library reads %d", (unsigned)header.version,
                 (int)TT_BUNDLE_VERSION);
-  if (header.manifest_bytes > TTH_MAX_MANIFEST_BYTES || header.chunk_count == 0 || header.chunk_count > TTH_MAX_CHUNKS ||
-      header.arena_bytes < TT_ENGINE_BYTES)
+  if (header.manifest_bytes > TTH_MAX_MANIFEST_BYTES || header.chunk_count == 0 ||
+      header.chunk_count > TTH_MAX_CHUNKS || header.arena_bytes < TT_ENGINE_BYTES)
     return fail(session, TT_ERROR_BUNDLE, "the bundle's header is out of bounds");
   size_t table_offset = sizeof header + header.manifest_bytes;
   session->preamble_bytes = table_offset + (size_t)header.chunk_count * 4 + WRAPPED_BYTES;
@@ -243,13 +245,25 @@ static tt_status pump(tth_session *session, const tth_input *inputs, size_t inpu
     status = tt_poll(session->engine, &want);
     if (status != TT_OK) return core_failed(session, status);
     switch (want.event) {
-      case TT_READY: return TT_OK;
-      case TT_WANT_CHUNK: status = feed_chunk(session, &want); break;
-      case TT_WANT_INPUT: status = feed_input(session, &want, inputs, input_count); break;
-      case TT_WANT_FETCH: status = feed_spill(session, &want); break;
-      case TT_GIVE_SPILL: status = take_spill(session, &want); break;
-      case TT_GIVE_OUTPUT: status = take_output(session, &want, outputs, output_count); break;
-      default: return fail(session, TT_ERROR_STATE, "the core gave no status for its failure");
+      case TT_READY:
+        return TT_OK;
+      case TT_WANT_CHUNK:
+        status = feed_chunk(session, &want);
+        break;
+      case TT_WANT_INPUT:
+        status = feed_input(session, &want, inputs, input_count);
+        break;
+      case TT_WANT_FETCH:
+        status = feed_spill(session, &want);
+        break;
+      case TT_GIVE_SPILL:
+        status = take_spill(session, &want);
+        break;
+      case TT_GIVE_OUTPUT:
+        status = take_output(session, &want, outputs, output_count);
+        break;
+      default:
+        return fail(session, TT_ERROR_STATE, "the core gave no status for its failure");
     }
   }
   return status;
@@ -265,8 +279,8 @@ static tt_status authenticate_preamble(tth_session *session, const uint8_t *mode
   uint8_t bundle_key[TT_KEY_BYTES];
   if (hooks->set_key(hooks->context, TT_KEY_MODEL, header.suite, model_key) != 0)
     return fail(session, TT_ERROR_PORT, "the bundle's suite (%u) is not available here", (unsigned)header.suite);
-  int failed = hooks->open(hooks->context, TT_KEY_MODEL, header.wrap_nonce, session->preamble, associated_bytes, wrapped,
-                           TT_KEY_BYTES, wrapped + TT_KEY_BYTES, bundle_key);
+  int failed = hooks->open(hooks->context, TT_KEY_MODEL, header.wrap_nonce, session->preamble, associated_bytes,
+                           wrapped, TT_KEY_BYTES, wrapped + TT_KEY_BYTES, bundle_key);
   tthi_wipe(bundle_key, sizeof bundle_key);
   return failed ? core_failed(session, TT_ERROR_AUTHENTICATION) : TT_OK;
 }
@@ -277,8 +291,8 @@ static tt_status open_core(tth_session *session, const uint8_t *model_key) {
   tt_status status = TT_OK;
   if (hooks->random(hooks->context, io_key, sizeof io_key) != 0 ||
       tthi_port_client_key(session->port, session->stats.suite, io_key) != 0)
-    status = fail(session, TT_ERROR_PORT, "the bundle's suite (%u) is not available here",
-                  (unsigned)session->stats.suite);
+    status =
+        fail(session, TT_ERROR_PORT, "the bundle's suite (%u) is not available here", (unsigned)session->stats.suite);
   if (status == TT_OK) {
     status = tt_open(session->arena.memory, session->stats.arena_bytes, hooks, session->preamble,
                      session->preamble_bytes, model_key, io_key, &session->engine);

@@ -13,7 +13,7 @@ from tinytee import api
 from tinytee import cli_common as common
 from tinytee.bundle.suites import NUMBERS
 from tinytee.errors import BudgetError
-from tinytee.report import plan_table, plot_memory, plot_sweep, sweep_table
+from tinytee.report import check_picture, plan_table, plot_memory, plot_sweep, sweep_table
 from tinytee.runtime.images import infer_preprocessing
 from tinytee.runtime.session import KEY_BYTES
 from tinytee.sizes import format_size, parse_size
@@ -26,7 +26,9 @@ def keygen(
 ) -> None:
     """Make a model key: 32 random bytes, in a file that only you can read."""
     common.write_key(path, secrets.token_bytes(KEY_BYTES))
-    common.output.print(f"wrote {path}: whoever has it can run your bundles; keep a copy where others cannot read it")
+    common.output.print(
+        f"wrote {path}: whoever has it can run your bundles; keep a copy where others cannot read it", soft_wrap=True
+    )
 
 
 def compile_model(
@@ -58,13 +60,14 @@ def compile_model(
     key, budget = common.read_key(key_file), parse_size(memory)
     device = load_profile(profile)
     images = common.image_options(size, resize, crop, interpolation, mean, scale, layout, channels)
+    shapes, chosen = common.parse_input_shapes(input_shape), api.choose_suite(suite, device)
     target = out or model.with_suffix(".tt")
     if target.is_dir():
         raise IsADirectoryError(f"{target} is a directory; name a file")
     names = common.read_class_names(class_names)
     with common.progress_bar() as report:
         report("importing", 0.0)
-        graph = api.load_graph(model, common.parse_input_shapes(input_shape))
+        graph = api.load_graph(model, shapes)
         preprocessing = None
         if image or images:
             preprocessing = infer_preprocessing(graph.inputs[0].shape if graph.inputs else (), images)
@@ -72,7 +75,7 @@ def compile_model(
             graph,
             budget,
             key,
-            suite=suite,
+            suite=chosen,
             profile=device,
             preprocessing=preprocessing,
             class_names=names,
@@ -107,6 +110,8 @@ def plan(
         raise ValueError("give --memory for one plan, or --sweep for many")
     shapes, device = common.parse_input_shapes(input_shape), load_profile(profile)
     chosen = api.choose_suite(suite, device)
+    if plot is not None:
+        check_picture(plot)
     if memory is not None:
         _plan_once(model, parse_size(memory), shapes, chosen, device, plot, as_json)
     else:
@@ -130,7 +135,7 @@ def _plan_once(
     else:
         common.output.print(plan_table(made))
         if plot is not None:
-            common.output.print(f"wrote {plot}")
+            common.output.print(f"wrote {plot}", soft_wrap=True)
 
 
 def _plan_sweep(
@@ -161,7 +166,7 @@ def _plan_sweep(
     else:
         common.output.print(sweep_table(rows))
         if plot is not None:
-            common.output.print(f"wrote {plot}")
+            common.output.print(f"wrote {plot}", soft_wrap=True)
 
 
 def profile(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tamper.programs import passthrough, passthrough_bundle
 
+from tamper.programs import passthrough, passthrough_bundle
 from tinytee import AuthenticationError, Bundle, BundleError, EngineError, Session
 from tinytee.bundle.abi import constants as c
 from tinytee.bundle.abi import ffi

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from cryptography.exceptions import InvalidTag
+
 from tamper.driver import Core, CoreError, core_on
 from tamper.programs import CHUNK_BYTES, passthrough_bundle
-
 from tinytee.bundle import Bundle
 from tinytee.bundle.abi import constants as c
 from tinytee.bundle.preamble import HEADER_BYTES
@@ -219,7 +219,7 @@ def test_a_changed_output_is_the_clients_to_refuse(core: Core) -> None:
 
 
 def test_nonces_never_repeat(core: Core) -> None:
-    nonces: list[tuple[int, bytes]] = []
+    nonces: list[bytes] = []
     core.open()
     for sample in (FIRST, SECOND):
         core._check(core.library.tt_start(core.engine))

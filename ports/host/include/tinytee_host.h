@@ -51,7 +51,7 @@ enum {
 
 /* Zero everything for the defaults. */
 typedef struct tth_options {
-  const char *isa; /* "portable", "avx2", "avx512", "neon"; NULL: the best that this processor has */
+  const char *isa;                 /* "portable", "avx2", "avx512", "neon"; NULL: the best that this processor has */
   tth_aegis_encrypt aegis_encrypt; /* both or neither */
   tth_aegis_decrypt aegis_decrypt;
   uint32_t flags; /* TTH_BUNDLE_SHARED, TTH_NOT_DUMPABLE */
@@ -80,9 +80,9 @@ typedef struct tth_output {
 } tth_output;
 
 typedef struct tth_stats {
-  size_t peak_bytes;    /* tt_peak_bytes */
-  size_t arena_bytes;   /* handed to the core */
-  size_t touched_bytes; /* end of the arena's last byte that is not zero now: a lower bound, by inspection */
+  size_t peak_bytes;         /* tt_peak_bytes */
+  size_t arena_bytes;        /* handed to the core */
+  size_t touched_bytes;      /* end of the arena's last byte that is not zero now: a lower bound, by inspection */
   size_t spill_memory_bytes; /* untrusted memory that holds spills */
   tth_arena_kind arena_kind;
   uint32_t suite; /* TT_SUITE_* */

@@ -1,6 +1,6 @@
 """Tables for the terminal, and pictures."""
 
-from tinytee.report.pictures import plot_memory, plot_sweep
+from tinytee.report.pictures import check_picture, plot_memory, plot_sweep
 from tinytee.report.tables import (
     bundle_table,
     outputs_table,
@@ -13,6 +13,7 @@ from tinytee.report.tables import (
 
 __all__ = [
     "bundle_table",
+    "check_picture",
     "outputs_table",
     "plan_table",
     "plot_memory",

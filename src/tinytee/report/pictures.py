@@ -35,11 +35,20 @@ def _new_figure(width: float, height: float) -> Any:
     return figure
 
 
-def _save(figure: Any, path: str | os.PathLike[str]) -> None:
+def check_picture(path: str | os.PathLike[str]) -> str:
+    """The kind of picture that a file's name asks for.
+
+    Raises:
+        ValueError: it is none that can be drawn.
+    """
     kind = Path(path).suffix.removeprefix(".")
     if kind not in ("png", "svg", "pdf"):
         raise ValueError(f"{os.fspath(path)}: pictures are .png, .svg or .pdf files")
-    figure.savefig(path, dpi=150, format=kind)
+    return kind
+
+
+def _save(figure: Any, path: str | os.PathLike[str]) -> None:
+    figure.savefig(path, dpi=150, format=check_picture(path))
 
 
 def plot_memory(plan: Plan | None, path: str | os.PathLike[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def load() -> Any:
 def aegis_functions() -> tuple[Any, Any]:
     """libaegis' AEGIS-256X4 (encrypt, decrypt), out of the pyaegis wheel; NULL pointers where it is not installed."""
     try:
-        from pyaegis import _aegis_ffi  # noqa: PLC0415
+        extension = importlib.import_module("pyaegis._aegis_ffi")
     except ImportError:
         return ffi.NULL, ffi.NULL
     from cffi import FFI  # noqa: PLC0415
@@ -46,7 +47,7 @@ def aegis_functions() -> tuple[Any, Any]:
     finder = FFI()
     names = ("aegis256x4_encrypt_detached", "aegis256x4_decrypt_detached")
     finder.cdef("".join(f"int {name}();" for name in names))
-    carrier = finder.dlopen(_aegis_ffi.__file__)
+    carrier: Any = finder.dlopen(extension.__file__)
     try:
         addresses = [int(finder.cast("uintptr_t", finder.addressof(carrier, name))) for name in names]
     except AttributeError:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
-from tamper.programs import CHUNK_BYTES, passthrough, passthrough_bundle
 
+from tamper.programs import CHUNK_BYTES, passthrough, passthrough_bundle
 from tinytee.bundle import Bundle, suites
 from tinytee.bundle.sealing import Unsealed
 from tinytee.errors import BundleError
@@ -26,7 +26,7 @@ def open_by_hand(data: bytes, key: bytes) -> list[bytes]:
     sizes = struct.unpack_from(f"<{chunk_count}I", data, table)
     wrapped = table + 4 * chunk_count
 
-    def opener(cipher_key: bytes):  # noqa: ANN202
+    def opener(cipher_key: bytes):
         if suite == 3:
             from pyaegis import Aegis256X4  # noqa: PLC0415
 

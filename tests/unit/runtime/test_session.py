@@ -1,0 +1,221 @@
+"""Sessions on a hand-written program."""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tamper.programs import passthrough, passthrough_bundle
+from tinytee import AuthenticationError, BundleError, EngineError, Session
+from tinytee.bundle.abi import ffi
+from tinytee.ir.graph import Port, Shape
+from tinytee.runtime import library
+
+KEY = bytes(range(32))
+SUITES = ("aes-256-gcm", "chacha20-poly1305", "aegis-256x4")
+
+
+def sample(count: int = 1) -> np.ndarray:
+    return np.random.default_rng(count).standard_normal((count, 3, 7, 5)).astype(np.float32)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    passthrough_bundle(KEY).save(tmp_path / "model.tt")
+    return tmp_path / "model.tt"
+
+
+@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("mapped", [True, False])
+@pytest.mark.parametrize("count", [1, 4])
+def test_runs_sample_by_sample(tmp_path: Path, suite: str, mapped: bool, count: int) -> None:
+    bundle = passthrough_bundle(KEY, suite)
+    if mapped:
+        bundle.save(tmp_path / "model.tt")
+    with Session(tmp_path / "model.tt" if mapped else bundle, key=KEY) as session:
+        for _ in range(2):
+            outputs = session.run({"x": sample(count)})
+            assert list(outputs) == ["y"]
+            np.testing.assert_array_equal(outputs["y"], sample(count))
+        assert session.stats.runs == 2 * count
+        assert session.stats.suite == suite
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7])
+@pytest.mark.parametrize("shape", [Shape(7, 5, 3), Shape(1, 1, 1), Shape(64, 3, 130)])
+def test_row_blocks_of_any_size(shape: Shape, rows: int) -> None:
+    port = Port("x", "t", (shape.height, shape.width, shape.channels), "float32", (0, 1, 2), False)
+    bundle = passthrough_bundle(KEY, lowered=passthrough(shape, min(rows, shape.height), port))
+    x = np.random.default_rng(0).standard_normal(port.shape).astype(np.float32)
+    with Session(bundle, key=KEY) as session:
+        np.testing.assert_array_equal(session.run({"x": x})["y"], x)
+
+
+def test_peak_is_the_compilers_figure(path: Path) -> None:
+    with Session(path, key=KEY) as session:
+        session.run({"x": sample()})
+        stats = session.stats
+    assert stats.peak_secure_memory_bytes == stats.arena_bytes == passthrough().arena_bytes
+    assert stats.touched_bytes <= stats.arena_bytes
+    assert stats.touched_bytes > stats.arena_bytes - 256
+    assert stats.arena_kind in ("secret", "locked", "unlocked")
+    assert (stats.chunks, stats.inputs, stats.outputs, stats.spills, stats.fetches) == (4, 3, 3, 3, 3)
+    assert stats.spill_bytes == stats.fetch_bytes == 7 * 5 * 3 * 4
+    assert stats.input_bytes == stats.output_bytes == 7 * 5 * 3 * 4 + 3 * 16
+    assert 0 < stats.last_run_seconds <= stats.run_seconds
+    assert 0 < stats.aead_seconds < stats.open_seconds + stats.run_seconds
+
+
+def test_a_callers_slip_leaves_the_session_alive(path: Path) -> None:
+    with Session(path, key=KEY) as session:
+        with pytest.raises(TypeError, match="float64"):
+            session.run({"x": np.zeros((1, 3, 7, 5))})
+        with pytest.raises(ValueError, match="no input 'z'"):
+            session.run({"z": sample()})
+        np.testing.assert_array_equal(session.run({"x": sample()})["y"], sample())
+
+
+def test_closing(path: Path) -> None:
+    session = Session(path, key=KEY)
+    session.close()
+    session.close()
+    with pytest.raises(EngineError, match="closed"):
+        session.run({"x": sample()})
+    with pytest.raises(EngineError, match="closed"):
+        _ = session.stats
+    Session(path, key=KEY)  # never closed: collected
+    gc.collect()
+
+
+@pytest.mark.parametrize("key", [b"", bytes(31), bytes(33)])
+def test_keys_of_another_length(path: Path, key: bytes) -> None:
+    with pytest.raises(ValueError, match="a key is 32 bytes"):
+        Session(path, key=key)
+
+
+def test_keys_of_another_type(path: Path) -> None:
+    with pytest.raises(TypeError, match="a key is 32 bytes, not str"):
+        Session(path, key="0" * 32)  # type: ignore[arg-type]
+
+
+def test_a_wrong_key(path: Path) -> None:
+    with pytest.raises(AuthenticationError, match=r"^the key is not this bundle's key, or the bundle was changed$"):
+        Session(path, key=bytes(32))
+
+
+def test_unknown_backends_and_instruction_sets(path: Path) -> None:
+    with pytest.raises(ValueError, match="no backend 'moon'"):
+        Session(path, key=KEY, backend="moon")
+    with pytest.raises(EngineError, match="'sse9' is not available"):
+        Session(path, key=KEY, isa="sse9")
+
+
+@pytest.mark.parametrize("isa", ["portable", "avx2", "avx512", "neon"])
+def test_instruction_sets_can_be_chosen(path: Path, isa: str) -> None:
+    try:
+        with Session(path, key=KEY, isa=isa) as session:
+            np.testing.assert_array_equal(session.run({"x": sample()})["y"], sample())
+            assert session.stats.isa == isa
+    except EngineError as error:
+        assert isa != "portable"
+        assert "not available" in str(error)
+
+
+def test_files_that_are_no_bundles(tmp_path: Path) -> None:
+    (tmp_path / "text.tt").write_text("hello, I am not a bundle at all, but long enough to look like one " * 10)
+    with pytest.raises(BundleError, match="not a tinytee bundle"):
+        Session(tmp_path / "text.tt", key=KEY)
+    with pytest.raises(FileNotFoundError):
+        Session(tmp_path / "nowhere.tt", key=KEY)
+    with pytest.raises(IsADirectoryError):
+        Session(tmp_path, key=KEY)
+
+
+def test_threads_wait_for_one_another(path: Path) -> None:
+    wrong: list[int] = []
+
+    def work(number: int) -> None:
+        x = np.full((1, 3, 7, 5), number, np.float32)
+        for _ in range(50):
+            if not np.array_equal(session.run({"x": x})["y"], x):
+                wrong.append(number)
+
+    with Session(path, key=KEY) as session:
+        threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert session.stats.runs == 200
+    assert not wrong
+
+
+def test_sessions_side_by_side(path: Path) -> None:
+    with Session(path, key=KEY) as first, Session(path, key=KEY) as second:
+        np.testing.assert_array_equal(first.run({"x": sample(2)})["y"], sample(2))
+        np.testing.assert_array_equal(second.run({"x": sample(1)})["y"], sample(1))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_child_has_no_secure_memory_and_may_exit_cleanly(path: Path) -> None:
+    with Session(path, key=KEY) as session:
+        session.run({"x": sample()})
+        child = os.fork()
+        if child == 0:
+            session.close()
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        np.testing.assert_array_equal(session.run({"x": sample()})["y"], sample())
+
+
+def _dies(touch: int) -> bool:
+    """Whether a child that reads the arena at that offset dies of it."""
+    loaded, arena = library.load(), ffi.new("tth_arena *")
+    child = os.fork()
+    if child == 0:
+        faulthandler.disable()
+        if loaded.tth_arena_open(arena, 5000) != 0:
+            os._exit(2)
+        os._exit(arena.memory[touch] != 0)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) in (0, -11, -7)
+    return os.waitstatus_to_exitcode(status) != 0
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_pages_around_the_arena_fault() -> None:
+    assert not _dies(0)
+    assert not _dies(5055)
+    assert _dies(5056)  # 5000 rounded up to 64
+    assert _dies(5056 - 8192 - 1)  # the pages that hold them begin there
+
+
+def test_arenas_are_aligned_zero_and_closed_twice() -> None:
+    loaded, arena = library.load(), ffi.new("tth_arena *")
+    for count in (1, 64, 4096, 100_001):
+        assert loaded.tth_arena_open(arena, count) == 0
+        assert int(ffi.cast("uintptr_t", arena.memory)) % 64 == 0
+        assert arena.bytes == -(-count // 64) * 64
+        assert not any(bytes(ffi.buffer(arena.memory, arena.bytes)))
+        loaded.tth_arena_close(arena)
+        loaded.tth_arena_close(arena)
+    assert loaded.tth_arena_open(arena, 0) == -1
+    assert loaded.tth_arena_open(arena, 1 << 33) == -1
+
+
+def test_a_missing_library_says_how_to_build_it(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    monkeypatch.setattr(library, "PLACES", (path.parent / "libtinytee.so",))
+    library.load.cache_clear()
+    try:
+        with pytest.raises(EngineError, match="cmake --build build"):
+            Session(path, key=KEY)
+    finally:
+        monkeypatch.undo()
+        library.load.cache_clear()
