@@ -56,33 +56,66 @@ static int read_key(const char *path, uint8_t *key) {
   return ok ? 0 : -1;
 }
 
-static int run(tth_session *session, char *input_paths, char *output_elems, const char *output_path) {
+typedef struct ports {
   tth_input inputs[MAX_PORTS];
   tth_output outputs[MAX_PORTS];
-  size_t input_count = 0, output_count = 0;
-  for (char *path = strtok(input_paths, ","); path != NULL && input_count < MAX_PORTS; path = strtok(NULL, ",")) {
-    size_t bytes = 0;
-    inputs[input_count].values = (const float *)(void *)read_file(path, &bytes);
-    inputs[input_count].elems = bytes / sizeof(float);
-    if (inputs[input_count++].values == NULL) return complain(path, "cannot be read");
-  }
-  for (char *text = strtok(output_elems, ","); text != NULL && output_count < MAX_PORTS; text = strtok(NULL, ",")) {
-    outputs[output_count].elems = strtoul(text, NULL, 10);
-    outputs[output_count].values = calloc(outputs[output_count].elems, sizeof(float));
-    if (outputs[output_count++].values == NULL) return complain(text, "no memory for so many elements");
-  }
-  if (tth_session_run(session, inputs, input_count, outputs, output_count) != TT_OK)
-    return complain("run", tth_session_error(session));
+  size_t input_count, output_count;
+} ports;
 
-  FILE *file = fopen(output_path, "wb");
-  if (file == NULL) return complain(output_path, "cannot be written");
-  int failed = 0;
-  for (size_t i = 0; i < output_count; i++)
-    failed |= fwrite(outputs[i].values, sizeof(float), outputs[i].elems, file) != outputs[i].elems;
-  failed |= fclose(file) != 0;
-  for (size_t i = 0; i < output_count; i++) free(outputs[i].values);
-  for (size_t i = 0; i < input_count; i++) free((void *)(uintptr_t)inputs[i].values);
-  return failed ? complain(output_path, "cannot be written") : 0;
+/* Reads the inputs and makes room for the outputs. */
+static int make_ports(ports *p, char *input_paths, char *output_elems) {
+  for (char *path = strtok(input_paths, ","); path != NULL && p->input_count < MAX_PORTS; path = strtok(NULL, ",")) {
+    size_t bytes = 0;
+    tth_input *input = &p->inputs[p->input_count++];
+    input->values = (const float *)(void *)read_file(path, &bytes);
+    input->elems = bytes / sizeof(float);
+    if (input->values == NULL) return complain(path, "cannot be read");
+  }
+  for (char *text = strtok(output_elems, ","); text != NULL && p->output_count < MAX_PORTS; text = strtok(NULL, ",")) {
+    tth_output *output = &p->outputs[p->output_count++];
+    output->elems = strtoul(text, NULL, 10);
+    output->values = calloc(output->elems, sizeof(float));
+    if (output->values == NULL) return complain(text, "no memory for so many elements");
+  }
+  return 0;
+}
+
+static void free_ports(ports *p) {
+  for (size_t i = 0; i < p->input_count; i++) free((void *)(uintptr_t)p->inputs[i].values);
+  for (size_t i = 0; i < p->output_count; i++) free(p->outputs[i].values);
+}
+
+static int write_outputs(const ports *p, const char *path) {
+  FILE *file = fopen(path, "wb");
+  int failed = file == NULL;
+  for (size_t i = 0; i < p->output_count && !failed; i++)
+    failed = fwrite(p->outputs[i].values, sizeof(float), p->outputs[i].elems, file) != p->outputs[i].elems;
+  if (file != NULL && fclose(file) != 0) failed = 1;
+  return failed ? complain(path, "cannot be written") : 0;
+}
+
+static int run(tth_session *session, const ports *p, const char *output_path) {
+  if (tth_session_run(session, p->inputs, p->input_count, p->outputs, p->output_count) != TT_OK)
+    return complain("run", tth_session_error(session));
+  tth_stats stats;
+  tth_session_stats(session, &stats);
+  (void)printf("secure memory: %zu of %zu bytes; run: %.3f ms on %s\n", stats.peak_bytes, stats.arena_bytes,
+               1e3 * stats.last_run_seconds, stats.isa);
+  return write_outputs(p, output_path);
+}
+
+/* Opens a session, runs it once, closes it. */
+static int open_and_run(const uint8_t *bundle, size_t bundle_bytes, const uint8_t *key, char **argv) {
+  char error[256];
+  tth_session *session = NULL;
+  if (tth_session_open(bundle, bundle_bytes, key, NULL, &session, error, sizeof error) != TT_OK)
+    return complain(argv[1], error);
+  ports p = {0};
+  int failed = make_ports(&p, argv[3], argv[4]);
+  if (!failed) failed = run(session, &p, argv[5]);
+  free_ports(&p);
+  tth_session_close(session);
+  return failed;
 }
 
 int main(int argc, char **argv) {
@@ -92,19 +125,7 @@ int main(int argc, char **argv) {
   if (read_key(argv[2], key) != 0) return complain(argv[2], "no key: 32 bytes or 64 hexadecimal digits");
   uint8_t *bundle = read_file(argv[1], &bundle_bytes);
   if (bundle == NULL) return complain(argv[1], "cannot be read");
-
-  char error[256];
-  tth_session *session = NULL;
-  if (tth_session_open(bundle, bundle_bytes, key, NULL, &session, error, sizeof error) != TT_OK)
-    return complain(argv[1], error);
-  int failed = run(session, argv[3], argv[4], argv[5]);
-  if (!failed) {
-    tth_stats stats;
-    tth_session_stats(session, &stats);
-    (void)printf("secure memory: %zu of %zu bytes; run: %.3f ms on %s\n", stats.peak_bytes, stats.arena_bytes,
-                 1e3 * stats.last_run_seconds, stats.isa);
-  }
-  tth_session_close(session);
+  int failed = open_and_run(bundle, bundle_bytes, key, argv);
   free(bundle);
   return failed;
 }
