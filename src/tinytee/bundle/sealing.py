@@ -39,8 +39,7 @@ class Unsealed:
     def arena_bytes(self) -> int:
         """Secure memory that a session needs: the program's, but at least what the core needs to read the preamble."""
         public = len(self._public(bytes(16), bytes(constants.TT_NONCE_BYTES), 0)) + WRAPPED_BYTES
-        least = -(-(constants.TT_ENGINE_BYTES + public) // constants.TT_ALIGN) * constants.TT_ALIGN
-        return max(self.lowered.arena_bytes, least)
+        return max(self.lowered.arena_bytes, constants.TT_ENGINE_BYTES + public)
 
     def _public(self, bundle_id: bytes, wrap_nonce: bytes, arena_bytes: int) -> bytes:
         manifest = self.manifest.to_json()
