@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.exceptions import InvalidTag
@@ -52,6 +53,15 @@ def test_the_documented_construction_opens_it(suite: str) -> None:
     plain = open_by_hand(passthrough_bundle(KEY, suite).to_bytes(), KEY)
     assert plain == [lowered.program, *(lowered.chunk(k) for k in range(3))]
     assert all(len(chunk) == CHUNK_BYTES for chunk in plain[1:])
+
+
+def test_the_reader_in_the_documentation_works() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "bundle.md").read_text(encoding="utf-8")
+    documented: dict[str, Any] = {}
+    exec(text.rsplit("```python\n", 1)[1].split("```", 1)[0], documented)
+    lowered = passthrough()
+    found = documented["open_bundle"](passthrough_bundle(KEY).to_bytes(), KEY)
+    assert found == [lowered.program, *(lowered.chunk(k) for k in range(3))]
 
 
 def test_another_key_does_not() -> None:
