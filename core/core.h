@@ -39,6 +39,7 @@ struct tt_engine {
   tti_program program;
   tt_status status;
   tti_state state;
+  size_t high_water;       /* end of the highest byte of the arena in use so far */
   uint32_t declared_bytes; /* arena_bytes of the bundle's header */
   uint32_t program_bytes;  /* plaintext of chunk 0 */
   uint32_t next, block;    /* instr, and the block that a stream is at */

@@ -79,6 +79,7 @@ tt_status tt_open(void *arena, size_t arena_bytes, const tt_port *port, const ui
   e->port = port;
   uint8_t *copy = e->arena + TT_ENGINE_BYTES;
   tti_copy(copy, preamble, preamble_bytes);
+  e->high_water = (TT_ENGINE_BYTES + preamble_bytes + TT_ALIGN - 1) / TT_ALIGN * TT_ALIGN;
   tt_status status = read_preamble(e, copy, preamble_bytes);
   if (status == TT_OK) status = set_keys(e, copy, preamble_bytes, model_key, io_key);
   if (status != TT_OK) return fail(e, status);
@@ -93,7 +94,7 @@ void tt_close(tt_engine *e) {
   wipe(e->arena, e->arena_bytes);
 }
 
-size_t tt_peak_bytes(const tt_engine *e) { return e->program.head ? e->program.head->arena_bytes : 0; }
+size_t tt_peak_bytes(const tt_engine *e) { return e->high_water; }
 
 /* ---- what is wanted */
 
@@ -262,6 +263,7 @@ tt_status tt_start(tt_engine *e) {
 static tt_status open_program(tt_engine *e) {
   const tt_status status = tti_program_open(&e->program, e->arena, TT_ENGINE_BYTES, e->program_bytes, e->declared_bytes);
   if (status != TT_OK) return fail(e, status);
+  if (e->high_water < e->program.head->arena_bytes) e->high_water = e->program.head->arena_bytes;
   e->state = TTI_SETTING_UP;
   return advance(e);
 }

@@ -189,7 +189,7 @@ static int check_resize(const tti_program *p, const tt_op *op, const tt_tensor *
 }
 
 static int check_permute(const tti_program *p, const tt_op *op, const tt_tensor *in, const tt_tensor *out) {
-  if (in->pad_left || in->pad_right || in->capacity != in->height || out->capacity != out->height) return 0;
+  if (in->capacity != in->height || out->capacity != out->height) return 0;
   if (!check_indices(p, op->table, TT_PERMUTE_DIMS, INT32_MAX, 1)) return 0;
   if (!check_indices(p, (uint64_t)op->table + TT_PERMUTE_DIMS, TT_PERMUTE_DIMS, INT32_MAX, 0)) return 0;
   const int32_t *dims = p->tables + op->table, *strides = dims + TT_PERMUTE_DIMS;

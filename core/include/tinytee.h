@@ -94,7 +94,8 @@ TT_MUST_USE tt_status tt_feed(tt_engine *engine, const uint8_t *sealed, size_t b
  * its tag stays in the arena). */
 TT_MUST_USE tt_status tt_take(tt_engine *engine, uint8_t *sealed, size_t bytes);
 
-/* Highest arena offset that the program can touch, in bytes; 0 before chunk 0 was fed. */
+/* High-water mark: end of the highest byte of the arena used since open, in bytes. From chunk 0 on it covers all that
+ * the program can touch. */
 size_t tt_peak_bytes(const tt_engine *engine);
 
 /* Wipes arena and keys. */

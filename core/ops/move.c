@@ -91,12 +91,13 @@ static void permute(const struct tt_engine *e, const tt_op *op, const tt_tensor 
   const float *from = tti_row(e, in, 0);
   const int32_t *dims = e->program.tables + op->table, *strides = dims + TT_PERMUTE_DIMS;
   uint32_t counter[TT_PERMUTE_DIMS] = {0};
-  const size_t row_elems = (size_t)out->width * out->channels;
+  const size_t row_elems = (size_t)out->width * out->channels, in_elems = (size_t)in->width * in->channels;
+  const size_t padding = (size_t)(in->pad_left + in->pad_right) * in->channels; /* between one y-plane's end and the next */
   size_t offset = 0;
   for (uint32_t y = 0; y < out->height; y++) {
     float *row = tti_row(e, out, y);
     for (size_t i = 0; i < row_elems; i++) {
-      row[i] = from[offset];
+      row[i] = from[padding ? offset + offset / in_elems * padding : offset];
       for (int d = TT_PERMUTE_DIMS - 1; d >= 0; d--) {
         offset += (size_t)strides[d];
         if (++counter[d] < (uint32_t)dims[d]) break;

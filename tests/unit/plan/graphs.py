@@ -1,0 +1,208 @@
+"""Random small networks with every kind of row flow, for property tests."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import strategies as st
+
+from tinytee.ir.graph import (
+    Activation,
+    Binary,
+    Concat,
+    Conv,
+    DepthToSpace,
+    DepthwiseConv,
+    Gather,
+    Graph,
+    LayerNorm,
+    Lrn,
+    Op,
+    Permute,
+    Pool,
+    Port,
+    Reduce,
+    Resize,
+    Shape,
+    Softmax,
+    SpaceToDepth,
+    Unary,
+)
+
+ACTIVATIONS = (
+    Activation(),
+    Activation("relu"),
+    Activation("clip", -0.5, 0.75),
+    Activation("leaky_relu", 0.1),
+    Activation("sigmoid"),
+    Activation("hard_swish"),
+)
+
+
+class _Maker:
+    def __init__(self, draw: st.DrawFn) -> None:
+        self.draw = draw
+        self.rng = np.random.default_rng(draw(st.integers(0, 1 << 30)))
+        self.shapes: dict[str, Shape] = {}
+        self.ops: list[Op] = []
+
+    def number(self, low: int, high: int) -> int:
+        return self.draw(st.integers(low, high))
+
+    def values(self, *shape: int) -> np.ndarray:
+        return (self.rng.standard_normal(shape) * 0.4).astype(np.float32)
+
+    def add(self, op: Op, shape: Shape) -> str:
+        self.ops.append(op)
+        self.shapes[op.output] = shape
+        return op.output
+
+    def base(self, *inputs: str) -> dict:
+        name = f"t{len(self.ops)}"
+        return {"name": name, "inputs": inputs, "output": name, "activation": self.draw(st.sampled_from(ACTIVATIONS))}
+
+    def window(self, s: Shape) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[int, ...], tuple[int, int]] | None:
+        kernel = (self.number(1, 3), self.number(1, 3))
+        strides = (self.number(1, 2), self.number(1, 2))
+        dilations = (self.number(1, 2), self.number(1, 2))
+        pads = tuple(self.number(0, kernel[i % 2] - 1) for i in range(4))
+        out = []
+        for i, extent in enumerate((s.height, s.width)):
+            span = (kernel[i] - 1) * dilations[i] + 1
+            out.append((extent + pads[i] + pads[i + 2] - span) // strides[i] + 1)
+        return None if min(out) < 1 else (kernel, strides, dilations, pads, (out[0], out[1]))
+
+    def conv(self, x: str) -> str | None:
+        s, found = self.shapes[x], self.window(self.shapes[x])
+        if not found:
+            return None
+        kernel, strides, dilations, pads, (height, width) = found
+        groups = self.draw(st.sampled_from([g for g in (1, 1, 2, 3) if s.channels % g == 0]))
+        out = groups * self.number(1, 24)
+        weight, shape = self.values(out, *kernel, s.channels // groups), Shape(height, width, out)
+        window = {"strides": strides, "dilations": dilations, "pads": pads}
+        residuals = [n for n, other in self.shapes.items() if other == shape and n != x]
+        inputs = (x, residuals[-1]) if residuals and self.number(0, 1) else (x,)
+        return self.add(Conv(**self.base(*inputs), weight=weight, bias=self.values(out), groups=groups, **window), shape)
+
+    def depthwise(self, x: str) -> str | None:
+        s, found = self.shapes[x], self.window(self.shapes[x])
+        if not found:
+            return None
+        kernel, strides, dilations, pads, (height, width) = found
+        op = DepthwiseConv(
+            **self.base(x), weight=self.values(*kernel, s.channels), bias=self.values(s.channels),
+            strides=strides, dilations=dilations, pads=pads,
+        )  # fmt: skip
+        return self.add(op, Shape(height, width, s.channels))
+
+    def pool(self, x: str) -> str | None:
+        s, found = self.shapes[x], self.window(self.shapes[x])
+        if not found:
+            return None
+        kernel, strides, _, pads, _ = found
+        pads = tuple(min(p, kernel[i % 2] - 1) for i, p in enumerate(pads))
+        out = [(n + pads[i] + pads[i + 2] - kernel[i]) // strides[i] + 1 for i, n in enumerate((s.height, s.width))]
+        if min(out) < 1:
+            return None
+        kind = self.draw(st.sampled_from(["max", "average"]))
+        op = Pool(**self.base(x), kind=kind, kernel=kernel, strides=strides, pads=pads, count_include_pad=bool(self.number(0, 1)))
+        return self.add(op, Shape(out[0], out[1], s.channels))
+
+    def binary(self, x: str) -> str:
+        s = self.shapes[x]
+        kind = self.draw(st.sampled_from(["add", "sub", "mul", "min", "max", "prelu"]))
+        fits = [
+            n for n, o in self.shapes.items()
+            if all(a in (1, b) for a, b in zip((o.height, o.width, o.channels), (s.height, s.width, s.channels), strict=True))
+        ]  # fmt: skip
+        if self.number(0, 1):
+            return self.add(Binary(**self.base(x, self.draw(st.sampled_from(fits))), kind=kind), s)
+        extents = [n if self.number(0, 1) else 1 for n in (s.height, s.width, s.channels)]
+        first = bool(self.number(0, 1))
+        return self.add(Binary(**self.base(x), kind=kind, constant=self.values(*extents), constant_first=first), s)
+
+    def concat(self, x: str) -> str:
+        s = self.shapes[x]
+        axis = self.draw(st.sampled_from("yxc"))
+        fields = {"y": ("width", "channels"), "x": ("height", "channels"), "c": ("height", "width")}[axis]
+        fits = [n for n, o in self.shapes.items() if all(getattr(o, f) == getattr(s, f) for f in fields)]
+        names = [x] + [self.draw(st.sampled_from(fits)) for _ in range(self.number(1, 2))]
+        total = sum(getattr(self.shapes[n], {"y": "height", "x": "width", "c": "channels"}[axis]) for n in names)
+        shape = Shape(
+            total if axis == "y" else s.height, total if axis == "x" else s.width, total if axis == "c" else s.channels
+        )
+        return self.add(Concat(**self.base(*names), axis=axis), shape)
+
+    def gather(self, x: str) -> str:
+        s = self.shapes[x]
+        picks = []
+        for extent in (s.height, s.width, s.channels):
+            style = self.number(0, 3)
+            index = np.arange(extent) if style < 2 else np.repeat(np.arange(extent), 2) if style == 2 else self.rng.integers(-1, extent, extent + 1)
+            picks.append(None if style == 0 else index.astype(np.int32))
+        shape = Shape(*(n if p is None else len(p) for p, n in zip(picks, (s.height, s.width, s.channels), strict=True)))
+        return self.add(Gather(**self.base(x), rows=picks[0], cols=picks[1], chans=picks[2], fill=0.25), shape)
+
+    def resize(self, x: str) -> str:
+        s = self.shapes[x]
+        tables = []
+        for extent in (s.height, s.width):
+            out = self.number(1, 2 * extent)
+            at = np.clip((np.arange(out) + 0.5) * extent / out - 0.5, 0, extent - 1)
+            low = np.floor(at).astype(np.int32)
+            index = np.stack([low, np.minimum(low + 1, extent - 1)], axis=1)
+            tables += [index.astype(np.int32), np.stack([1 - (at - low), at - low], axis=1).astype(np.float32)]
+        op = Resize(**self.base(x), row_index=tables[0], row_weights=tables[1], col_index=tables[2], col_weights=tables[3])
+        return self.add(op, Shape(len(tables[0]), len(tables[2]), s.channels))
+
+    def pixels(self, x: str) -> str:
+        """Operators over the channels of a pixel, and those that move whole blocks."""
+        s = self.shapes[x]
+        kind = self.number(0, 7)
+        if kind == 0:
+            return self.add(Softmax(**self.base(x), log=bool(self.number(0, 1))), s)
+        if kind == 1:
+            return self.add(LayerNorm(**self.base(x), scale=self.values(s.channels), bias=self.values(s.channels), epsilon=1e-5), s)
+        if kind == 2:
+            return self.add(Lrn(**self.base(x), size=self.number(1, 4), alpha=0.5, beta=0.75, bias=1.0), s)
+        if kind == 3 and s.channels % 4 == 0:
+            mode = self.draw(st.sampled_from(["DCR", "CRD"]))
+            return self.add(DepthToSpace(**self.base(x), block=2, mode=mode), Shape(s.height * 2, s.width * 2, s.channels // 4))
+        if kind == 4 and s.height % 2 == 0 and s.width % 2 == 0:
+            return self.add(SpaceToDepth(**self.base(x), block=2), Shape(s.height // 2, s.width // 2, s.channels * 4))
+        if kind == 5:
+            dims = (s.width, s.channels, s.height)
+            return self.add(Permute(**self.base(x), dims=dims, strides=(s.channels, 1, s.width * s.channels)), Shape(*dims))
+        if kind == 6:
+            op_kind = self.draw(st.sampled_from(["mean", "max", "min", "sum"]))
+            return self.add(Reduce(**self.base(x), kind=op_kind), Shape(1, 1, s.channels))
+        return self.add(Unary(**self.base(x)), s)
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> Graph:
+    """A graph of a few operators, one or two inputs and outputs; tensors up to about 20 x 12 x 24."""
+    maker = _Maker(draw)
+    inputs = []
+    for number in range(draw(st.integers(1, 2))):
+        shape = Shape(draw(st.integers(1, 20)), draw(st.integers(1, 12)), draw(st.integers(1, 9)))
+        maker.shapes[f"x{number}"] = shape
+        inputs.append(Port(f"x{number}", f"x{number}", (shape.height, shape.width, shape.channels), "float32", (0, 1, 2), False))
+    makers = [maker.conv, maker.conv, maker.depthwise, maker.pool, maker.binary, maker.concat, maker.gather, maker.resize, maker.pixels, maker.pixels]
+    for _ in range(draw(st.integers(1, 9))):
+        x = draw(st.sampled_from(list(maker.shapes)))
+        if maker.shapes[x].elems > 24000:
+            continue
+        draw(st.sampled_from(makers))(x)
+    read = {name for op in maker.ops for name in op.inputs}
+    names = [n for n in maker.shapes if n not in read and not n.startswith("x")] or [list(maker.shapes)[-1]]
+    if draw(st.booleans()):
+        names = list(dict.fromkeys([*names, draw(st.sampled_from(list(maker.shapes)))]))
+    outputs = tuple(
+        Port(f"y{i}", n, (maker.shapes[n].height, maker.shapes[n].width, maker.shapes[n].channels), "float32", (0, 1, 2), False)
+        for i, n in enumerate(names)
+    )
+    return Graph(tuple(inputs), outputs, maker.shapes, tuple(maker.ops))
+
+
+

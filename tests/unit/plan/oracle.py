@@ -1,0 +1,205 @@
+"""An oracle for programs: replays one run over a map of the arena that knows what every four bytes hold.
+
+It reads nothing but the program's bytes and shares no code with the planner: which y-planes an operator reads it finds from
+the operator's definition, one tap at a time. It fails if a byte is read that does not hold what it should: never written,
+overwritten by something else that lives there, or not yet produced.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from tinytee.bundle.abi import constants as C
+from tinytee.bundle.abi import ffi
+
+
+class Program:
+    """The records of a program, decoded in the order of the header's text."""
+
+    def __init__(self, data: bytes) -> None:
+        self.keep = ffi.from_buffer(data)
+        at = 0
+
+        def take(kind: str, count: int) -> list[Any]:
+            nonlocal at
+            array = ffi.cast(f"{kind} *", self.keep + at)
+            at += ffi.sizeof(kind) * count
+            return [array[i] for i in range(count)]
+
+        self.head = take("tt_program", 1)[0]
+        h = self.head
+        self.tensors = take("tt_tensor", h.tensor_count)
+        self.ops = take("tt_op", h.op_count)
+        self.loads = take("tt_load", h.load_count)
+        self.spills = take("tt_spill", h.spill_count)
+        self.instrs = take("tt_instr", h.instr_count)
+        self.inputs = take("tt_port_tensor", h.input_count)
+        self.outputs = take("tt_port_tensor", h.output_count)
+        self.operands = take("uint16_t", h.operand_count)
+        self.tables = take("int32_t", h.table_count)
+        assert at == len(data)
+
+
+class Oracle:
+    """Replays a program; ``run`` raises AssertionError at the first thing that is wrong."""
+
+    def __init__(self, data: bytes, chunk_bytes: list[int]) -> None:
+        self.program = Program(data)
+        self.chunk_bytes = chunk_bytes
+        self.engine_and_program = C.TT_ENGINE_BYTES + len(data)
+        self.cells: np.ndarray = np.zeros(self.program.head.arena_bytes // 4, np.int64)
+        self.names: dict[tuple, int] = {}
+        self.highest = self.engine_and_program
+        self.done = [0] * len(self.program.ops)
+        self.produced = [0] * len(self.program.tensors)
+        self.spilled: dict[int, bool] = {}
+        self.taken: list[list[int]] = [[] for _ in self.program.outputs]
+
+    def name(self, *key: Any) -> int:
+        return self.names.setdefault(key, len(self.names) + 1)
+
+    def write(self, offset: int, count: int, name: int) -> None:
+        assert offset >= self.engine_and_program, "the program is overwritten"
+        assert offset + count <= self.program.head.arena_bytes, "beyond the arena"
+        self.highest = max(self.highest, offset + count)
+        self.cells[offset // 4 : (offset + count) // 4] = name
+
+    def check(self, offset: int, count: int, name: int, what: str) -> None:
+        assert (self.cells[offset // 4 : (offset + count) // 4] == name).all(), f"{what} is not there"
+
+    def slot(self, tensor: int, y: int) -> int:
+        t = self.program.tensors[tensor]
+        return t.offset + y % t.capacity * t.row_bytes
+
+    def write_row(self, tensor: int, y: int) -> None:
+        self.write(self.slot(tensor, y), self.program.tensors[tensor].row_bytes, self.name("row", tensor, y))
+
+    def check_row(self, tensor: int, y: int, why: str) -> None:
+        name = self.name("row", tensor, y)
+        self.check(self.slot(tensor, y), self.program.tensors[tensor].row_bytes, name, f"y-plane {y} of tensor {tensor} for {why}")
+
+    def operands(self, op: Any) -> list[int]:
+        return self.program.operands[op.first_operand : op.first_operand + op.operand_count]
+
+    def rows_read(self, op: Any, which: int, unit: int) -> set[int]:
+        """Y-planes that unit ``unit`` of an operator reads, from its definition."""
+        tensor = self.program.tensors[self.operands(op)[which]]
+        height = tensor.height
+        windowed = (C.TT_OP_CONV, C.TT_OP_DEPTHWISE, C.TT_OP_MAX_POOL, C.TT_OP_AVERAGE_POOL)
+        if op.kind in windowed and which == 0:
+            rows = {unit * op.stride_y - op.pad_top + k * op.dilation_y for k in range(op.kernel_y)}
+            return {y for y in rows if 0 <= y < height}
+        if op.kind == C.TT_OP_PERMUTE:
+            return set(range(height))
+        if op.kind == C.TT_OP_BINARY and height == 1:
+            return {0}
+        if op.kind == C.TT_OP_CONCAT and op.variant == C.TT_CONCAT_Y:
+            start = sum(self.program.tensors[t].height for t in self.operands(op)[:which])
+            return {unit - start} if start <= unit < start + height else set()
+        if op.kind == C.TT_OP_GATHER:
+            return {y for y in [self.program.tables[op.table + unit]] if y >= 0}
+        if op.kind == C.TT_OP_RESIZE:
+            return {self.program.tables[op.table + unit * op.kernel_y + tap] for tap in range(op.kernel_y)}
+        if op.kind == C.TT_OP_DEPTH_TO_SPACE:
+            return {unit // op.kernel_y}
+        if op.kind == C.TT_OP_SPACE_TO_DEPTH:
+            return {unit * op.kernel_y + i for i in range(op.kernel_y)}
+        return {unit}
+
+    def run_op(self, number: int, end: int, streamed: bool) -> None:
+        op = self.program.ops[number]
+        reduces = op.kind == C.TT_OP_REDUCE
+        height = self.program.tensors[self.operands(op)[0] if reduces else op.output].height
+        assert self.done[number] < end <= height, "units go up"
+        if streamed:
+            self.stream_weights(number, op)
+        for unit in range(self.done[number], end):
+            for which, tensor in enumerate(self.operands(op)):
+                for y in self.rows_read(op, which, unit):
+                    self.check_row(tensor, y, f"unit {unit} of operator {number}")
+        self.check_weights(number, op)
+        for unit in [0] if reduces else range(self.done[number], end):
+            self.write_row(op.output, unit)
+        # What was read, and lies elsewhere, is still there when the writing is over.
+        for unit, (which, tensor) in product(range(self.done[number], end), enumerate(self.operands(op))):
+            same = self.program.tensors[tensor].offset == self.program.tensors[op.output].offset
+            for y in () if same else self.rows_read(op, which, unit):
+                self.check_row(tensor, y, f"operator {number} itself")
+        self.check_weights(number, op)
+        self.done[number] = end
+
+    def conv_sizes(self, op: Any) -> tuple[int, int]:
+        """(panels, depth) of a convolution."""
+        channels = self.program.tensors[op.output].channels // op.groups
+        depth = op.kernel_y * op.kernel_x * (self.program.tensors[self.operands(op)[0]].channels // op.groups)
+        return op.groups * -(-channels // op.panel), depth
+
+    def stream_weights(self, number: int, op: Any) -> None:
+        panels, depth = self.conv_sizes(op)
+        blocks = -(-panels // op.panels_per_block) * -(-depth // op.k_per_block)
+        sizes = self.chunk_bytes[op.first_chunk - 1 : op.first_chunk - 1 + blocks]
+        assert sum(sizes) == panels * depth * op.panel * 4, "the blocks are the weights"
+        self.write(op.weights, max(sizes), self.name("stream", number))
+
+    def weight_places(self, number: int, op: Any) -> list[tuple[int, int]]:
+        """(offset, bytes) of what must be loaded for an operator, but for streamed weights."""
+        out = self.program.tensors[op.output]
+        if op.kind == C.TT_OP_CONV:
+            panels, depth = self.conv_sizes(op)
+            places = [(op.bias, panels * op.panel * 4)]
+            return places if op.first_chunk else [*places, (op.weights, panels * depth * op.panel * 4)]
+        if op.kind == C.TT_OP_DEPTHWISE:
+            return [(op.weights, op.kernel_y * op.kernel_x * out.channels * 4), (op.bias, out.channels * 4)]
+        if op.kind == C.TT_OP_LAYER_NORM:
+            return [(op.weights, out.channels * 4), (op.bias, out.channels * 4)]
+        if op.kind == C.TT_OP_BINARY and op.flags & C.TT_FLAG_CONSTANT:
+            return [(op.weights, op.kernel_y * op.kernel_x * (op.groups or out.channels) * 4)]
+        return []
+
+    def check_weights(self, number: int, op: Any) -> None:
+        for offset, count in self.weight_places(number, op):
+            held = self.cells[offset // 4 : (offset + count) // 4]
+            kinds = {self.kind_of(int(name)) for name in np.unique(held)}
+            assert kinds == {"load"}, f"weights of operator {number} were not loaded or are overwritten: {kinds}"
+        if op.first_chunk:
+            self.check(op.weights, 4, self.name("stream", number), f"a weight block of operator {number}")
+
+    def kind_of(self, name: int) -> str:
+        return next((key[0] for key, value in self.names.items() if value == name), "nothing")
+
+    def run(self) -> int:
+        """Replays the whole program. Returns the highest arena offset that was written."""
+        p = self.program
+        for instr in p.instrs:
+            if instr.code in (C.TT_INSTR_RUN, C.TT_INSTR_STREAM):
+                self.run_op(instr.index, instr.arg, instr.code == C.TT_INSTR_STREAM)
+            elif instr.code == C.TT_INSTR_LOAD:
+                load = p.loads[instr.arg]
+                assert load.bytes == self.chunk_bytes[load.chunk - 1]
+                self.write(load.offset, load.bytes, self.name("load", load.chunk))
+            elif instr.code == C.TT_INSTR_INPUT:
+                tensor = p.inputs[instr.index].tensor
+                for y in range(self.produced[tensor], instr.arg):
+                    self.write_row(tensor, y)
+                self.produced[tensor] = instr.arg
+            elif instr.code == C.TT_INSTR_OUTPUT:
+                port = p.outputs[instr.index]
+                end = min(instr.arg + port.rows_per_chunk, p.tensors[port.tensor].height)
+                for y in range(instr.arg, end):
+                    self.check_row(port.tensor, y, "an output")
+                    self.taken[instr.index].append(y)
+            else:
+                spill = p.spills[instr.arg]
+                for y in range(spill.row_begin, spill.row_end):
+                    if instr.code == C.TT_INSTR_SPILL:
+                        self.check_row(instr.index, y, "a spill")
+                    else:
+                        assert self.spilled[instr.arg], "fetched before it was spilled"
+                        self.write_row(instr.index, y)
+                self.spilled[instr.arg] = True
+        for port, rows in zip(p.outputs, self.taken, strict=True):
+            assert rows == list(range(p.tensors[port.tensor].height)), "every y-plane of every output leaves, in order"
+        return self.highest

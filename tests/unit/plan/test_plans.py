@@ -1,0 +1,76 @@
+"""Properties of plans: any network, any budget."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from unit.plan.graphs import graphs
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from unit.plan.oracle import Oracle
+
+from tinytee import BudgetError
+from tinytee.api import compile_graph
+from tinytee.ir.graph import Graph
+from tinytee.ir.reference import evaluate
+from tinytee.plan import profile
+from tinytee.plan.api import Planner, least_budget, lower, make_plan
+from tinytee.runtime.session import Session
+
+PROFILE = profile.load()
+KEY = bytes(range(32))
+quick = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def budgets_of(graph: Graph) -> tuple[int, int]:
+    """The floor, and a budget at which everything fits."""
+    floor = least_budget(graph, PROFILE)
+    return floor, 4 * floor + (1 << 20)
+
+
+@quick
+@given(graphs(), st.floats(0, 1))
+def test_a_program_reads_only_what_it_has_written(graph: Graph, share: float) -> None:
+    low, high = budgets_of(graph)
+    budget = int(low * (high / low) ** share)
+    plan = make_plan(graph, budget, PROFILE)
+    lowered = lower(graph, plan)
+    highest = Oracle(lowered.program, list(lowered.chunk_bytes)).run()
+    assert highest <= plan.peak_secure_memory_bytes == lowered.arena_bytes <= budget
+
+
+@quick
+@given(graphs())
+def test_more_memory_is_never_slower(graph: Graph) -> None:
+    low, high = budgets_of(graph)
+    planner = Planner(graph, PROFILE, None, high)
+    times = [planner.plan(int(low * (high / low) ** (i / 12))).predicted_seconds for i in range(13)]
+    assert all(after <= before + 1e-12 for before, after in zip(times, times[1:], strict=False)), times
+
+
+@quick
+@given(graphs())
+def test_below_the_floor_the_error_names_the_floor(graph: Graph) -> None:
+    floor = least_budget(graph, PROFILE)
+    with pytest.raises(BudgetError) as caught:
+        make_plan(graph, floor - 64, PROFILE)
+    assert caught.value.available_bytes == floor - 64
+    assert make_plan(graph, caught.value.needed_bytes, PROFILE).peak_secure_memory_bytes <= caught.value.needed_bytes
+
+
+@settings(parent=quick, max_examples=120)
+@given(graphs(), st.floats(0, 1), st.sampled_from(["portable", None]), st.integers(0, 1 << 30))
+def test_any_budget_gives_the_reference_s_answer(graph: Graph, share: float, isa: str | None, seed: int) -> None:
+    low, high = budgets_of(graph)
+    low = max(low, 8192)  # the smallest graphs need more to open the bundle's preamble than to run
+    bundle = compile_graph(graph, int(low * (high / low) ** share), KEY)
+    rng = np.random.default_rng(seed)
+    inputs = {port.name: rng.standard_normal(port.shape).astype(np.float32) for port in graph.inputs}
+    expected = evaluate(graph, inputs)
+    with Session(bundle, key=KEY, isa=isa) as session:
+        for _ in range(2):
+            outputs = session.run(inputs)
+            for name, want in expected.items():
+                scale = max(1.0, float(np.abs(want).max()))
+                np.testing.assert_allclose(outputs[name], want, rtol=1e-4, atol=2e-5 * scale)
+        assert session.stats.peak_secure_memory_bytes == bundle.peak_secure_memory_bytes
