@@ -13,10 +13,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from tinytee.plan.api import least_budget
 
 from harness import chosen_networks, write_json
 from tinytee.api import load_graph
+from tinytee.plan.api import least_budget
 from tinytee.sizes import format_size
 
 

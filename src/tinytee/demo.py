@@ -29,13 +29,19 @@ PROTECTION = (
     "[bold]What protected this run, and what did not.[/bold]\n"
     "The bundle on disk and everything else outside the secure memory was sealed: without the key nobody reads the"
     " network, and nobody changes it unnoticed. Weights and activations were in clear only inside the arena of {arena},"
-    " which never goes to swap or core dumps{secret}. The picture and the answer are this program's own, and in clear"
-    " with it.\n"
+    " {kept}. The picture and the answer are this program's own, and in clear with it.\n"
     "This was the [bold]process backend[/bold]: an ordinary process. It guards against whoever gets hold of files, swap"
     " or dumps. It does [bold]not[/bold] guard against this machine's administrator or kernel, a debugger, or other"
     " code in the process: they can get at the key. For those there are TEEs, which run the same bundle;"
     " docs/threat-model.md says what guards against what."
 )
+
+KEPT = {
+    "secret": "which goes neither to swap nor to core dumps, and which even the kernel's own mapping leaves out",
+    "locked": "which goes neither to swap nor to core dumps",
+    "unlocked": "which is kept out of core dumps, but not out of swap: this system does not let it be locked",
+}
+"""What is true of each kind of arena that the port may get."""
 
 
 def main(out: Path = Path("out")) -> None:
@@ -92,8 +98,8 @@ def main(out: Path = Path("out")) -> None:
     facts.add_row("bundle", str(path))
     facts.add_row("its secure memory over time", str(drawing))
     console.print(facts)
-    secret = ", and which even the kernel's own mapping leaves out" if stats.arena_kind == "secret" else ""
-    console.print("\n" + PROTECTION.format(arena=format_size(stats.arena_bytes), secret=secret))
+    kept = KEPT[stats.arena_kind]
+    console.print("\n" + PROTECTION.format(arena=format_size(stats.arena_bytes), kept=kept))
 
 
 def _top_table(photograph: Path, names: list[str], found: NDArray[np.float32], expected: NDArray[np.float32]) -> Table:

