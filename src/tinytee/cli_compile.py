@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import secrets
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +11,6 @@ import typer
 
 from tinytee import api
 from tinytee import cli_common as common
-from tinytee.bundle.suites import NUMBERS
 from tinytee.errors import BudgetError
 from tinytee.report import check_picture, plan_table, plot_memory, plot_sweep, sweep_table
 from tinytee.runtime.images import infer_preprocessing
@@ -177,13 +176,13 @@ def profile(
     """Measure this machine, for the planner's predictions."""
     from tinytee.plan.profile import measure  # noqa: PLC0415
 
-    with common.progress_bar() as report:
-        measured = measure(progress=report)
+    with common.errors.status("measuring"):
+        measured = measure()
     if out is None:
-        common.print_json(json.loads(measured.to_json()))
+        common.print_json(asdict(measured))
     else:
         measured.save(out)
-        common.output.print(f"wrote {out}: {measured.name}; proposes {measured.suite} of {', '.join(NUMBERS)}")
+        common.output.print(f"wrote {out}: {measured.name}; proposes {measured.suite}")
 
 
 def load_profile(name_or_path: str | None) -> Any:
