@@ -20,19 +20,21 @@
 enum { ARENA_ALIGN = 64 };
 
 /* Puts secret memory in place of the reserved pages at 'place'. It is there or not: a kernel may know the call and
- * refuse it (secretmem.enable), or refuse so much (RLIMIT_MEMLOCK), so the first and the last byte are written. */
+ * refuse it (secretmem.enable), or refuse so much (RLIMIT_MEMLOCK). A refused MAP_FIXED can leave a hole where another
+ * thread may map something, so it is first tried elsewhere. Returns 1 if there is such a hole now, else 0 or -1. */
 static int map_secret(uint8_t *place, size_t bytes) {
   long opened = syscall(SYS_memfd_secret, 0);
   if (opened < 0) return -1;
-  int file = (int)opened;
-  void *mapped = MAP_FAILED;
-  if (ftruncate(file, (off_t)bytes) == 0)
-    mapped = mmap(place, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, file, 0);
+  int file = (int)opened, result = -1;
+  void *trial = MAP_FAILED;
+  if (ftruncate(file, (off_t)bytes) == 0) trial = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+  if (trial != MAP_FAILED) {
+    (void)munmap(trial, bytes);
+    void *mapped = mmap(place, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, file, 0);
+    result = mapped == MAP_FAILED ? 1 : 0;
+  }
   (void)close(file);
-  if (mapped == MAP_FAILED) return -1;
-  ((volatile uint8_t *)place)[0] = 0;
-  ((volatile uint8_t *)place)[bytes - 1] = 0;
-  return 0;
+  return result;
 }
 
 static int map_private(uint8_t *place, size_t bytes) {
@@ -54,8 +56,14 @@ int tth_arena_open(tth_arena *arena, size_t bytes) {
   uint8_t *mapping = mmap(NULL, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if ((void *)mapping == MAP_FAILED) return -1;
   uint8_t *inside = mapping + page;
-  if (map_secret(inside, pages) == 0) {
+  int secret = map_secret(inside, pages);
+  if (secret == 0) {
     arena->kind = TTH_ARENA_SECRET;
+  } else if (secret > 0) {
+    (void)munmap(mapping, page);
+    (void)munmap(inside + pages, page);
+    errno = ENOMEM;
+    return -1;
   } else if (map_private(inside, pages) == 0) {
     arena->kind = mlock(inside, pages) == 0 ? TTH_ARENA_LOCKED : TTH_ARENA_UNLOCKED;
     (void)madvise(inside, pages, MADV_WIPEONFORK);

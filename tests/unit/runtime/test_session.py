@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import gc
 import os
+import resource
 import threading
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 
 from tamper.programs import passthrough, passthrough_bundle
 from tinytee import AuthenticationError, BundleError, EngineError, Session
-from tinytee.bundle.abi import ffi
+from tinytee.bundle.abi import constants, ffi
 from tinytee.ir.graph import Port, Shape
 from tinytee.runtime import library
 
@@ -208,6 +209,22 @@ def test_arenas_are_aligned_zero_and_closed_twice() -> None:
         loaded.tth_arena_close(arena)
     assert loaded.tth_arena_open(arena, 0) == -1
     assert loaded.tth_arena_open(arena, 1 << 33) == -1
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_where_nothing_may_be_locked_memory_is_ordinary_and_says_so() -> None:
+    loaded, arena = library.load(), ffi.new("tth_arena *")
+    child = os.fork()
+    if child == 0:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))
+        if os.getuid() == 0:
+            os.setuid(65534)
+        opened = loaded.tth_arena_open(arena, 100_000) == 0
+        if opened:
+            ffi.buffer(arena.memory, arena.bytes)[:] = b"x" * arena.bytes
+        os._exit(0 if opened and arena.kind == constants.TTH_ARENA_UNLOCKED else 1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
 
 
 def test_a_missing_library_says_how_to_build_it(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
