@@ -1,40 +1,40 @@
 """tinytee as an ONNX backend (``onnx.backend.base``), for the official conformance suites.
 
 A model is compiled when it is first run, because tinytee needs weights at compile time and the suites' models pass
-theirs as inputs: those that an operator needs as constants are bound to the values of that run.
+theirs as inputs: inputs that an operator needs as constants become initializers with the values of that run.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+import secrets
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx.numpy_helper
 from numpy.typing import NDArray
 from onnx.backend.base import Backend, BackendRep, namedtupledict
 
-from tinytee import passes
+from tinytee.api import compile_graph
 from tinytee.errors import UnsupportedModelError
-from tinytee.importer import load
-from tinytee.importer.walk import UnsupportedNodes
+from tinytee.importer import UnsupportedNodes, load
 from tinytee.ir import reference
 from tinytee.ir.graph import Graph
+from tinytee.passes import optimize
+from tinytee.runtime import Session
 
 Engine = Callable[[Graph, Mapping[str, NDArray]], Mapping[str, NDArray]]
 """Runs a graph on arrays by input name."""
 
-_MEMORY = "64MiB"
+_MEMORY_BYTES = 64 << 20
 
 
 def sealed_engine(graph: Graph, inputs: Mapping[str, NDArray]) -> Mapping[str, NDArray]:
-    """Compiles for the process port with a fresh key, and runs once."""
-    from tinytee import api  # noqa: PLC0415  the runtime is not needed to import a model
-
-    key = os.urandom(32)
-    with api.Session(api.compile_graph(graph, secure_memory=_MEMORY, key=key), key=key) as session:
-        return session.run(dict(inputs))
+    """Seals the network under a fresh key, and runs it in the process port."""
+    key = secrets.token_bytes(32)
+    with Session(compile_graph(graph, _MEMORY_BYTES, key), key=key) as session:
+        return session.run(inputs)
 
 
 def import_bound(model: onnx.ModelProto, inputs: Mapping[str, NDArray]) -> tuple[Graph, dict[str, NDArray]]:
@@ -43,17 +43,18 @@ def import_bound(model: onnx.ModelProto, inputs: Mapping[str, NDArray]) -> tuple
     Raises:
         UnsupportedModelError: the model is not supported even so.
     """
-    free = {name: array for name, array in inputs.items() if array.size}
-    bound = {name: array for name, array in inputs.items() if not array.size}
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    free = dict(inputs)
+    needed = [name for name, array in free.items() if not array.size]
     while True:
-        shapes = {name: array.shape for name, array in free.items()}
+        changed.graph.initializer.extend(onnx.numpy_helper.from_array(free.pop(name), name) for name in needed)
         try:
-            return passes.optimize(load(model, shapes, constants=bound)), free
+            return optimize(load(changed, {name: array.shape for name, array in free.items()})), free
         except UnsupportedNodes as error:
             needed = [name for name in error.bindable if name in free]
             if not needed:
                 raise
-            bound |= {name: free.pop(name) for name in needed}
 
 
 class TinyteeRep(BackendRep):
@@ -66,14 +67,18 @@ class TinyteeRep(BackendRep):
         self.names = [value.name for value in model.graph.input if value.name not in constants]
 
     def run(self, inputs: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """Arrays in the order of the model's inputs, or by name; returns the outputs in order."""
+        """Arrays in the order of the model's inputs, or by name; returns the outputs in order.
+
+        Raises:
+            UnsupportedModelError: the model, or a sequence among the inputs, is not supported.
+        """
         if isinstance(inputs, np.ndarray):
             inputs = [inputs]
-        values = inputs.values() if isinstance(inputs, Mapping) else inputs
-        if any(isinstance(array, (list, tuple)) or array is None for array in values):
-            raise UnsupportedModelError("sequences and optional values are not supported as inputs, only tensors")
         given = dict(inputs) if isinstance(inputs, Mapping) else dict(zip(self.names, inputs, strict=False))
-        graph, free = import_bound(self.model, {name: np.asarray(array) for name, array in given.items()})
+        for name, value in given.items():
+            if not isinstance(value, (np.ndarray, np.generic)):
+                raise UnsupportedModelError(f"input '{name}' is a {type(value).__name__}; only tensors are supported")
+        graph, free = import_bound(self.model, {name: np.asarray(value) for name, value in given.items()})
         outputs = self.engine(graph, free)
         names = [value.name for value in self.model.graph.output]
         return namedtupledict("Outputs", names)(*(outputs[name] for name in names))
@@ -103,13 +108,6 @@ class ReferenceBackend(TinyteeBackend):
     engine: Engine = staticmethod(reference.evaluate)
 
 
-def prepare(model: onnx.ModelProto, device: str = "CPU", **kwargs: Any) -> TinyteeRep:
-    return TinyteeBackend.prepare(model, device, **kwargs)
-
-
-def run_model(model: onnx.ModelProto, inputs: Sequence[Any], device: str = "CPU", **kwargs: Any) -> tuple[Any, ...]:
-    return TinyteeBackend.run_model(model, inputs, device, **kwargs)
-
-
-def supports_device(device: str) -> bool:
-    return TinyteeBackend.supports_device(device)
+prepare = TinyteeBackend.prepare
+run_model = TinyteeBackend.run_model
+supports_device = TinyteeBackend.supports_device

@@ -1,5 +1,6 @@
 """ONNX in, ``tinytee.ir.Graph`` out. The only room that imports onnx."""
 
 from tinytee.importer.translate import load
+from tinytee.importer.walk import UnsupportedNodes
 
-__all__ = ["load"]
+__all__ = ["UnsupportedNodes", "load"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,12 +15,11 @@ from tinytee.importer.layout import Layout
 _DTYPES = ("float32", "int64", "int32", "int16", "int8", "uint8", "bool")
 _IMAGE_OPS = {
     "Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "LRN",
-    "BatchNormalization", "InstanceNormalization", "GroupNormalization", "DepthToSpace", "SpaceToDepth", "Resize",
-    "Upsample",
+    "BatchNormalization", "InstanceNormalization", "GroupNormalization", "DepthToSpace", "SpaceToDepth",
 }  # fmt: skip
 _TRANSPARENT_OPS = {
     "Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "Tanh", "Add", "Sub", "Mul", "Div", "Identity", "Dropout", "Cast",
-    "Pad", "Concat", "Slice", "Elu", "Sum", "Abs", "Neg", "HardSigmoid", "Split", "Pow", "Sqrt",
+    "Pad", "Concat", "Slice", "Elu", "Sum", "Abs", "Neg", "HardSigmoid", "Split", "Pow", "Sqrt", "Resize", "Upsample",
 }  # fmt: skip
 
 
@@ -38,9 +37,7 @@ class Input:
     dtype: np.dtype
 
 
-def bind_inputs(
-    graph: ir.Graph, input_shapes: Mapping[str, Sequence[int]] | None, constants: Container[str] = ()
-) -> list[Input]:
+def bind_inputs(graph: ir.Graph, input_shapes: Mapping[str, Sequence[int]] | None) -> list[Input]:
     """The model's inputs with every dimension known, but for a leading batch that may stay open.
 
     Raises:
@@ -56,8 +53,7 @@ def bind_inputs(
     symbols: dict[str, int] = {}
     for value in values:
         _learn_symbols(value, wanted.get(str(value.name)), symbols)
-    free = [value for value in values if str(value.name) not in constants]
-    bound = [_bind(value, wanted.get(str(value.name)), symbols) for value in free]
+    bound = [_bind(value, wanted.get(str(value.name)), symbols) for value in values]
     problems = [problem for problem in bound if isinstance(problem, str)]
     if problems:
         raise TinyteeError("; ".join(problems))
@@ -125,6 +121,7 @@ def preferred_layout(source: Input, sample: Sequence[int]) -> Layout:
     """
     queue: list[tuple[ir.Value, tuple[int, ...]]] = [(source.value, tuple(range(len(sample))))]
     seen: set[int] = set()
+    fallback = lay.row_major(sample)
     while queue:
         value, axes = queue.pop(0)
         if id(value) in seen or len(seen) > 64:
@@ -140,5 +137,7 @@ def preferred_layout(source: Input, sample: Sequence[int]) -> Layout:
                 if len(perm) == len(axes):
                     queue.append((node.outputs[0], tuple(axes[axis] for axis in perm)))
             elif node.op_type in _TRANSPARENT_OPS:
+                if node.op_type in ("Resize", "Upsample") and len(axes) == 4 and sample[axes[0]] == 1:
+                    fallback = lay.by_axes(sample, [axes[2]], [axes[3]], [axes[1]])
                 queue.extend((output, axes) for output in node.outputs)
-    return lay.row_major(sample)
+    return fallback

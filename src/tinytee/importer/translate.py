@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tinytee.errors import TinyteeError, UnsupportedModelError
 from tinytee.importer import handlers as handlers
 from tinytee.importer.signature import Input, bind_inputs
@@ -16,12 +13,7 @@ from tinytee.importer.walk import Walk
 from tinytee.ir.graph import Graph
 
 
-def load(
-    model: ModelSource,
-    input_shapes: Mapping[str, Sequence[int]] | None = None,
-    *,
-    constants: Mapping[str, NDArray] | None = None,
-) -> Graph:
+def load(model: ModelSource, input_shapes: Mapping[str, Sequence[int]] | None = None) -> Graph:
     """Translates an ONNX model.
 
     The leading axis of the inputs becomes the sample axis, over which a run loops, where every operator leaves it
@@ -30,7 +22,6 @@ def load(
     Args:
         model: path, bytes, or ModelProto.
         input_shapes: sizes for symbolic dimensions, by input name; 0 leaves the leading batch dimension open.
-        constants: arrays by input name that make inputs into constants (weights passed as inputs, for example).
 
     Returns:
         the graph, not yet optimized (``tinytee.passes.optimize``).
@@ -40,13 +31,11 @@ def load(
         TinyteeError: the file, its external data or ``input_shapes`` are wrong.
     """
     found, version = read_model(model)
-    bound = {name: np.asarray(array) for name, array in (constants or {}).items()}
-    shapes = {**(input_shapes or {}), **{name: array.shape for name, array in bound.items()}}
-    inputs = [item for item in bind_inputs(found.graph, shapes, bound) if item.name not in bound]
+    inputs = bind_inputs(found.graph, input_shapes)
     reason = _why_not_batched(inputs)
     if reason is None:
         try:
-            return Walk(found, version, inputs, bound, batched=True).run()
+            return Walk(found, version, inputs, batched=True).run()
         except NotSampleWise as mixed:
             reason = str(mixed)
     still_open = [item.name for item in inputs if 0 in item.shape]
@@ -58,7 +47,7 @@ def load(
             f" samples one by one ({reason}); bind it with --input-shape {item.name}={example}"
         )
     try:
-        return Walk(found, version, inputs, bound, batched=False).run()
+        return Walk(found, version, inputs, batched=False).run()
     except NotSampleWise as mixed:
         raise UnsupportedModelError(str(mixed)) from None
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from tinytee.errors import UnsupportedModelError
+from tinytee.errors import TinyteeError, UnsupportedModelError
 from tinytee.importer import layout as lay
-from tinytee.importer.builder import Builder
+from tinytee.importer.builder import Builder, as_float
 from tinytee.importer.fold import fold
 from tinytee.importer.layout import Layout
 from tinytee.importer.registry import HANDLERS, SAMPLE_WISE, Call, Result
@@ -40,9 +40,7 @@ class UnsupportedNodes(UnsupportedModelError):
 class Walk:
     """One pass over the model, with the leading axis as the sample axis or as any other."""
 
-    def __init__(
-        self, model: ir.Model, version: int, inputs: Sequence[Input], bound: dict[str, np.ndarray], batched: bool
-    ):
+    def __init__(self, model: ir.Model, version: int, inputs: Sequence[Input], batched: bool):
         self.model = model
         self.version = version
         self.inputs = inputs
@@ -50,9 +48,9 @@ class Walk:
         self.open_batch = declared == 0
         self.builder = Builder((declared or _OPEN_BATCH) if batched else None)
         self.env: dict[ir.Value, Result | Poison] = {}
-        self.bound = bound
         self.problems: list[str] = []
         self.bindable: list[str] = []
+        self.taken: set[str] = set()
 
     def run(self) -> Graph:
         """The whole graph.
@@ -62,12 +60,9 @@ class Walk:
             UnsupportedModelError: with every node that was refused.
         """
         ports = [self._input_port(source) for source in self.inputs]
-        for name, array in self.bound.items():
-            value = next(value for value in self.model.graph.inputs if value.name == name)
-            self.env[value] = Known(np.asarray(array))
         for value in self.model.graph.initializers.values():
-            if value not in self.env and value.const_value is not None:
-                self.env[value] = Known(value.const_value.numpy())
+            if value not in self.env:
+                self.env[value] = _weights(value)
         self._nodes(self.model.graph)
         if self.problems:
             raise UnsupportedNodes(self.problems, self.bindable)
@@ -127,9 +122,7 @@ class Walk:
         if not isinstance(condition, Known) or condition.other is not None:
             raise Refusal("its condition depends on the model's inputs; conditions must be known at compile time")
         branch = node.attributes["then_branch" if bool(condition.array.reshape(-1)[0]) else "else_branch"].as_graph()
-        for value in branch.initializers.values():
-            if value.const_value is not None:
-                self.env[value] = Known(value.const_value.numpy())
+        self.env |= {value: _weights(value) for value in branch.initializers.values()}
         self._nodes(branch)
         return [self.env.get(value, Poison()) for value in branch.outputs]
 
@@ -181,11 +174,9 @@ class Walk:
         if any(len(layout.of_axis(axis)) > 1 for axis in range(found.rank)) and _perm_or_none(found) is None:
             found = self.builder.to_row_major(found)
         used = {op.output for op in self.builder.ops}
-        taken = getattr(self, "_taken", set())
-        self._taken = taken
-        if found.tensor not in used or found.tensor in taken:
+        if found.tensor not in used or found.tensor in self.taken:
             found = self.builder.unary(found, "identity")
-        taken.add(found.tensor)
+        self.taken.add(found.tensor)
         perm = _perm(found.layout, found.rank)
         shape = found.shape
         if self.open_batch and found.batched:
@@ -202,13 +193,21 @@ class Walk:
         try:
             if array.size == 0:
                 raise Refusal("it is empty")
-            from tinytee.importer.builder import as_float
-
             tensor = self.builder.emit(g.Constant, (), layout.shape, value=lay.place(as_float(array), layout))
         except Refusal as refusal:
             self.problems.append(f"output '{name}': {refusal}")
             return Port(name, "", array.shape, str(array.dtype), tuple(range(array.ndim)), False)
         return Port(name, tensor, array.shape, array.dtype.name, _perm(layout, array.ndim), False)
+
+
+def _weights(value: ir.Value) -> Known | Poison:
+    if value.const_value is None:
+        return Poison()
+    try:
+        return Known(value.const_value.numpy())
+    except Exception as error:
+        reason = "their file is shorter than the model says" if "smaller" in str(error) else str(error)
+        raise TinyteeError(f"the weights '{value.name}' cannot be read: {reason}") from error
 
 
 def _perm_or_none(value: Value) -> tuple[int, ...] | None:

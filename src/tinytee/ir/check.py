@@ -231,7 +231,7 @@ def _gather(op: g.Gather, inputs: list[Shape], declared: Shape) -> Shape:
     for index, size in ((op.rows, source.height), (op.cols, source.width), (op.chans, source.channels)):
         if index is not None:
             _need(op, index.ndim == 1 and index.size > 0, f"index of shape {index.shape}")
-            _need(op, -1 <= int(index.min()) and int(index.max()) < size, f"index beyond {source}")
+            _need(op, int(index.min()) >= -1 and int(index.max()) < size, f"index beyond {source}")
         extents.append(size if index is None else index.size)
     return Shape(*extents)
 
@@ -244,7 +244,7 @@ def _resize(op: g.Resize, inputs: list[Shape], declared: Shape) -> Shape:
         (op.col_index, op.col_weights, inputs[0].width),
     ):
         _need(op, index.ndim == 2 and index.size > 0 and index.shape == weights.shape, "taps and weights disagree")
-        _need(op, 0 <= int(index.min()) and int(index.max()) < size, f"tap beyond {inputs[0]}")
+        _need(op, int(index.min()) >= 0 and int(index.max()) < size, f"tap beyond {inputs[0]}")
     return Shape(op.row_index.shape[0], op.col_index.shape[0], inputs[0].channels)
 
 
