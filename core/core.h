@@ -46,6 +46,17 @@ struct tt_engine {
   uint32_t run, inputs_fed, outputs_taken;
 };
 
+/* An instruction, unpacked. */
+typedef struct tti_instr {
+  uint32_t code, index, arg;
+} tti_instr;
+
+static inline tti_instr tti_instr_at(const tti_program *p, uint32_t at) {
+  const uint32_t bits = p->instrs[at].bits;
+  const tti_instr instr = {bits & ((1u << TT_INSTR_INDEX_SHIFT) - 1), bits >> TT_INSTR_INDEX_SHIFT & TT_INSTR_MAX_INDEX, bits >> TT_INSTR_ARG_SHIFT};
+  return instr;
+}
+
 /* Y-planes lo .. hi (hi exclusive) that an operator reads of an operand. */
 typedef struct tti_rows {
   uint32_t lo, hi;
@@ -63,7 +74,7 @@ tti_rows tti_rows_needed(const tti_program *p, const tt_op *op, uint32_t which, 
 TT_MUST_USE tt_status tti_program_open(tti_program *p, uint8_t *arena, size_t offset, size_t bytes, size_t arena_bytes);
 
 /* Checks one instruction against the counters and advances them: the validator's rule, and the engine's bookkeeping. */
-TT_MUST_USE tt_status tti_step(const tti_program *p, const tt_instr *instr);
+TT_MUST_USE tt_status tti_step(const tti_program *p, tti_instr instr);
 
 /* A convolution's panels over all groups, its kernel's rows, how many blocks it is fed in, and which is block b. */
 uint32_t tti_conv_panels(const tti_program *p, const tt_op *op);

@@ -3,7 +3,7 @@
 
 _Static_assert(sizeof(struct tt_engine) <= TT_ENGINE_BYTES, "the engine's state fits its place");
 _Static_assert(sizeof(tt_bundle_header) == 80, "the header has no holes");
-_Static_assert(sizeof(tt_instr) == 8 && sizeof(tt_tensor) == 32 && sizeof(tt_op) == 84, "records have no holes");
+_Static_assert(sizeof(tt_instr) == 4 && sizeof(tt_tensor) == 32 && sizeof(tt_op) == 84, "records have no holes");
 
 /* A memset that the compiler keeps. */
 static void wipe(void *memory, size_t bytes) {
@@ -79,7 +79,7 @@ tt_status tt_open(void *arena, size_t arena_bytes, const tt_port *port, const ui
   e->port = port;
   uint8_t *copy = e->arena + TT_ENGINE_BYTES;
   tti_copy(copy, preamble, preamble_bytes);
-  e->high_water = (TT_ENGINE_BYTES + preamble_bytes + TT_ALIGN - 1) / TT_ALIGN * TT_ALIGN;
+  e->high_water = TT_ENGINE_BYTES + preamble_bytes;
   tt_status status = read_preamble(e, copy, preamble_bytes);
   if (status == TT_OK) status = set_keys(e, copy, preamble_bytes, model_key, io_key);
   if (status != TT_OK) return fail(e, status);
@@ -98,11 +98,11 @@ size_t tt_peak_bytes(const tt_engine *e) { return e->high_water; }
 
 /* ---- what is wanted */
 
-static const tt_instr *next_instr(const tt_engine *e) { return &e->program.instrs[e->next]; }
+static tti_instr next_instr(const tt_engine *e) { return tti_instr_at(&e->program, e->next); }
 
-static uint32_t output_rows(const tti_program *p, const tt_instr *instr) {
-  const tt_port_tensor *port = &p->outputs[instr->index];
-  return tti_min(port->rows_per_chunk, p->tensors[port->tensor].height - instr->arg);
+static uint32_t output_rows(const tti_program *p, tti_instr instr) {
+  const tt_port_tensor *port = &p->outputs[instr.index];
+  return tti_min(port->rows_per_chunk, p->tensors[port->tensor].height - instr.arg);
 }
 
 static size_t dense_bytes(const tt_tensor *t, uint32_t rows) { return (size_t)rows * t->width * t->channels * sizeof(float); }
@@ -110,42 +110,42 @@ static size_t dense_bytes(const tt_tensor *t, uint32_t rows) { return (size_t)ro
 /* Where a wanted chunk's plaintext goes. */
 static tt_load wanted_load(const tt_engine *e) {
   const tti_program *p = &e->program;
-  const tt_instr *instr = next_instr(e);
-  if (instr->code == TT_INSTR_LOAD) return p->loads[instr->arg];
-  const tt_op *op = &p->ops[instr->index];
+  const tti_instr instr = next_instr(e);
+  if (instr.code == TT_INSTR_LOAD) return p->loads[instr.arg];
+  const tt_op *op = &p->ops[instr.index];
   const tt_load load = {op->first_chunk + e->block, op->weights, tti_block_bytes(op, tti_block_at(p, op, e->block))};
   return load;
 }
 
 static void want_instr(const tt_engine *e, tt_want *want) {
   const tti_program *p = &e->program;
-  const tt_instr *instr = next_instr(e);
-  want->index = instr->index;
-  if (instr->code == TT_INSTR_LOAD || instr->code == TT_INSTR_STREAM) {
+  const tti_instr instr = next_instr(e);
+  want->index = instr.index;
+  if (instr.code == TT_INSTR_LOAD || instr.code == TT_INSTR_STREAM) {
     const tt_load load = wanted_load(e);
     want->event = TT_WANT_CHUNK;
     want->index = load.chunk;
     want->bytes = load.bytes + (size_t)TT_TAG_BYTES;
-  } else if (instr->code == TT_INSTR_INPUT) {
-    const tt_tensor *t = &p->tensors[p->inputs[instr->index].tensor];
+  } else if (instr.code == TT_INSTR_INPUT) {
+    const tt_tensor *t = &p->tensors[p->inputs[instr.index].tensor];
     want->event = TT_WANT_INPUT;
     want->row = t->produced;
-    want->rows = instr->arg - t->produced;
+    want->rows = instr.arg - t->produced;
     want->bytes = dense_bytes(t, want->rows) + TT_TAG_BYTES;
     make_nonce(want->nonce, TT_DOMAIN_INPUT, e->run, e->inputs_fed);
-  } else if (instr->code == TT_INSTR_OUTPUT) {
+  } else if (instr.code == TT_INSTR_OUTPUT) {
     want->event = TT_GIVE_OUTPUT;
-    want->row = instr->arg;
+    want->row = instr.arg;
     want->rows = output_rows(p, instr);
-    want->bytes = dense_bytes(&p->tensors[p->outputs[instr->index].tensor], want->rows) + TT_TAG_BYTES;
+    want->bytes = dense_bytes(&p->tensors[p->outputs[instr.index].tensor], want->rows) + TT_TAG_BYTES;
     make_nonce(want->nonce, TT_DOMAIN_OUTPUT, e->run, e->outputs_taken);
   } else {
-    const tt_spill *spill = &p->spills[instr->arg];
-    want->event = instr->code == TT_INSTR_SPILL ? TT_GIVE_SPILL : TT_WANT_FETCH;
-    want->index = instr->arg;
+    const tt_spill *spill = &p->spills[instr.arg];
+    want->event = instr.code == TT_INSTR_SPILL ? TT_GIVE_SPILL : TT_WANT_FETCH;
+    want->index = instr.arg;
     want->row = spill->row_begin;
     want->rows = spill->row_end - spill->row_begin;
-    want->bytes = (size_t)want->rows * p->tensors[instr->index].row_bytes;
+    want->bytes = (size_t)want->rows * p->tensors[instr.index].row_bytes;
   }
 }
 
@@ -222,15 +222,15 @@ void tti_op_run(const tt_engine *e, const tt_op *op, uint32_t end, const tti_blo
   zero_padding(e, out, y0, end);
 }
 
-static int needs_host(const tt_instr *instr) { return instr->code != TT_INSTR_RUN; }
+static int needs_host(tti_instr instr) { return instr.code != TT_INSTR_RUN; }
 
 /* Goes on until the host is needed or the phase ends. */
 static tt_status advance(tt_engine *e) {
   const tti_program *p = &e->program;
   const uint32_t end = e->state == TTI_SETTING_UP ? p->head->setup_count : p->head->instr_count;
   while (e->next < end && !needs_host(next_instr(e))) {
-    const tt_instr *instr = next_instr(e);
-    tti_op_run(e, &p->ops[instr->index], instr->arg, NULL);
+    const tti_instr instr = next_instr(e);
+    tti_op_run(e, &p->ops[instr.index], instr.arg, NULL);
     const tt_status status = tti_step(p, instr);
     if (status != TT_OK) return fail(e, status);
     e->next++;
@@ -281,7 +281,7 @@ static void spread_rows(const tt_engine *e, const tt_tensor *t, uint32_t y0, uin
 static tt_status feed_instr(tt_engine *e, const tt_want *want, const uint8_t *sealed) {
   const tti_program *p = &e->program;
   const tt_port *port = e->port;
-  const tt_instr *instr = next_instr(e);
+  const tti_instr instr = next_instr(e);
   uint8_t nonce[TT_NONCE_BYTES];
   int bad;
   if (want->event == TT_WANT_CHUNK) {
@@ -289,22 +289,22 @@ static tt_status feed_instr(tt_engine *e, const tt_want *want, const uint8_t *se
     make_nonce(nonce, TT_DOMAIN_CHUNK, 0, load.chunk);
     bad = port->open(port->context, TT_KEY_BUNDLE, nonce, NULL, 0, sealed, load.bytes, sealed + load.bytes, e->arena + load.offset);
   } else if (want->event == TT_WANT_INPUT) {
-    const tt_tensor *t = &p->tensors[p->inputs[instr->index].tensor];
+    const tt_tensor *t = &p->tensors[p->inputs[instr.index].tensor];
     const size_t bytes = dense_bytes(t, want->rows);
     uint8_t *dense = tti_slot(e, t, want->row) + (size_t)want->rows * t->row_bytes - bytes;
     bad = port->open(port->context, TT_KEY_IO, want->nonce, NULL, 0, sealed, bytes, sealed + bytes, dense);
     if (!bad) spread_rows(e, t, want->row, want->row + want->rows, dense);
     e->inputs_fed++;
   } else {
-    const tt_tensor *t = &p->tensors[instr->index];
+    const tt_tensor *t = &p->tensors[instr.index];
     make_nonce(nonce, TT_DOMAIN_SPILL, e->run, want->index);
     bad = port->open(port->context, TT_KEY_SPILL, nonce, NULL, 0, sealed, want->bytes, p->spills[want->index].tag, tti_slot(e, t, want->row));
   }
   if (bad) return fail(e, TT_ERROR_AUTHENTICATION);
-  if (instr->code == TT_INSTR_STREAM) {
-    const tt_op *op = &p->ops[instr->index];
+  if (instr.code == TT_INSTR_STREAM) {
+    const tt_op *op = &p->ops[instr.index];
     const tti_block block = tti_block_at(p, op, e->block);
-    tti_op_run(e, op, instr->arg, &block);
+    tti_op_run(e, op, instr.arg, &block);
     if (++e->block < tti_block_count(p, op)) return TT_OK;
     e->block = 0;
   }
@@ -334,7 +334,7 @@ tt_status tt_take(tt_engine *e, uint8_t *sealed, size_t bytes) {
   const tt_port *port = e->port;
   int bad;
   if (want.event == TT_GIVE_SPILL) {
-    const tt_tensor *t = &p->tensors[next_instr(e)->index];
+    const tt_tensor *t = &p->tensors[next_instr(e).index];
     uint8_t nonce[TT_NONCE_BYTES];
     make_nonce(nonce, TT_DOMAIN_SPILL, e->run, want.index);
     bad = port->seal(port->context, TT_KEY_SPILL, nonce, NULL, 0, tti_slot(e, t, want.row), bytes, sealed, p->spills[want.index].tag);

@@ -277,15 +277,15 @@ static int check_stream(const tti_program *p, const tt_op *op) {
   return in_data(p, op->weights, tti_block_bytes(op, tti_block_at(p, op, 0)));
 }
 
-static int step_run(const tti_program *p, const tt_instr *instr) {
-  if (instr->index >= p->head->op_count) return 0;
-  tt_op *op = &p->ops[instr->index];
+static int step_run(const tti_program *p, tti_instr instr) {
+  if (instr.index >= p->head->op_count) return 0;
+  tt_op *op = &p->ops[instr.index];
   tt_tensor *out = &p->tensors[op->output];
-  const uint32_t height = tti_op_height(p, op), end = instr->arg;
+  const uint32_t height = tti_op_height(p, op), end = instr.arg;
   if (end <= op->done || end > height) return 0;
   if (op->kind == TT_OP_PERMUTE && end != height) return 0;
-  if (instr->code == TT_INSTR_STREAM && !check_stream(p, op)) return 0;
-  if (instr->code == TT_INSTR_RUN && op->kind == TT_OP_CONV) {
+  if (instr.code == TT_INSTR_STREAM && !check_stream(p, op)) return 0;
+  if (instr.code == TT_INSTR_RUN && op->kind == TT_OP_CONV) {
     const tti_block whole = {0, tti_conv_panels(p, op), 0, tti_conv_depth(p, op)};
     if (!in_data(p, op->weights, tti_block_bytes(op, whole))) return 0;
   }
@@ -301,10 +301,10 @@ static int step_run(const tti_program *p, const tt_instr *instr) {
   return 1;
 }
 
-static int step_spill(const tti_program *p, const tt_instr *instr, int fetch) {
-  const uint32_t at = instr->arg;
-  if (instr->index >= p->head->tensor_count || at >= p->head->spill_count) return 0;
-  tt_tensor *t = &p->tensors[instr->index];
+static int step_spill(const tti_program *p, tti_instr instr, int fetch) {
+  const uint32_t at = instr.arg;
+  if (instr.index >= p->head->tensor_count || at >= p->head->spill_count) return 0;
+  tt_tensor *t = &p->tensors[instr.index];
   const tti_rows r = {p->spills[at].row_begin, p->spills[at].row_end};
   if (!contiguous(t, r.lo, r.hi)) return 0;
   if (!fetch) return present(t, r);
@@ -313,32 +313,32 @@ static int step_spill(const tti_program *p, const tt_instr *instr, int fetch) {
   return 1;
 }
 
-static int step_input(const tti_program *p, const tt_instr *instr) {
-  if (instr->index >= p->head->input_count) return 0;
-  tt_tensor *t = &p->tensors[p->inputs[instr->index].tensor];
-  if (!contiguous(t, t->produced, instr->arg)) return 0;
-  t->produced = instr->arg;
+static int step_input(const tti_program *p, tti_instr instr) {
+  if (instr.index >= p->head->input_count) return 0;
+  tt_tensor *t = &p->tensors[p->inputs[instr.index].tensor];
+  if (!contiguous(t, t->produced, instr.arg)) return 0;
+  t->produced = instr.arg;
   return 1;
 }
 
-static int step_output(const tti_program *p, const tt_instr *instr) {
-  if (instr->index >= p->head->output_count) return 0;
-  const tt_port_tensor *port = &p->outputs[instr->index];
+static int step_output(const tti_program *p, tti_instr instr) {
+  if (instr.index >= p->head->output_count) return 0;
+  const tt_port_tensor *port = &p->outputs[instr.index];
   const tt_tensor *t = &p->tensors[port->tensor];
-  if (instr->arg >= t->height) return 0;
-  const tti_rows r = {instr->arg, tti_min(port->rows_per_chunk, t->height - instr->arg) + instr->arg};
+  if (instr.arg >= t->height) return 0;
+  const tti_rows r = {instr.arg, tti_min(port->rows_per_chunk, t->height - instr.arg) + instr.arg};
   return contiguous(t, r.lo, r.hi) && present(t, r);
 }
 
-tt_status tti_step(const tti_program *p, const tt_instr *instr) {
+tt_status tti_step(const tti_program *p, tti_instr instr) {
   int good = 0;
-  switch (instr->code) {
+  switch (instr.code) {
     case TT_INSTR_RUN:
     case TT_INSTR_STREAM:
       good = step_run(p, instr);
       break;
     case TT_INSTR_LOAD:
-      good = instr->arg < p->head->load_count;
+      good = instr.arg < p->head->load_count;
       break;
     case TT_INSTR_INPUT:
       good = step_input(p, instr);
@@ -348,7 +348,7 @@ tt_status tti_step(const tti_program *p, const tt_instr *instr) {
       break;
     case TT_INSTR_SPILL:
     case TT_INSTR_FETCH:
-      good = step_spill(p, instr, instr->code == TT_INSTR_FETCH);
+      good = step_spill(p, instr, instr.code == TT_INSTR_FETCH);
       break;
     default:
       break;
@@ -391,7 +391,7 @@ static int check_records(const tti_program *p) {
     if (!load->chunk || load->chunk >= h->chunk_count || !load->bytes || !in_data(p, load->offset, load->bytes)) return 0;
   }
   for (uint32_t i = 0; i < h->setup_count; i++)
-    if (p->instrs[i].code != TT_INSTR_LOAD) return 0;
+    if (tti_instr_at(p, i).code != TT_INSTR_LOAD) return 0;
   return check_ports(p, p->inputs, h->input_count, 1) && check_ports(p, p->outputs, h->output_count, 0);
 }
 
@@ -415,7 +415,7 @@ tt_status tti_program_open(tti_program *p, uint8_t *arena, size_t offset, size_t
   if (!at || left || !check_records(p)) return TT_ERROR_PROGRAM;
   tti_rewind(p);
   for (uint32_t i = 0; i < h->instr_count; i++)
-    if (tti_step(p, &p->instrs[i]) != TT_OK) return TT_ERROR_PROGRAM;
+    if (tti_step(p, tti_instr_at(p, i)) != TT_OK) return TT_ERROR_PROGRAM;
   tti_rewind(p);
   return TT_OK;
 }

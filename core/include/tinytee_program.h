@@ -172,11 +172,13 @@ enum {
   TT_INSTR_FETCH    /* likewise */
 };
 
+/* An instruction is 32 bits: code in bits 0 .. 3, index in bits 4 .. 15, arg in bits 16 .. 31. A plan for little memory
+ * takes many small steps, and all of them lie in the arena. */
 typedef struct tt_instr {
-  uint8_t code, reserved;
-  uint16_t index;
-  uint32_t arg;
+  uint32_t bits;
 } tt_instr;
+
+enum { TT_INSTR_INDEX_SHIFT = 4, TT_INSTR_ARG_SHIFT = 16, TT_INSTR_MAX_INDEX = 0xFFF, TT_INSTR_MAX_ARG = 0xFFFF };
 
 typedef struct tt_program {
   uint32_t magic, version;

@@ -18,7 +18,7 @@ def _round_up(count: int) -> int:
 
 
 def _instr(code: int, index: int, arg: int) -> dict[str, int]:
-    return {"code": code, "index": index, "arg": arg}
+    return {"bits": code | index << c.TT_INSTR_INDEX_SHIFT | arg << c.TT_INSTR_ARG_SHIFT}
 
 
 def passthrough(shape: Shape = SMALL, rows: int = 3, port: Port | None = None) -> Lowered:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tinytee.bundle.abi import constants, ffi, record_bytes
+from tinytee.errors import UnsupportedModelError
 from tinytee.ir.graph import (
     ArgMax,
     Binary,
@@ -132,7 +133,7 @@ class _Records:
         self.ops: list[dict[str, Any]] = []
         self.loads: list[dict[str, int]] = []
         self.spills: list[dict[str, int]] = []
-        self.instrs: list[dict[str, int]] = []
+        self.instrs: list[int] = []
         self.operands: list[int] = []
         self.tables: list[np.ndarray] = []
         self.table_count = 0
@@ -260,11 +261,11 @@ class _Records:
             self._add_load(step)
         elif isinstance(step, RunStep):
             code = constants.TT_INSTR_STREAM if step.streamed else constants.TT_INSTR_RUN
-            self.instrs.append({"code": code, "index": self._op_of[step.node], "arg": step.units})
+            self._add_instr(code, self._op_of[step.node], step.units)
         elif step.kind == "input":
-            self.instrs.append({"code": constants.TT_INSTR_INPUT, "index": step.port, "arg": step.end})
+            self._add_instr(constants.TT_INSTR_INPUT, step.port, step.end)
         elif step.kind == "output":
-            self.instrs.append({"code": constants.TT_INSTR_OUTPUT, "index": step.port, "arg": step.begin})
+            self._add_instr(constants.TT_INSTR_OUTPUT, step.port, step.begin)
         else:
             key = (step.tensor, step.begin)
             if step.kind == "spill":
@@ -272,7 +273,15 @@ class _Records:
                 self.spills.append({"row_begin": step.begin, "row_end": step.end})
             code = constants.TT_INSTR_SPILL if step.kind == "spill" else constants.TT_INSTR_FETCH
             instance = self.layout.instance_of[step.segment, step.tensor]
-            self.instrs.append({"code": code, "index": instance, "arg": self._spill_of[key]})
+            self._add_instr(code, instance, self._spill_of[key])
+
+    def _add_instr(self, code: int, index: int, arg: int) -> None:
+        if index > constants.TT_INSTR_MAX_INDEX or arg > constants.TT_INSTR_MAX_ARG:
+            raise UnsupportedModelError(
+                f"the network is too large for a program: {index} operators or tensors ({constants.TT_INSTR_MAX_INDEX}"
+                f" are possible), or {arg} y-planes or row blocks ({constants.TT_INSTR_MAX_ARG} are possible)"
+            )
+        self.instrs.append(code | index << constants.TT_INSTR_INDEX_SHIFT | arg << constants.TT_INSTR_ARG_SHIFT)
 
     def _add_load(self, step: LoadStep) -> None:
         if step.segment < 0:
@@ -281,7 +290,7 @@ class _Records:
         else:
             base = min(offset for (s, _), offset in self.layout.weights.items() if s == step.segment)
         chunk = self.chunks.add_resident(step.segment, step.begin, step.end)
-        self.instrs.append({"code": constants.TT_INSTR_LOAD, "arg": len(self.loads)})
+        self._add_instr(constants.TT_INSTR_LOAD, 0, len(self.loads))
         self.loads.append({"chunk": chunk, "offset": base + step.begin, "bytes": step.end - step.begin})
 
     def port_records(self) -> tuple[list[dict[str, int]], list[dict[str, int]]]:
@@ -303,7 +312,7 @@ class _Records:
             ("tt_op", self.ops),
             ("tt_load", self.loads),
             ("tt_spill", self.spills),
-            ("tt_instr", self.instrs),
+            ("tt_instr", [{"bits": bits} for bits in self.instrs]),
             ("tt_port_tensor", inputs),
             ("tt_port_tensor", outputs),
         ]

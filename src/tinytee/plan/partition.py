@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 
 from tinytee.ir.graph import Binary, Conv, DepthwiseConv, LayerNorm, Unary
 from tinytee.plan.network import Network
@@ -107,12 +108,12 @@ class Partitioner:
         self.profile = profile
         self.suite = suite
         self._weights: dict[tuple[int, int, int], list[WeightChoice]] = {}
+        self._streams: dict[tuple[int, int], tuple[float, float]] = {}
         self._spill_seconds = [
             profile.aead_seconds(suite, info.row_bytes * info.shape.height, info.blocks) for info in network.tensors
         ]
-        self._node_seconds = [0.0]
-        for node in network.nodes:
-            self._node_seconds.append(self._node_seconds[-1] + node.seconds)
+        self._node_seconds = list(accumulate((node.seconds for node in network.nodes), initial=0.0))
+        self._weight_bytes = list(accumulate((node.weight_bytes for node in network.nodes), initial=0))
         self._states = [self._spill_sets(cut) for cut in range(len(network.nodes) + 1)]
 
     def _spill_sets(self, cut: int) -> list[frozenset[int]]:
@@ -125,31 +126,47 @@ class Partitioner:
             ]
         return [frozenset(large[:count]) for count in range(len(large) + 1)]
 
-    def weight_choices(self, first: int, last: int, steps: int) -> list[WeightChoice]:
-        """Ways to hold the weights of nodes first .. last, fastest first; none both larger and slower than another."""
+    def resident_choice(self, first: int, last: int) -> WeightChoice:
+        """All weights of nodes first .. last in the arena: the fastest way, where they fit."""
+        total = self._weight_bytes[last + 1] - self._weight_bytes[first]
+        return WeightChoice((), 0, total, self._open_seconds(total))
+
+    def _open_seconds(self, count_bytes: int) -> float:
+        return self.profile.aead_seconds(self.suite, count_bytes, -(-count_bytes // CHUNK_BYTES))
+
+    def _stream_costs(self, node: int, staging_bytes: int) -> tuple[float, float]:
+        """Seconds to stream a node's weights: in every step, and once (passes over the output, if its panels are split)."""
+        key = (node, staging_bytes)
+        if key not in self._streams:
+            info = self.network.nodes[node]
+            _, rows, blocks = stream_blocks(self.network, node, staging_bytes)
+            depth = int(info.op.weight[0].size)  # type: ignore[union-attr]
+            passes = -(-depth // rows) - 1
+            rate = self.profile.aead_bytes_per_second[self.suite]
+            each = info.stream_bytes / rate + blocks * (self.profile.chunk_seconds + self.profile.step_seconds)
+            once = passes * self.network.tensors[info.output].shape.elems * self.profile.element_seconds
+            self._streams[key] = (each, once)
+        return self._streams[key]
+
+    def streaming_choices(self, first: int, last: int, steps: int) -> list[WeightChoice]:
+        """Ways to stream weights of nodes first .. last, the largest first; none both larger and slower than another."""
         key = (first, last, steps)
         if key in self._weights:
             return self._weights[key]
         nodes = self.network.nodes
-        total = sum(nodes[n].weight_bytes for n in range(first, last + 1))
-        by_size = sorted((n for n in range(first, last + 1) if nodes[n].stream_bytes), key=lambda n: -nodes[n].stream_bytes)
-        chunk = self.profile.chunk_seconds
-        rate = self.profile.aead_bytes_per_second[self.suite]
-        found = [WeightChoice((), 0, total, total / rate + -(-total // CHUNK_BYTES) * chunk)]
+        total = self._weight_bytes[last + 1] - self._weight_bytes[first]
+        by_size = [n for n in range(first, last + 1) if nodes[n].stream_bytes]
+        by_size.sort(key=lambda n: -nodes[n].stream_bytes)
+        found = []
         for staging in STAGING_BYTES:
             resident, extra = total, 0.0
             for count, node in enumerate(by_size, start=1):
                 resident -= nodes[node].stream_bytes
-                size = max(staging, nodes[node].panel * 4 * 16)
-                _, rows, blocks = stream_blocks(self.network, node, size)
-                depth = int(nodes[node].op.weight[0].size)  # type: ignore[union-attr]
-                passes = -(-depth // rows) - 1
-                out = self.network.tensors[nodes[node].output].shape
-                extra += steps * (nodes[node].stream_bytes / rate + blocks * (chunk + self.profile.step_seconds))
-                extra += passes * out.elems * self.profile.element_seconds
-                place = min(size, nodes[by_size[0]].stream_bytes)
-                seconds = resident / rate + -(-resident // CHUNK_BYTES) * chunk + extra
-                found.append(WeightChoice(tuple(by_size[:count]), aligned(place), resident, seconds))
+                each, once = self._stream_costs(node, staging)
+                extra += steps * each + once
+                place = aligned(min(staging, nodes[by_size[0]].stream_bytes))
+                seconds = self._open_seconds(resident) + extra
+                found.append(WeightChoice(tuple(by_size[:count]), place, resident, seconds))
         found.sort(key=lambda choice: (choice.seconds, choice.bytes))
         kept: list[WeightChoice] = []
         for choice in found:
@@ -157,6 +174,16 @@ class Partitioner:
                 kept.append(choice)
         self._weights[key] = kept
         return kept
+
+    def _hold_weights(self, segment: Segment, resident: WeightChoice, room: int, limit: float) -> WeightChoice | None:
+        """The fastest way to hold a segment's weights in so many bytes, if it takes less than ``limit`` seconds."""
+        if resident.bytes <= room:
+            return resident
+        again = (segment.steps - 1) * (resident.bytes - room) / self.profile.aead_bytes_per_second[self.suite]
+        if resident.seconds + again >= limit:
+            return None
+        choices = self.streaming_choices(segment.first, segment.last, segment.steps)
+        return next((choice for choice in choices if choice.bytes <= room), None)
 
     def partition(self, budget_bytes: int, progress: Callable[[float], None] | None = None) -> list[Choice] | None:
         """The fastest partition whose live tensors and weights fit the budget at all times, or None."""
@@ -195,6 +222,7 @@ class Partitioner:
         held_bytes = sum(whole[t] for t in held)
         pair = overwrites(network, first) if first == last else None
         compute = self._node_seconds[last + 1] - self._node_seconds[first]
+        resident = self.resident_choice(first, last)
         for after in self._states[last + 1]:
             for before, (seconds_in, _, _) in states_in.items():
                 if before & both != after & both:
@@ -203,12 +231,10 @@ class Partitioner:
                 fixed = held_bytes - sum(whole[t] for t in away & held)
                 if pair and away.isdisjoint(pair) and held.issuperset(pair):
                     fixed -= whole[pair[1]]
-                if fixed > budget:
-                    continue
                 known = states_out.get(after)
                 limit = known[0] if known else float("inf")
                 start = seconds_in + compute
-                if start >= limit:
+                if fixed > budget or start + resident.seconds >= limit:
                     continue
                 for segment in segments:
                     memory = fixed + segment.internal_bytes
@@ -221,13 +247,14 @@ class Partitioner:
                         if tensor in after:
                             memory += ring
                             seconds += self._spill_seconds[tensor]
-                    if memory > budget or seconds >= limit:
+                    if memory > budget or seconds + resident.seconds >= limit:
                         continue
-                    for choice in self.weight_choices(first, last, segment.steps):
-                        if memory + choice.bytes <= budget:
-                            total = seconds + choice.seconds
-                            if total < limit:
-                                limit = total
-                                picked = Choice(segment, choice, away, total - seconds_in)
-                                states_out[after] = (total, before, picked)
-                            break
+                    held_so = self._hold_weights(segment, resident, budget - memory, limit - seconds)
+                    if held_so is None:
+                        continue
+                    total = seconds + held_so.seconds
+                    if total < limit:
+                        limit = total
+                        states_out[after] = (total, before, Choice(segment, held_so, away, total - seconds_in))
+                    if held_so is resident:  # more steps only add instructions
+                        break

@@ -16,6 +16,11 @@ from tinytee.bundle.abi import constants as C
 from tinytee.bundle.abi import ffi
 
 
+class Instruction:
+    def __init__(self, bits: int) -> None:
+        self.code, self.index, self.arg = bits & 15, bits >> 4 & 0xFFF, bits >> 16
+
+
 class Program:
     """The records of a program, decoded in the order of the header's text."""
 
@@ -173,7 +178,8 @@ class Oracle:
     def run(self) -> int:
         """Replays the whole program. Returns the highest arena offset that was written."""
         p = self.program
-        for instr in p.instrs:
+        for packed in p.instrs:
+            instr = Instruction(packed.bits)
             if instr.code in (C.TT_INSTR_RUN, C.TT_INSTR_STREAM):
                 self.run_op(instr.index, instr.arg, instr.code == C.TT_INSTR_STREAM)
             elif instr.code == C.TT_INSTR_LOAD:
