@@ -105,27 +105,35 @@ def compile_graph(
     """The second half of :func:`compile`: plans, lowers and wraps up an imported graph."""
     from tinytee.bundle import suites  # noqa: PLC0415
     from tinytee.bundle.sealing import Unsealed  # noqa: PLC0415
-    from tinytee.plan.api import lower, make_plan  # noqa: PLC0415
+    from tinytee.plan.api import Plan, lower, make_plan  # noqa: PLC0415
 
     chosen = choose_suite(suite, profile)
     if not suites.is_available(chosen):
         suites.sealer(chosen, key)
     check_preprocessing(graph, preprocessing)
     told = None if progress is None else lambda fraction: progress("planning", fraction)
-    plan = make_plan(graph, budget_bytes, profile, suite=chosen, progress=told)
-    lowered = lower(graph, plan)
-    manifest = Manifest(
-        inputs=tuple(TensorSpec.of(port, shape) for port, shape in lowered.inputs),
-        outputs=tuple(TensorSpec.of(port, shape) for port, shape in lowered.outputs),
-        budget_bytes=budget_bytes,
-        predicted_seconds=float(plan.predicted_seconds),
-        preprocessing=preprocessing,
-        class_names=tuple(class_names),
-    )
-    unsealed = Unsealed(lowered, manifest, chosen, bytes(key))
-    if unsealed.arena_bytes > budget_bytes:  # the core copies the public part into the arena, to authenticate it there
-        raise BudgetError(unsealed.arena_bytes, budget_bytes)
-    return Bundle(unsealed=unsealed, plan=plan)
+
+    def plan_for(budget: int) -> tuple[Plan, Unsealed]:
+        plan = make_plan(graph, budget, profile, suite=chosen, progress=told)
+        lowered = lower(graph, plan)
+        manifest = Manifest(
+            inputs=tuple(TensorSpec.of(port, shape) for port, shape in lowered.inputs),
+            outputs=tuple(TensorSpec.of(port, shape) for port, shape in lowered.outputs),
+            budget_bytes=budget,
+            predicted_seconds=float(plan.predicted_seconds),
+            preprocessing=preprocessing,
+            class_names=tuple(class_names),
+        )
+        return plan, Unsealed(lowered, manifest, chosen, bytes(key))
+
+    plan, unsealed = plan_for(budget_bytes)
+    if unsealed.arena_bytes <= budget_bytes:
+        return Bundle(unsealed=unsealed, plan=plan)
+    # The network would fit, but not the public part, which the core authenticates in the arena: class names, mostly.
+    needed_bytes = unsealed.arena_bytes
+    while (larger_bytes := plan_for(needed_bytes)[1].arena_bytes) > needed_bytes:
+        needed_bytes = larger_bytes
+    raise BudgetError(needed_bytes, budget_bytes)
 
 
 def choose_suite(suite: str | None, profile: Any) -> str:

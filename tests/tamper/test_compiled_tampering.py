@@ -11,6 +11,7 @@ import tinytee
 from tamper.driver import CoreError, core_on
 from tinytee import AuthenticationError, Bundle, BundleError, Session
 from tinytee.bundle.abi import constants as c
+from tinytee.bundle.abi import ffi
 from tinytee.errors import BudgetError
 from tinytee.zoo import NETWORKS, reference_input
 
@@ -50,6 +51,25 @@ def test_the_core_alone_gives_the_sessions_answer(bundle: Bundle, expected: np.n
                 core.serve(want, sample, result)
             np.testing.assert_array_equal(result.ravel(), expected.ravel())
         assert core.library.tt_peak_bytes(core.engine) == bundle.peak_secure_memory_bytes
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v1_025_128", "shufflenet", "unet_resized"])
+def test_no_spill_is_sealed_twice_in_a_run(name: str) -> None:
+    """Its nonce names the run and the entry: two row blocks under one entry would share a nonce."""
+    model = NETWORKS[name].build()
+    with pytest.raises(BudgetError) as refused:
+        tinytee.compile(model, 4096, KEY)
+    unsealed = tinytee.compile(model, refused.value.needed_bytes, KEY)._unsealed
+    assert unsealed is not None
+    program = unsealed.lowered.program
+    head = ffi.cast("tt_program *", ffi.from_buffer(program))
+    at = ffi.sizeof("tt_program")
+    for record in ("tensor", "op", "load", "spill"):
+        at += getattr(head, f"{record}_count") * ffi.sizeof(f"tt_{record}")
+    instrs = ffi.cast("tt_instr *", ffi.from_buffer(program) + at)
+    sealed = [instrs[k].arg for k in range(head.instr_count) if instrs[k].code == c.TT_INSTR_SPILL]
+    assert sealed
+    assert len(sealed) == len(set(sealed)) <= head.spill_count
 
 
 def test_sampled_bytes(bundle: Bundle) -> None:
