@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +39,7 @@ class Builder:
         self.shapes[name] = shape
         return name
 
-    def emit(self, operator: type[Op], inputs: Sequence[str], shape: Shape, **attributes: object) -> str:
+    def emit(self, operator: type[Op], inputs: Sequence[str], shape: Shape, **attributes: Any) -> str:
         """Adds an operator; returns the tensor it writes."""
         output = self.new_tensor(shape)
         self.ops.append(operator(name=self.node, inputs=tuple(inputs), output=output, **attributes))

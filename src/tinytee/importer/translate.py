@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tinytee.errors import TinyteeError, UnsupportedModelError
-from tinytee.importer import handlers as handlers
+from tinytee.importer import handlers  # noqa: F401  registers the operators
 from tinytee.importer.signature import Input, bind_inputs
 from tinytee.importer.source import ModelSource, read_model
 from tinytee.importer.values import NotSampleWise
@@ -43,8 +43,8 @@ def load(model: ModelSource, input_shapes: Mapping[str, Sequence[int]] | None = 
         item = next(item for item in inputs if item.name == still_open[0])
         example = "x".join(str(extent or 1) for extent in item.shape)
         raise TinyteeError(
-            f"the leading dimension of input {', '.join(map(repr, still_open))} is open, but the model does not treat its"
-            f" samples one by one ({reason}); bind it with --input-shape {item.name}={example}"
+            f"the leading dimension of input {', '.join(map(repr, still_open))} is open, but the model does not treat"
+            f" its samples one by one ({reason}); bind it with --input-shape {item.name}={example}"
         )
     try:
         return Walk(found, version, inputs, batched=False).run()

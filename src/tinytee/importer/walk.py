@@ -75,7 +75,7 @@ class Walk:
         sample = (1, *source.shape[1:]) if self.builder.batched else source.shape
         layout = preferred_layout(source, sample)
         tensor = self.builder.new_tensor(layout.shape)
-        shape = (self.builder.batch, *sample[1:]) if self.builder.batched else sample
+        shape = sample if self.builder.batch is None else (self.builder.batch, *sample[1:])
         self.env[source.value] = Value(
             tensor, tuple(shape), layout, source.dtype, self.builder.batched, source=source.name
         )
@@ -97,7 +97,7 @@ class Walk:
         self.builder.node = node.name or (node.outputs[0].name if node.outputs else "") or node.op_type
         try:
             if node.op_type == "If" and node.domain in _IGNORED_DOMAINS:
-                return poison if poisoned else self._branch(node, inputs[0])
+                return self._branch(node, inputs[0])
             if poisoned:
                 self._refuse_unknown(node)
                 return poison
@@ -118,7 +118,9 @@ class Walk:
         if node.op_type not in HANDLERS and node.op_type not in ("Shape", "Size", "If", "Constant", "ConstantOfShape"):
             raise Refusal("this operator is not supported; replace it, or cut the model before it")
 
-    def _branch(self, node: ir.Node, condition: Result | None) -> Sequence[Result | Poison]:
+    def _branch(self, node: ir.Node, condition: Result | Poison | None) -> Sequence[Result | Poison]:
+        if isinstance(condition, Poison):
+            return [condition for _ in node.outputs]
         if not isinstance(condition, Known) or condition.other is not None:
             raise Refusal("its condition depends on the model's inputs; conditions must be known at compile time")
         branch = node.attributes["then_branch" if bool(condition.array.reshape(-1)[0]) else "else_branch"].as_graph()

@@ -202,15 +202,19 @@ def _pool(op: g.Pool, inputs: list[F64], shape: g.Shape) -> F64:
             result = np.maximum(result, _tap(x, op, shape, j, i))
         return result
     x = _padded(inputs[0], op.pads, op.kernel, op, shape, 0.0)
-    counted = np.ones(inputs[0].shape[:2] + (1,))
+    counted = np.ones((*inputs[0].shape[:2], 1))
     if op.count_include_pad:
         counted = np.pad(counted, ((op.pads[0], op.pads[2]), (op.pads[1], op.pads[3]), (0, 0)), constant_values=1.0)
         missing = [(0, max(have - got, 0)) for have, got in zip(x.shape, counted.shape, strict=False)]
         counted = np.pad(counted, (*missing[:2], (0, 0)))
     else:
         counted = _padded(counted, op.pads, op.kernel, op, shape, 0.0)
-    total = sum(_tap(x, op, shape, j, i) for j, i in taps)
-    return total / sum(_tap(counted, op, shape, j, i) for j, i in taps)
+    total = np.zeros((shape.height, shape.width, shape.channels))
+    divisor = np.zeros((shape.height, shape.width, 1))
+    for j, i in taps:
+        total += _tap(x, op, shape, j, i)
+        divisor += _tap(counted, op, shape, j, i)
+    return total / divisor
 
 
 def _reduce(op: g.Reduce, inputs: list[F64], shape: g.Shape) -> F64:
@@ -241,9 +245,8 @@ def _gather(op: g.Gather, inputs: list[F64], shape: g.Shape) -> F64:
     for axis, index in enumerate((op.rows, op.cols, op.chans)):
         if index is not None:
             result = np.take(result, np.maximum(index, 0), axis=axis)
-            where = [slice(None)] * 3
-            where[axis] = index < 0
-            result[tuple(where)] = op.fill
+            missing = (index < 0).reshape([-1 if i == axis else 1 for i in range(3)])
+            result = np.where(missing, op.fill, result)
     return result
 
 

@@ -133,7 +133,7 @@ def test_dynamic_loops_are_refused() -> None:
 
 @pytest.mark.parametrize("taken", [True, False])
 def test_a_known_condition_picks_its_branch(taken: bool) -> None:
-    branches = {
+    branches: dict = {
         name: helper.make_graph(
             [helper.make_node(op, ["x"], [op])], name, [], [helper.make_tensor_value_info(op, 1, None)]
         )

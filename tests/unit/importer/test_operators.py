@@ -183,7 +183,7 @@ COORDINATES = ["half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"
 def test_resize(data: st.DataObject, kind: str, mode: str) -> None:
     size = [data.draw(st.integers(2, 6)) for _ in range(2)]
     out = [data.draw(st.integers(1, 11)) for _ in range(2)]
-    attributes = {"mode": mode, "coordinate_transformation_mode": kind}
+    attributes: dict = {"mode": mode, "coordinate_transformation_mode": kind}
     if mode == "nearest":
         attributes["nearest_mode"] = data.draw(
             st.sampled_from(["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"])

@@ -131,7 +131,7 @@ def _gemm_sample_wise(call: Call) -> bool:
 def gemm(call: Call) -> Value:
     call.float_only()
     builder = call.builder
-    left, right = call.any(0), call.any(1)
+    left = call.any(0)
     alpha, beta = call.float("alpha", 1.0), call.float("beta", 1.0)
     trans_a, trans_b = bool(call.int("transA", 0)), bool(call.int("transB", 0))
     if isinstance(left, Value):
