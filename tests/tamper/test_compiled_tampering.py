@@ -67,7 +67,9 @@ def test_no_spill_is_sealed_twice_in_a_run(name: str) -> None:
     for record in ("tensor", "op", "load", "spill"):
         at += getattr(head, f"{record}_count") * ffi.sizeof(f"tt_{record}")
     instrs = ffi.cast("tt_instr *", ffi.from_buffer(program) + at)
-    sealed = [instrs[k].arg for k in range(head.instr_count) if instrs[k].code == c.TT_INSTR_SPILL]
+    bits = [instrs[k].bits for k in range(head.instr_count)]
+    code_mask = (1 << c.TT_INSTR_INDEX_SHIFT) - 1
+    sealed = [found >> c.TT_INSTR_ARG_SHIFT for found in bits if found & code_mask == c.TT_INSTR_SPILL]
     assert sealed
     assert len(sealed) == len(set(sealed)) <= head.spill_count
 
