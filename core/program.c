@@ -269,8 +269,8 @@ static int contiguous(const tt_tensor *t, uint32_t lo, uint32_t hi) {
 
 /* A streamed convolution's blocks fit their place and are chunks of the bundle. */
 static int check_stream(const tti_program *p, const tt_op *op) {
-  const uint32_t depth = tti_conv_depth(p, op);
   if (op->kind != TT_OP_CONV || !op->panels_per_block || !op->k_per_block) return 0;
+  const uint32_t depth = tti_conv_depth(p, op);
   if (op->k_per_block < depth && op->panels_per_block != 1) return 0;
   const uint64_t blocks = tti_block_count(p, op);
   if (!op->first_chunk || op->first_chunk + blocks > p->head->chunk_count) return 0;

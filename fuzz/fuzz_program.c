@@ -1,0 +1,128 @@
+/* Fuzzes the validator and the engine behind it: authenticated, but malformed programs.
+ *
+ *     fuzz_program PROGRAM ITERATIONS SEED
+ *
+ * PROGRAM is chunk 0's plaintext of a real network. Each iteration changes some of its words, opens it with a port whose
+ * AEAD is the identity, and, where the validator lets it pass, drives two runs with arbitrary data. Meant to be built with the
+ * address and undefined-behaviour sanitizers: the arena is allocated to its exact size, so that a read or write beyond it is
+ * found. Prints how many programs were refused and how many ran. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/kernels.h"
+#include "tinytee.h"
+#include "tinytee_program.h"
+
+enum { MOST_STEPS = 20000, ARENA_SLACK = 4096 };
+
+static uint64_t state;
+
+static uint32_t next_random(void) { /* xorshift64* (Vigna 2016) */
+  state ^= state >> 12;
+  state ^= state << 25;
+  state ^= state >> 27;
+  return (uint32_t)((state * 2685821657736338717ULL) >> 32);
+}
+
+static int set_key(void *context, tt_key_slot slot, uint32_t suite, const uint8_t *key) {
+  (void)context, (void)slot, (void)suite, (void)key;
+  return 0;
+}
+static int open_plain(void *context, tt_key_slot slot, const uint8_t *nonce, const void *associated, size_t associated_bytes,
+                      const uint8_t *ciphertext, size_t bytes, const uint8_t *tag, uint8_t *plain) {
+  (void)context, (void)slot, (void)nonce, (void)associated, (void)associated_bytes, (void)tag;
+  memmove(plain, ciphertext, bytes);
+  return 0;
+}
+static int seal_plain(void *context, tt_key_slot slot, const uint8_t *nonce, const void *associated, size_t associated_bytes,
+                      const uint8_t *plain, size_t bytes, uint8_t *ciphertext, uint8_t *tag) {
+  (void)context, (void)slot, (void)nonce, (void)associated, (void)associated_bytes;
+  memcpy(ciphertext, plain, bytes);
+  memset(tag, 0, TT_TAG_BYTES);
+  return 0;
+}
+static int no_random(void *context, uint8_t *bytes, size_t count) {
+  (void)context;
+  memset(bytes, 1, count);
+  return 0;
+}
+static void forget(void *context) { (void)context; }
+
+/* A preamble with an empty manifest, for a program of so many bytes. */
+static size_t make_preamble(uint8_t *preamble, size_t program_bytes, uint32_t arena_bytes) {
+  tt_bundle_header header = {.magic = "tinytee",
+                             .version = TT_BUNDLE_VERSION,
+                             .suite = TT_SUITE_AES256GCM,
+                             .header_bytes = sizeof header,
+                             .chunk_count = 1,
+                             .arena_bytes = arena_bytes};
+  const uint32_t sealed = (uint32_t)(program_bytes + TT_TAG_BYTES);
+  memset(preamble, 0, sizeof header + 4 + TT_KEY_BYTES + TT_TAG_BYTES);
+  memcpy(preamble, &header, sizeof header);
+  memcpy(preamble + sizeof header, &sealed, sizeof sealed);
+  return sizeof header + 4 + TT_KEY_BYTES + TT_TAG_BYTES;
+}
+
+/* Feeds and takes until the engine fails, is ready, or has had its steps. Returns whether it is ready. */
+static int drive(tt_engine *engine, uint8_t *scratch, size_t scratch_bytes) {
+  for (int step = 0; step < MOST_STEPS; step++) {
+    tt_want want;
+    if (tt_poll(engine, &want) != TT_OK) return 0;
+    if (want.event == TT_READY) return 1;
+    if (want.bytes > scratch_bytes) return 0;
+    const int gives = want.event == TT_GIVE_OUTPUT || want.event == TT_GIVE_SPILL;
+    if ((gives ? tt_take(engine, scratch, want.bytes) : tt_feed(engine, scratch, want.bytes)) != TT_OK) return 0;
+  }
+  return 0;
+}
+
+static void mutate(uint8_t *program, size_t bytes) {
+  static const uint32_t interesting[] = {0, 1, 2, 7, 64, 255, 256, 0x7FFF, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF};
+  for (uint32_t changes = 1 + next_random() % 4; changes; changes--) {
+    const size_t word = next_random() % (bytes / 2);
+    uint16_t value;
+    memcpy(&value, program + 2 * word, 2);
+    const uint32_t how = next_random() % 4;
+    if (how == 0) value = (uint16_t)interesting[next_random() % (sizeof interesting / sizeof *interesting)];
+    if (how == 1) value = (uint16_t)(value + next_random() % 5 - 2);
+    if (how == 2) value ^= (uint16_t)(1u << next_random() % 16);
+    if (how == 3) value = (uint16_t)next_random();
+    memcpy(program + 2 * word, &value, 2);
+  }
+}
+
+int main(int argc, char **argv) {
+  if (argc != 4) return 2;
+  FILE *file = fopen(argv[1], "rb");
+  if (!file) return 2;
+  uint8_t *original = malloc(1 << 20);
+  const size_t bytes = fread(original, 1, 1 << 20, file);
+  fclose(file);
+  if (bytes < sizeof(tt_program)) return 2;
+  tt_program head;
+  memcpy(&head, original, sizeof head);
+  const size_t arena_bytes = ((size_t)head.arena_bytes + ARENA_SLACK) / TT_ALIGN * TT_ALIGN, scratch_bytes = arena_bytes + TT_TAG_BYTES;
+  uint8_t *arena = aligned_alloc(TT_ALIGN, arena_bytes), *scratch = malloc(scratch_bytes), *program = malloc(bytes + TT_TAG_BYTES);
+  const tt_port port = {NULL, set_key, open_plain, seal_plain, no_random, forget, tti_kernels_portable()};
+  uint8_t preamble[256];
+  const size_t preamble_bytes = make_preamble(preamble, bytes, (uint32_t)arena_bytes);
+  const uint8_t key[TT_KEY_BYTES] = {0};
+  unsigned long refused = 0, ran = 0;
+  state = strtoull(argv[3], NULL, 10) * 2 + 1;
+  for (size_t i = 0; i < scratch_bytes; i++) scratch[i] = (uint8_t)next_random();
+  for (unsigned long left = strtoul(argv[2], NULL, 10); left; left--) {
+    memcpy(program, original, bytes);
+    if (left > 1) mutate(program, bytes); /* the last one is the original, which must run */
+    tt_engine *engine;
+    if (tt_open(arena, arena_bytes, &port, preamble, preamble_bytes, key, key, &engine) != TT_OK) return 1;
+    int good = tt_feed(engine, program, bytes + TT_TAG_BYTES) == TT_OK && drive(engine, scratch, scratch_bytes);
+    for (int run = 0; good && run < 2; run++) good = tt_start(engine) == TT_OK && drive(engine, scratch, scratch_bytes);
+    good ? ran++ : refused++;
+    if (left == 1 && !good) return 1;
+    tt_close(engine);
+  }
+  printf("%lu refused, %lu ran\n", refused, ran);
+  free(original), free(arena), free(scratch), free(program);
+  return 0;
+}

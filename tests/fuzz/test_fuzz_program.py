@@ -1,0 +1,51 @@
+"""Authenticated but malformed programs, under the sanitizers: refused, or run without a step out of bounds."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from unit.plan.graphs import graphs
+
+from tinytee import zoo
+from tinytee.importer import load
+from tinytee.ir.graph import Graph
+from tinytee.passes import optimize
+from tinytee.plan.api import least_budget, lower, make_plan
+
+ROOT = Path(__file__).parents[2]
+BUILD = ROOT / "build" / "sanitize"
+
+
+@pytest.fixture(scope="module")
+def fuzzer() -> Path:
+    configure = ["cmake", "-S", ROOT, "-B", BUILD, "-DCMAKE_BUILD_TYPE=RelWithDebInfo", "-DTINYTEE_SANITIZE=ON"]
+    subprocess.run([*configure, "-DTINYTEE_FUZZ=ON", "-DTINYTEE_EXAMPLES=OFF"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["cmake", "--build", BUILD, "--target", "fuzz_program", "-j2"], check=True, stdout=subprocess.DEVNULL)
+    assert shutil.which(BUILD / "fuzz_program")
+    return BUILD / "fuzz_program"
+
+
+def fuzz(fuzzer: Path, graph: Graph, budget_bytes: int, folder: Path, iterations: int, seed: int) -> str:
+    program = folder / "program"
+    program.write_bytes(lower(graph, make_plan(graph, budget_bytes)).program)
+    done = subprocess.run([fuzzer, program, str(iterations), str(seed)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", ["lenet5", "mobilenet_v1_025_128"])
+def test_mutated_programs_of_networks(fuzzer: Path, tmp_path: Path, name: str) -> None:
+    graph = optimize(load(zoo.NETWORKS[name].build()))
+    said = fuzz(fuzzer, graph, 2 * least_budget(graph), tmp_path, iterations=400, seed=1)
+    assert int(said.split()[0]) > 100, said
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(graphs(), st.integers(0, 1 << 30))
+def test_mutated_programs_of_random_networks(fuzzer: Path, tmp_path: Path, graph: Graph, seed: int) -> None:
+    fuzz(fuzzer, graph, max(8192, least_budget(graph)), tmp_path, iterations=1500, seed=seed)
