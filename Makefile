@@ -43,7 +43,7 @@ bench-quick: lib ## measures a few networks at a few budgets, and prints the tab
 	$(BIN)/python bench/zoo.py --quick
 
 lib: install ## builds libtinytee.so
-	@$(BIN)/cmake -S . -B build -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja >/dev/null
+	@$(BIN)/cmake -S . -B build -G Ninja -USKBUILD -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja >/dev/null
 	@$(BIN)/cmake --build build -- --quiet
 
 install: $(VENV_STAMP)
