@@ -1,0 +1,185 @@
+"""What each pass rewrites, and what it must leave alone. ``compare`` holds every stage to ONNX Runtime."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tinytee.importer import load
+from tinytee.ir import graph as g
+from tinytee.ir.check import check
+from tinytee.ir.graph import Activation, Graph, Port, Shape
+from tinytee.ir.reference import evaluate
+from tinytee.passes import PASSES, optimize
+from tinytee.passes.merge_gathers import merge_gathers
+from tinytee.passes.order_depth_first import order_depth_first
+from tinytee.passes.permute_to_gather import permute_to_gather
+from unit.importer.support import compare, kinds, model, node, random
+
+NORM = {name: random((4,), i) for i, name in enumerate("sbm")} | {"v": np.array([0.5, 1, 2, 3], np.float32)}
+CONV = {"w": random((4, 4, 3, 3)), "k": random((4, 4, 1, 1), 9)}
+IMAGE = {"x": (1, 4, 6, 6)}
+
+
+def _tensor_graph(source: Shape, *ops: g.Op, shapes: dict[str, Shape]) -> Graph:
+    """A graph over one input 'x' whose last operator's result is the output."""
+    last = ops[-1].output
+    everything = {"x": source, **shapes}
+    return Graph(
+        inputs=(_port("x", source),), outputs=(_port(last, everything[last]),), shapes=everything, ops=tuple(ops)
+    )
+
+
+def _port(name: str, shape: Shape) -> Port:
+    return Port(name, name, (shape.height, shape.width, shape.channels), "float32", (0, 1, 2), batched=False)
+
+
+def test_batch_normalization_folds_backwards_and_the_activation_follows() -> None:
+    nodes = [node("Conv", "x w", "c"), node("BatchNormalization", "c s b m v", "n"), node("Relu", "n")]
+    graph = compare(model(nodes, IMAGE, {**CONV, **NORM}))
+    assert kinds(graph) == ["Conv"] and graph.ops[0].activation.kind == "relu"
+
+
+def test_batch_normalization_folds_forwards_where_nothing_is_padded() -> None:
+    nodes = [node("BatchNormalization", "x s b m v", "n"), node("Conv", "n w")]
+    assert kinds(compare(model(nodes, IMAGE, {**CONV, **NORM}))) == ["Conv"]
+
+
+def test_a_shift_does_not_cross_padding() -> None:
+    nodes = [node("BatchNormalization", "x s b m v", "n"), node("Conv", "n w", pads=[1, 1, 1, 1])]
+    assert kinds(compare(model(nodes, IMAGE, {**CONV, **NORM}))) == ["DepthwiseConv", "Conv"]
+
+
+def test_a_scale_crosses_padding_and_groups() -> None:
+    nodes = [node("Mul", "x f", "n"), node("Conv", "n w", pads=[1, 1, 1, 1], group=2)]
+    constants = {"f": random((4, 1, 1)), "w": random((6, 2, 3, 3))}
+    assert kinds(compare(model(nodes, IMAGE, constants))) == ["Conv"]
+
+
+def test_scales_in_a_row_become_one() -> None:
+    nodes = [
+        node("Relu", "x", "r"),
+        node("BatchNormalization", "r s b m v", "n"),
+        node("Mul", "n f", "p"),
+        node("Add", "p f", "q"),
+        node("Relu", "q"),
+    ]
+    assert kinds(compare(model(nodes, IMAGE, {**NORM, "f": random((4, 1, 1))}))) == ["Unary", "DepthwiseConv"]
+
+
+def test_what_others_read_is_not_folded() -> None:
+    nodes = [node("Conv", "x w", "c"), node("Relu", "c", "y"), node("Sigmoid", "c", "z")]
+    graph = compare(model(nodes, IMAGE, CONV, outputs=("y", "z")))
+    assert kinds(graph) == ["Conv", "Unary", "Unary"]
+
+
+def test_an_output_in_between_is_kept() -> None:
+    nodes = [node("Conv", "x w", "y"), node("Relu", "y", "z")]
+    assert kinds(compare(model(nodes, IMAGE, CONV, outputs=("y", "z")))) == ["Conv", "Unary"]
+
+
+def test_residual_joins_the_later_convolution() -> None:
+    nodes = [
+        node("Conv", "x k", "a"),
+        node("Relu", "a", "r"),
+        node("Conv", "r w", "b", pads=[1, 1, 1, 1]),
+        node("Conv", "x k", "c"),
+        node("Add", "b c", "d"),
+        node("Relu", "d"),
+    ]
+    graph = compare(model(nodes, IMAGE, CONV))
+    assert kinds(graph) == ["Conv"] * 3
+    last = graph.ops[-1]
+    assert len(last.inputs) == 2 and last.activation.kind == "relu"
+
+
+def test_residual_that_broadcasts_stays_an_addition() -> None:
+    nodes = [node("Conv", "x k", "a"), node("ReduceMean", "x axes", "m"), node("Add", "a m")]
+    graph = compare(model(nodes, IMAGE, {**CONV, "axes": np.array([2, 3])}))
+    assert kinds(graph)[-1] == "Binary"
+
+
+def test_sum_of_a_convolution_with_itself() -> None:
+    nodes = [node("Conv", "x k", "a"), node("Add", "a a")]
+    assert kinds(compare(model(nodes, IMAGE, CONV))) == ["Conv", "Binary"]
+
+
+def test_dropout_and_identity_vanish() -> None:
+    nodes = [node("Identity", "x", "a"), node("Dropout", "a", "b"), node("Conv", "b w", "c"), node("Identity", "c")]
+    assert kinds(compare(model(nodes, IMAGE, CONV))) == ["Conv"]
+
+
+def test_average_pooling_counts_merged_padding() -> None:
+    constants = {"p": np.array([0, 0, 1, 1, 0, 0, 1, 1])}
+    nodes = [node("Pad", "x p", "z"), node("AveragePool", "z", kernel_shape=[3, 3])]
+    (pool,) = compare(model(nodes, IMAGE, constants)).ops
+    assert isinstance(pool, g.Pool) and pool.count_include_pad and pool.pads == (1, 1, 1, 1)
+
+
+def test_lowest_padding_joins_max_pooling() -> None:
+    constants = {"p": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "l": np.float32(-np.inf)}
+    nodes = [node("Pad", "x p l", "z"), node("MaxPool", "z", kernel_shape=[3, 3])]
+    assert kinds(compare(model(nodes, IMAGE, constants))) == ["Pool"]
+
+
+@pytest.mark.parametrize("fill", [0.0, 1.0])
+def test_gathers_merge_only_under_one_fill(fill: float) -> None:
+    pad = np.array([-1, 0, 1, -1], np.int32)
+    first = g.Gather(name="a", inputs=("x",), output="a", rows=pad, fill=0.0)
+    second = g.Gather(name="b", inputs=("a",), output="b", cols=pad, fill=fill)
+    shapes = {"a": Shape(4, 2, 3), "b": Shape(4, 4, 3)}
+    graph = _tensor_graph(Shape(2, 2, 3), first, second, shapes=shapes)
+    merged = merge_gathers(graph)
+    check(merged)
+    assert len(merged.ops) == (1 if fill == 0 else 2)
+    x = {"x": random((2, 2, 3))}
+    np.testing.assert_array_equal(evaluate(merged, x)["b"], evaluate(graph, x)["b"])
+
+
+def test_a_transposition_stays_a_permute() -> None:
+    op = g.Permute(name="p", inputs=("x",), output="y", dims=(3, 2), strides=(1, 3))
+    graph = _tensor_graph(Shape(1, 2, 3), op, shapes={"y": Shape(1, 3, 2)})
+    assert permute_to_gather(graph).ops == (op,)
+
+
+def test_repetition_becomes_a_gather() -> None:
+    op = g.Permute(name="p", inputs=("x",), output="y", dims=(4, 3), strides=(0, 1))
+    graph = _tensor_graph(Shape(1, 1, 3), op, shapes={"y": Shape(2, 2, 3)})
+    (gather,) = permute_to_gather(graph).ops
+    assert isinstance(gather, g.Gather)
+    np.testing.assert_array_equal(gather.rows, [0, 0])
+
+
+def test_branches_are_computed_one_by_one() -> None:
+    nodes = [node("Conv", "x k", name) for name in ("a", "b", "c")]
+    nodes += [node("Conv", f"{name} k", f"{name}{name}") for name in ("a", "b", "c")]
+    nodes.append(node("Concat", "aa bb cc", axis=1))
+    graph = order_depth_first(load(model(nodes, IMAGE, CONV)))
+    assert [op.name for op in graph.ops] == [f"Conv_{n}" for n in ("a", "aa", "b", "bb", "c", "cc")] + ["Concat_y"]
+
+
+def test_passes_do_not_change_what_they_are_given() -> None:
+    nodes = [node("Conv", "x w", "c"), node("BatchNormalization", "c s b m v", "n"), node("Relu", "n")]
+    graph = load(model(nodes, IMAGE, {**CONV, **NORM}))
+    before = (graph.ops, dict(graph.shapes), [op.weight.copy() for op in graph.ops if isinstance(op, g.Conv)])
+    optimize(graph)
+    assert graph.ops == before[0] and graph.shapes == before[1]
+    np.testing.assert_array_equal(next(op.weight for op in graph.ops if isinstance(op, g.Conv)), before[2][0])
+
+
+def test_optimizing_twice_changes_nothing() -> None:
+    nodes = [
+        node("Conv", "x w", "c"),
+        node("Sigmoid", "c", "s"),
+        node("Mul", "c s", "m"),
+        node("MaxPool", "m", kernel_shape=[2, 2]),
+    ]
+    once = optimize(load(model(nodes, IMAGE, CONV)))
+    twice = optimize(once)
+    assert once.ops == twice.ops
+    assert once.ops[0].activation == Activation("swish", 1.0)
+
+
+def test_every_pass_is_named_after_its_module() -> None:
+    for rewrite in PASSES:
+        assert rewrite.__module__ == f"tinytee.passes.{rewrite.__name__}"
