@@ -20,7 +20,7 @@ import tinytee
 from harness import chosen_networks, write_json
 from tinytee.api import compile_graph, load_graph
 from tinytee.sizes import format_size, parse_size
-from tinytee.zoo import MIB, Network, reference_input
+from tinytee.zoo import LADDER, MIB, Network, reference_input
 from tinytee.zoo.rival import Rival, error_of_range, measure_side_by_side
 
 QUICK_NETWORKS = ("lenet5", "squeezenet", "mobilenet_v2", "efficientnet_lite0")
@@ -30,19 +30,19 @@ QUICK_BUDGETS = (MIB, 8 * MIB)
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*")
-    parser.add_argument("--budgets", help="comma-separated; default: the ladder from each network's floor up")
+    parser.add_argument("--budgets", help="comma-separated; default: the ladder, 512KiB to 64MiB")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--quick", action="store_true", help="a few networks at two budgets")
     options = parser.parse_args()
 
     networks = chosen_networks(options.networks or (QUICK_NETWORKS if options.quick else ()))
-    budgets = tuple(parse_size(size) for size in options.budgets.split(",")) if options.budgets else None
-    if budgets is None and options.quick:
-        budgets = QUICK_BUDGETS
+    budgets = QUICK_BUDGETS if options.quick else LADDER
+    if options.budgets:
+        budgets = tuple(parse_size(size) for size in options.budgets.split(","))
     rows = []
     for network in networks:
-        for row in measure_network(network, budgets or network.budgets(), options.rounds):
+        for row in measure_network(network, budgets, options.rounds):
             rows.append(row)
             print(_line(row), file=sys.stderr, flush=True)
             if options.json:

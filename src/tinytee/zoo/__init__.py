@@ -38,7 +38,7 @@ class Network:
         build: makes the model; the same one every time.
         input_name, input_shape: the model's only input, float32, NCHW.
         output_name: its only output.
-        floor_bytes: secure memory in which the network must run.
+        floor_bytes: secure memory in which the network has to run at least: a promise, not the least that does.
         source: where topology and weights come from.
         input_std, input_mean: of the elements that ``reference_input`` draws.
     """
@@ -52,10 +52,6 @@ class Network:
     source: str
     input_std: float = 1.0
     input_mean: float = 0.0
-
-    def budgets(self) -> tuple[int, ...]:
-        """The ladder's budgets at or above the floor, in bytes."""
-        return tuple(budget for budget in LADDER if budget >= self.floor_bytes)
 
 
 def reference_input(network: Network, seed: int = 0) -> np.ndarray:
