@@ -40,23 +40,6 @@
 
 #define TTI_UNROLL _Pragma("GCC unroll 16")
 
-/* Loads or stores the first 'count' elements of a vector, all of them if there are more. */
-TTI_INLINE vf part_load(const float *in, size_t count) {
-  if (count >= TTI_LANES) return v_load(in);
-  float part[TTI_LANES] = {0};
-  for (size_t i = 0; i < count; i++) part[i] = in[i];
-  return v_load(part);
-}
-TTI_INLINE void part_store(float *out, vf value, size_t count) {
-  if (count >= TTI_LANES) {
-    v_store(out, value);
-    return;
-  }
-  float part[TTI_LANES];
-  v_store(part, value);
-  for (size_t i = 0; i < count; i++) out[i] = part[i];
-}
-
 /* One register tile: pixels x .. x + pixels of whole vectors of channels. pixels and vectors are constants at every
  * call, so that each call site is unrolled into registers. */
 TTI_INLINE void tile(const int pixels, const int vectors, const tti_conv_row *c, size_t x, size_t column) {
@@ -167,12 +150,12 @@ static __attribute__((noinline)) void conv_row_tail(const tti_conv_row *c, size_
     part.first_pixel = c->first_pixel + x;
     for (size_t m = 0; m < part.width; m++) {
       const ptrdiff_t pixel = (ptrdiff_t)(x + m);
-      if (c->residual) v_store(residual + m * TTI_LANES, part_load(c->residual + pixel * c->residual_stride + column, columns));
-      if (!c->bias) v_store(out + m * TTI_LANES, part_load(c->out + pixel * c->out_stride + column, columns));
+      if (c->residual) v_store(residual + m * TTI_LANES, v_load_part(c->residual + pixel * c->residual_stride + column, columns));
+      if (!c->bias) v_store(out + m * TTI_LANES, v_load_part(c->out + pixel * c->out_stride + column, columns));
     }
     strip(1, &part, 0);
     for (size_t m = 0; m < part.width; m++)
-      part_store(c->out + (ptrdiff_t)(x + m) * c->out_stride + column, v_load(out + m * TTI_LANES), columns);
+      v_store_part(c->out + (ptrdiff_t)(x + m) * c->out_stride + column, v_load(out + m * TTI_LANES), columns);
   }
 }
 
@@ -192,43 +175,55 @@ static void conv_row(const tti_conv_row *c) {
 
 /* ---- depthwise convolution */
 
-/* Channels column .. column + TTI_LANES of every pixel, for a kernel of ky by kx taps that are constants where small. */
-TTI_INLINE void depthwise_strip(const size_t ky_count, const size_t kernel_x, const tti_depthwise_row *d, size_t column) {
-  const size_t channels = d->channels;
-  const vf bias = v_load(d->bias + column), low = v_set(d->low), high = v_set(d->high);
-  const float *const weights = d->weights + column;
-  for (size_t x = 0; x < d->width; x++) {
-    vf acc = bias;
-    const size_t first = x * d->stride_x * channels + column;
-    for (size_t i = 0; i < ky_count; i++) {
-      const float *in = d->rows[i] + first;
-      for (size_t j = 0; j < kernel_x; j++)
-        acc += v_load(in + j * d->dilation_x * channels) * v_load(weights + (i * kernel_x + j) * channels);
+/* Pixels x .. x + pixels of one vector of channels (lanes of them, if partial). What is a constant at a call is unrolled;
+ * several pixels share each load of a weight and hide each other's latency. */
+TTI_INLINE void depthwise_pixels(const int pixels, const size_t ky_count, const size_t kernel_x, const int partial,
+                                 const tti_depthwise_row *d, size_t x, size_t column) {
+  const size_t channels = d->channels, lanes = channels - column;
+  const size_t step = d->stride_x * channels, dilation = d->dilation_x * channels;
+  const float *w = d->weights + column;
+  float *out = d->out + x * channels + column;
+  vf acc[4];
+  const vf bias = partial ? v_load_part(d->bias + column, lanes) : v_load(d->bias + column);
+  TTI_UNROLL for (int m = 0; m < pixels; m++) acc[m] = bias;
+  for (size_t i = 0; i < ky_count; i++) {
+    const float *in = d->rows[i] + x * step + column;
+    for (size_t j = 0; j < kernel_x; j++, in += dilation, w += channels) {
+      const vf weight = partial ? v_load_part(w, lanes) : v_load(w);
+      TTI_UNROLL for (int m = 0; m < pixels; m++)
+          acc[m] += (partial ? v_load_part(in + (size_t)m * step, lanes) : v_load(in + (size_t)m * step)) * weight;
     }
-    v_store(d->out + x * channels + column, v_at_most(v_at_least(acc, low), high));
+  }
+  const vf low = v_set(d->low), high = v_set(d->high);
+  TTI_UNROLL for (int m = 0; m < pixels; m++) {
+    const vf v = v_at_most(v_at_least(acc[m], low), high);
+    if (partial)
+      v_store_part(out + (size_t)m * channels, v, lanes);
+    else
+      v_store(out + (size_t)m * channels, v);
   }
 }
 
-static void depthwise_row(const tti_depthwise_row *d) {
-  const size_t channels = d->channels;
+TTI_INLINE void depthwise_strip(const size_t ky_count, const size_t kernel_x, const int partial, const tti_depthwise_row *d,
+                                size_t column) {
+  size_t x = 0;
+  for (; x + 4 <= d->width; x += 4) depthwise_pixels(4, ky_count, kernel_x, partial, d, x, column);
+  for (; x < d->width; x++) depthwise_pixels(1, ky_count, kernel_x, partial, d, x, column);
+}
+
+TTI_INLINE void depthwise_columns(const size_t ky_count, const size_t kernel_x, const tti_depthwise_row *d) {
   size_t column = 0;
-  for (; column + TTI_LANES <= channels; column += TTI_LANES) {
-    if (d->ky_count == 3 && d->kernel_x == 3)
-      depthwise_strip(3, 3, d, column);
-    else if (d->ky_count == 1 && d->kernel_x == 1)
-      depthwise_strip(1, 1, d, column);
-    else
-      depthwise_strip(d->ky_count, d->kernel_x, d, column);
-  }
-  for (size_t x = 0; column < channels && x < d->width; x++)
-    for (size_t n = column; n < channels; n++) {
-      float acc = d->bias[n];
-      for (size_t i = 0; i < d->ky_count; i++)
-        for (size_t j = 0; j < d->kernel_x; j++)
-          acc += d->rows[i][(x * d->stride_x + j * d->dilation_x) * channels + n] * d->weights[(i * d->kernel_x + j) * channels + n];
-      acc = acc < d->low ? d->low : acc;
-      d->out[x * channels + n] = acc > d->high ? d->high : acc;
-    }
+  for (; column + TTI_LANES <= d->channels; column += TTI_LANES) depthwise_strip(ky_count, kernel_x, 0, d, column);
+  if (column < d->channels) depthwise_strip(ky_count, kernel_x, 1, d, column);
+}
+
+static void depthwise_row(const tti_depthwise_row *d) {
+  if (d->ky_count == 3 && d->kernel_x == 3)
+    depthwise_columns(3, 3, d);
+  else if (d->ky_count == 1 && d->kernel_x == 1)
+    depthwise_columns(1, 1, d);
+  else
+    depthwise_columns(d->ky_count, d->kernel_x, d);
 }
 
 /* ---- pooling */
@@ -246,9 +241,9 @@ TTI_INLINE void pool_pixel(const int average, const tti_pool_row *p, size_t x, s
     vf acc = v_set(average ? 0.0f : -__builtin_inff());
     for (size_t i = 0; i < p->ky_count; i++)
       for (size_t j = 0; j < taps; j++)
-        acc = pool_step(average, acc, part_load(p->rows[i] + (first + j * p->dilation_x) * channels + n, lanes));
+        acc = pool_step(average, acc, v_load_part(p->rows[i] + (first + j * p->dilation_x) * channels + n, lanes));
     if (average) acc /= divisor;
-    part_store(p->out + x * channels + n, acc, lanes);
+    v_store_part(p->out + x * channels + n, acc, lanes);
   }
 }
 
@@ -351,7 +346,7 @@ TTI_INLINE vf activate(unsigned kind, vf a, vf b, vf x) {
 TTI_INLINE void activation_span(const unsigned kind, float alpha, float beta, float *data, size_t count) {
   const vf a = v_set(alpha), b = v_set(beta);
   for (; count >= TTI_LANES; count -= TTI_LANES, data += TTI_LANES) v_store(data, activate(kind, a, b, v_load(data)));
-  if (count) part_store(data, activate(kind, a, b, part_load(data, count)), count);
+  if (count) v_store_part(data, activate(kind, a, b, v_load_part(data, count)), count);
 }
 
 #define TTI_ACTIVATION_CASE(K)                            \
@@ -398,9 +393,9 @@ TTI_INLINE vf combine(unsigned kind, vf a, vf b) {
 TTI_INLINE void binary_span(const unsigned kind, const float *a, size_t a_step, const float *b, size_t b_step, float *out, size_t count) {
   for (size_t i = 0; i < count; i += TTI_LANES) {
     const size_t left = count - i;
-    const vf va = a_step ? part_load(a + i, left) : v_set(*a);
-    const vf vb = b_step ? part_load(b + i, left) : v_set(*b);
-    part_store(out + i, combine(kind, va, vb), left);
+    const vf va = a_step ? v_load_part(a + i, left) : v_set(*a);
+    const vf vb = b_step ? v_load_part(b + i, left) : v_set(*b);
+    v_store_part(out + i, combine(kind, va, vb), left);
   }
 }
 
@@ -421,8 +416,8 @@ static void binary(unsigned kind, const float *a, size_t a_step, const float *b,
 static void accumulate(float keep, float scale, const float *a, float *out, size_t count) {
   for (size_t i = 0; i < count; i += TTI_LANES) {
     const size_t left = count - i;
-    const vf scaled = part_load(a + i, left) * scale;
-    part_store(out + i, keep != 0.0f ? part_load(out + i, left) + scaled : scaled, left);
+    const vf scaled = v_load_part(a + i, left) * scale;
+    v_store_part(out + i, keep != 0.0f ? v_load_part(out + i, left) + scaled : scaled, left);
   }
 }
 
@@ -450,7 +445,7 @@ static void lrn(const float *in, float *out, size_t channels, size_t size, float
     const vf base = v_load(sums) * (alpha / (float)size) + bias;
     const vf root = v_sqrt(base);
     const vf scale = beta == 0.75f ? 1.0f / (root * v_sqrt(root)) : beta == 0.5f ? 1.0f / root : v_pow(base, v_set(-beta));
-    part_store(out + n, part_load(in + n, lanes) * scale, lanes);
+    v_store_part(out + n, v_load_part(in + n, lanes) * scale, lanes);
   }
 }
 

@@ -6,8 +6,13 @@
  */
 #ifndef TTI_VECTOR_H
 #define TTI_VECTOR_H
+#include <stddef.h>
 #include <stdint.h>
-#include <string.h>
+#if TTI_CODE == TTI_CODE_avx512 || TTI_CODE == TTI_CODE_avx2
+#include <immintrin.h>
+#elif TTI_CODE == TTI_CODE_neon
+#include <arm_neon.h>
+#endif
 
 typedef float vf __attribute__((vector_size(4 * TTI_LANES)));
 typedef int32_t vi __attribute__((vector_size(4 * TTI_LANES)));
@@ -28,9 +33,44 @@ TTI_INLINE vf v_abs(vf x) { return (vf)((vi)x & 0x7FFFFFFF); }
 TTI_INLINE vf v_copysign(vf magnitude, vf sign) {
   return (vf)(((vi)magnitude & 0x7FFFFFFF) | ((vi)sign & (int32_t)0x80000000));
 }
-/* A NaN in x stays; the bound never wins over it. */
+/* A NaN in x stays; the bound never wins over it. (x86's maximum returns its second operand if either is NaN.) */
+#if TTI_CODE == TTI_CODE_avx512
+TTI_INLINE vf v_at_least(vf x, vf low) { return (vf)_mm512_max_ps((__m512)low, (__m512)x); }
+TTI_INLINE vf v_at_most(vf x, vf high) { return (vf)_mm512_min_ps((__m512)high, (__m512)x); }
+#elif TTI_CODE == TTI_CODE_avx2
+TTI_INLINE vf v_at_least(vf x, vf low) { return (vf)_mm256_max_ps((__m256)low, (__m256)x); }
+TTI_INLINE vf v_at_most(vf x, vf high) { return (vf)_mm256_min_ps((__m256)high, (__m256)x); }
+#elif TTI_CODE == TTI_CODE_neon
+TTI_INLINE vf v_at_least(vf x, vf low) { return (vf)vmaxq_f32((float32x4_t)low, (float32x4_t)x); }
+TTI_INLINE vf v_at_most(vf x, vf high) { return (vf)vminq_f32((float32x4_t)high, (float32x4_t)x); }
+#else
 TTI_INLINE vf v_at_least(vf x, vf low) { return v_select(x < low, low, x); }
 TTI_INLINE vf v_at_most(vf x, vf high) { return v_select(x > high, high, x); }
+#endif
+
+/* Loads or stores the first 'count' elements of a vector, all of them if there are more; what is not loaded is 0. */
+#if TTI_CODE == TTI_CODE_avx512
+TTI_INLINE __mmask16 v_mask(size_t count) { return (__mmask16)(count >= TTI_LANES ? 0xFFFF : (1u << count) - 1); }
+TTI_INLINE vf v_load_part(const float *in, size_t count) { return (vf)_mm512_maskz_loadu_ps(v_mask(count), in); }
+TTI_INLINE void v_store_part(float *out, vf v, size_t count) { _mm512_mask_storeu_ps(out, v_mask(count), (__m512)v); }
+#else
+TTI_INLINE vf v_load_part(const float *in, size_t count) {
+  if (count >= TTI_LANES) return v_load(in);
+  float part[TTI_LANES] = {0};
+  for (size_t i = 0; i < count; i++) part[i] = in[i];
+  return v_load(part);
+}
+TTI_INLINE void v_store_part(float *out, vf v, size_t count) {
+  if (count >= TTI_LANES) {
+    v_store(out, v);
+    return;
+  }
+  float part[TTI_LANES];
+  v_store(part, v);
+  for (size_t i = 0; i < count; i++) out[i] = part[i];
+}
+#endif
+
 TTI_INLINE vf v_clamp(vf x, float low, float high) { return v_at_most(v_at_least(x, v_set(low)), v_set(high)); }
 
 TTI_INLINE vf v_sqrt(vf x) {

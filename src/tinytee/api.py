@@ -4,8 +4,11 @@ bundles needs none of their dependencies."""
 from __future__ import annotations
 
 import os
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from tinytee.bundle import Bundle, Manifest, Preprocessing, TensorSpec
 from tinytee.errors import BudgetError
@@ -166,3 +169,32 @@ def check_preprocessing(graph: Graph, how: Preprocessing | None) -> None:
         raise ValueError(
             f"images of {how.layout} {list(made)} do not fit input '{port.name}': {port.dtype} {list(port.shape)}"
         )
+
+
+def measure_profile(progress: Progress | None = None) -> Profile:
+    """Measures this machine for the planner's predictions, with every AEAD suite that is available here.
+
+    Args:
+        progress: told what is being measured, and which fraction of the whole is done.
+    """
+    from tinytee.bundle import suites  # noqa: PLC0415
+    from tinytee.plan import measure, profile  # noqa: PLC0415
+    from tinytee.runtime.session import Session  # noqa: PLC0415
+
+    key = os.urandom(32)
+
+    def run(graph: Graph, suite: str, budget_bytes: int) -> tuple[float, float, int]:
+        inputs = {port.name: np.ones(port.shape, np.float32) for port in graph.inputs}
+        with Session(compile_graph(graph, budget_bytes, key, suite=suite), key=key) as session:
+            seconds = []
+            for _ in range(7):
+                session.run(inputs)
+                seconds.append(session.stats.last_run_seconds)
+            before = session.stats
+            session.run(inputs)
+            after = session.stats
+        opened = after.chunk_bytes - before.chunk_bytes
+        return statistics.median(seconds), after.aead_seconds - before.aead_seconds, opened
+
+    known = profile.load().aead_bytes_per_second
+    return measure.measure(run, [suite for suite in known if suites.is_available(suite)], progress)

@@ -174,10 +174,10 @@ def profile(
     ] = None,
 ) -> None:
     """Measure this machine, for the planner's predictions."""
-    from tinytee.plan.profile import measure  # noqa: PLC0415
+    from tinytee.api import measure_profile  # noqa: PLC0415
 
-    with common.errors.status("measuring"):
-        measured = measure()
+    with common.errors.status("measuring") as status:
+        measured = measure_profile(progress=lambda what, _: status.update(f"measuring: {what}"))
     if out is None:
         common.print_json(asdict(measured))
     else:
