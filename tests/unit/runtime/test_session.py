@@ -211,6 +211,7 @@ def test_arenas_are_aligned_zero_and_closed_twice() -> None:
     assert loaded.tth_arena_open(arena, 1 << 33) == -1
 
 
+@pytest.mark.skipif("libasan" in os.environ.get("LD_PRELOAD", ""), reason="the sanitizer makes mlock do nothing")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_where_nothing_may_be_locked_memory_is_ordinary_and_says_so() -> None:
     loaded, arena = library.load(), ffi.new("tth_arena *")
