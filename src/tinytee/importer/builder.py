@@ -67,10 +67,13 @@ class Builder:
 
     def sample_of(self, known: Known) -> NDArray:
         """A compile-time array with its axis 0 cut to one sample, where all samples agree."""
-        array = known.array
-        if array.ndim == 0 or array.shape[0] != self.batch or (array[:1] != array).any():
-            raise NotSampleWise("a constant differs from sample to sample")
-        return array[:1]
+        for array in (known.array, known.array if known.other is None else known.other):
+            fits = array.ndim == known.array.ndim > 0 and array.shape[1:] == known.array.shape[1:]
+            if not fits or (array is known.array and array.shape[0] != self.batch):
+                raise NotSampleWise("a constant stands where samples do")
+            if (array != known.array[:1]).any():
+                raise NotSampleWise("a constant differs from sample to sample")
+        return known.array[:1]
 
     def realise(self, value: Value, target: Layout, expand: bool = False) -> str:
         """The tensor that holds ``value`` in the layout ``target``: its own, or a copy.

@@ -82,9 +82,18 @@ class Call:
             raise NotSampleWise(f"{what} depends on the batch size")
         return known.array
 
-    def shape_constant(self, position: int, what: str) -> NDArray:
-        """The input as an array of sizes or positions, which may depend on the batch size."""
-        return self._known(position, what).array
+    def sizes(self, position: int, what: str, axes: Sequence[int] | None = None) -> list[int]:
+        """The input as a number for each of ``axes`` (default: all); only the sample axis' may be the batch size."""
+        known = self._known(position, what)
+        items = [int(item) for item in known.array.reshape(-1)]
+        if known.other is not None:
+            others = [int(item) for item in known.other.reshape(-1)]
+            named = list(axes) if axes is not None else list(range(len(items)))
+            if len(others) != len(items) or len(named) != len(items):
+                raise NotSampleWise(f"{what} depends on the batch size")
+            if any(one != two and axis != 0 for one, two, axis in zip(items, others, named, strict=True)):
+                raise NotSampleWise(f"{what} depends on the batch size")
+        return items
 
     def _known(self, position: int, what: str) -> Known:
         found = self.any(position)
@@ -132,7 +141,7 @@ class Call:
         """The ``axes``, an attribute in old opsets and an input in new ones; None where absent."""
         found = self.ints("axes")
         if found is None and self.has(position):
-            found = [int(axis) for axis in self.shape_constant(position, "axes").reshape(-1)]
+            found = [int(axis) for axis in self.constant(position, "axes").reshape(-1)]
         return None if found is None else [self.axis(axis, rank) for axis in found]
 
     def float_only(self, *positions: int, integers: bool = False) -> None:

@@ -69,6 +69,45 @@ def test_batch_size_as_an_operand_is_not_cut() -> None:
     compare(proto, {"x": random((4, 3))}, {"x": (4, 3)})
 
 
+def test_batch_size_as_the_end_of_another_axis_is_not_cut() -> None:
+    nodes = [node("Shape", "x", "s", end=1), node("Slice", "x zero s one")]
+    proto = model(nodes, {"x": ("n", 8)}, {"zero": np.array([0]), "one": np.array([1])})
+    with pytest.raises(TinyteeError, match="ends depends on the batch size"):
+        load(proto)
+    compare(proto, {"x": random((4, 8))}, {"x": (4, 8)})
+
+
+def test_constants_that_repeat_the_batch_size_are_not_cut() -> None:
+    nodes = [
+        node("Shape", "x", "s"),
+        node("ConstantOfShape", "s", "z"),
+        node("Gather", "s zero", "n", axis=0),
+        node("Cast", "n", "f", to=1),
+        node("Add", "z f", "k"),
+        node("Add", "x k"),
+    ]
+    proto = model(nodes, {"x": ("n", 3)}, {"zero": np.array([0])})
+    with pytest.raises(TinyteeError, match="open"):
+        load(proto)
+    compare(proto, {"x": random((4, 3))}, {"x": (4, 3)})
+
+
+def test_constants_of_the_batch_shape_are_cut() -> None:
+    nodes = [node("Shape", "x", "s"), node("ConstantOfShape", "s", "z"), node("Concat", "x z", axis=1)]
+    assert compare(model(nodes, {"x": ("n", 3)}), {"x": random((4, 3))}).inputs[0].batched
+
+
+def test_sizes_of_a_resize_computed_from_the_shape() -> None:
+    nodes = [
+        node("Conv", "x w", "c"),
+        node("Shape", "c", "s", end=2),
+        node("Concat", "s hw", "t", axis=0),
+        node("Resize", "c - - t", mode="linear"),
+    ]
+    proto = model(nodes, {"x": ("n", 3, 4, 4)}, {**WEIGHT, "hw": np.array([5, 7])})
+    assert compare(proto, {"x": random((2, 3, 4, 4))}).inputs[0].batched
+
+
 def test_other_symbolic_dimensions_must_be_bound() -> None:
     proto = model(CONV, {"x": (1, 3, "height", "width")}, WEIGHT)
     with pytest.raises(TinyteeError, match=r"1x3xheightxwidth.*--input-shape x=1x3x224x224"):

@@ -111,6 +111,9 @@ def test_pool(data: st.DataObject, op_type: str) -> None:
         attributes["count_include_pad"] = data.draw(st.integers(0, 1))
     if attributes["auto_pad"].startswith("SAME"):
         attributes["dilations"] = [1] * rank
+    # ONNX Runtime refuses windows shorter than their stride under SAME.
+    shorter = any(k < s for k, s in zip(window["kernel_shape"], window["strides"], strict=True))
+    assume(not (shorter and attributes["auto_pad"].startswith("SAME")))
     # ONNX Runtime divides the windows that ceil_mode cuts short by another number when it counts padding.
     assume(not (attributes.get("count_include_pad") and attributes["ceil_mode"]))
     compare(model([node(op_type, "x", **attributes)], {"x": (2, 3, *window["size"])}))

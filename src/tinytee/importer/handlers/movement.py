@@ -31,7 +31,7 @@ def reshaped(call: Call, value: Value, shape: Sequence[int]) -> Value:
 @handles("Reshape", sample_wise=first_only)
 def reshape(call: Call) -> Value:
     value = call.value()
-    target = [int(extent) for extent in call.shape_constant(1, "the target shape").reshape(-1)]
+    target = call.sizes(1, "the target shape")
     if not call.int("allowzero", 0):
         call.forbid(
             any(extent == 0 and axis >= value.rank for axis, extent in enumerate(target)),
@@ -68,7 +68,7 @@ def unsqueeze(call: Call) -> Value:
     value = call.value()
     given = call.ints("axes")
     if given is None:
-        given = [int(axis) for axis in call.shape_constant(1, "axes").reshape(-1)]
+        given = [int(axis) for axis in call.constant(1, "axes").reshape(-1)]
     rank = value.rank + len(given)
     axes = {call.axis(axis, rank) for axis in given}
     if call.builder.batched and 0 in axes:
@@ -95,10 +95,12 @@ def _slices(call: Call) -> dict[int, NDArray]:
     if call.version < 10:
         starts, ends, axes, steps = call.ints("starts"), call.ints("ends"), call.ints("axes"), None
     else:
-        starts, ends, axes, steps = (
-            [int(item) for item in call.shape_constant(position, what).reshape(-1)] if call.has(position) else None
-            for position, what in ((1, "starts"), (2, "ends"), (3, "axes"), (4, "steps"))
+        axes, steps = (
+            [int(item) for item in call.constant(position, what).reshape(-1)] if call.has(position) else None
+            for position, what in ((3, "axes"), (4, "steps"))
         )
+        named = None if axes is None else [call.axis(axis, len(shape)) for axis in axes]
+        starts, ends = call.sizes(1, "the starts", named), call.sizes(2, "the ends", named)
     starts, ends = starts or [], ends or []
     axes = axes if axes is not None else list(range(len(starts)))
     steps = steps if steps is not None else [1] * len(starts)
@@ -138,7 +140,7 @@ def split(call: Call) -> list[Value]:
     extent = value.shape[axis]
     sizes = call.ints("split")
     if sizes is None and call.has(1):
-        sizes = [int(size) for size in call.shape_constant(1, "the sizes").reshape(-1)]
+        sizes = [int(size) for size in call.constant(1, "the sizes").reshape(-1)]
     if sizes is None:
         count = call.int("num_outputs", call.output_count)
         size = -(-extent // count)
@@ -175,8 +177,8 @@ def _pads(call: Call) -> dict[int, tuple[int, int]]:
     if call.version < 11:
         pads, axes = call.ints("pads") or [], None
     else:
-        pads = [int(pad) for pad in call.shape_constant(1, "the pads").reshape(-1)]
-        given = call.shape_constant(3, "axes").reshape(-1) if call.has(3) else None
+        pads = [int(pad) for pad in call.constant(1, "the pads").reshape(-1)]
+        given = call.constant(3, "axes").reshape(-1) if call.has(3) else None
         axes = None if given is None else [call.axis(int(axis), rank) for axis in given]
     axes = list(range(rank)) if axes is None else axes
     call.forbid(len(pads) != 2 * len(axes), f"{len(pads)} pads for {len(axes)} axes")
@@ -208,7 +210,7 @@ def pad(call: Call) -> Value:
 @handles("Expand", sample_wise=first_only)
 def expand(call: Call) -> Value:
     builder, value = call.builder, call.value()
-    target = [int(extent) for extent in call.shape_constant(1, "the target shape").reshape(-1)]
+    target = call.sizes(1, "the target shape")
     shape = broadcast([value.shape, target])
     if builder.batched and (len(shape) != value.rank or shape[0] != builder.batch):
         raise NotSampleWise("Expand changes the leading axis")
@@ -221,7 +223,7 @@ def expand(call: Call) -> Value:
 
 
 def _repeats(call: Call) -> list[int]:
-    return [int(count) for count in call.shape_constant(1, "the repeats").reshape(-1)]
+    return [int(count) for count in call.constant(1, "the repeats").reshape(-1)]
 
 
 @handles("Tile", sample_wise=lambda call: first_only(call) and _repeats(call)[0] == 1)
@@ -241,7 +243,7 @@ def tile(call: Call) -> Value:
 def gather(call: Call) -> Value:
     builder = call.builder
     call.forbid(not isinstance(call.any(0), Value), "indices that depend on the model's inputs are not supported")
-    value, index = call.value(), call.shape_constant(1, "the indices")
+    value, index = call.value(), call.constant(1, "the indices")
     axis = call.axis(call.int("axis", 0), value.rank)
     extent = value.shape[axis]
     index = np.where(index < 0, index + extent, index)
@@ -290,7 +292,7 @@ def _image(call: Call, tensor: str, shape: g.Shape, value: Value) -> Value:
 @handles("ConstantOfShape", sample_wise=always)
 def constant_of_shape(call: Call) -> Result:
     """Only reached where the shape is not known."""
-    return Known(call.shape_constant(0, "the shape"))
+    return Known(call.constant(0, "the shape"))
 
 
 @handles("Where", sample_wise=always)

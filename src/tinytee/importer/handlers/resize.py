@@ -145,11 +145,11 @@ def _sizes(call: Call, value: Value) -> dict[int, tuple[int, float]]:
     axes = [call.axis(axis, value.rank) for axis in call.ints("axes") or range(value.rank)]
     if old:
         given = call.floats("scales")
-        scales = given if given is not None else [float(s) for s in call.shape_constant(1, "the scales").reshape(-1)]
+        scales = given if given is not None else [float(s) for s in call.constant(1, "the scales").reshape(-1)]
         sizes = None
     else:
-        scales = [float(s) for s in call.shape_constant(2, "the scales").reshape(-1)] if call.has(2) else []
-        sizes = [int(s) for s in call.shape_constant(3, "the sizes").reshape(-1)] if call.has(3) else None
+        scales = [float(s) for s in call.constant(2, "the scales").reshape(-1)] if call.has(2) else []
+        sizes = call.sizes(3, "the sizes", axes) if call.has(3) else None
     if scales:
         call.forbid(len(scales) != len(axes) or min(scales) <= 0, f"scales {scales} meet {len(axes)} axes")
         found = {
