@@ -12,7 +12,7 @@ VENV_STAMP := $(VENV)/.installed
 C_FILES = $(shell git ls-files 'core/*.[ch]' 'ports/*.[ch]' 'examples/*.[ch]' 'fuzz/*.[ch]')
 PYTHON_FILES := src tests bench tools examples
 
-.PHONY: help demo test check bench bench-quick lib install format clean
+.PHONY: help demo test check check-python check-c check-house bench bench-quick lib install format clean
 .DEFAULT_GOAL := help
 
 help: ## shows this
@@ -24,13 +24,19 @@ demo: lib ## runs a real network on a real photograph in 1 MiB of secure memory
 test: lib ## runs every test
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -rs --durations=10 $(PYTEST_ARGS)
 
-check: lib ## checks format, lint, types, warnings, the house's rules and the core's size
+check: check-python check-c check-house ## checks format, lint, types, warnings, the house's rules and the core's size
+
+check-python: install
 	$(BIN)/ruff format --check $(PYTHON_FILES)
 	$(BIN)/ruff check $(PYTHON_FILES)
 	$(BIN)/pyright
+
+check-c: install
 	$(BIN)/clang-format --dry-run -Werror $(C_FILES)
 	$(BIN)/cmake -S . -B build/check -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DTINYTEE_WERROR=ON >/dev/null
-	$(BIN)/cmake --build build/check
+	$(BIN)/cmake --build build/check -- --quiet
+
+check-house: lib
 	$(BIN)/python -m pytest -rs tests/checks
 	$(BIN)/python tools/core_lines.py
 
