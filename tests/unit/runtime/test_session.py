@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import faulthandler
 import gc
 import os
@@ -226,6 +227,18 @@ def test_where_nothing_may_be_locked_memory_is_ordinary_and_says_so() -> None:
         os._exit(0 if opened and arena.kind == constants.TTH_ARENA_UNLOCKED else 1)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("asked", [False, True])
+def test_the_process_can_be_made_not_dumpable(path: Path, asked: bool) -> None:
+    get_dumpable = 3
+    child = os.fork()
+    if child == 0:
+        Session(path, key=KEY, not_dumpable=asked).close()
+        os._exit(ctypes.CDLL(None).prctl(get_dumpable, 0, 0, 0, 0))
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == (0 if asked else 1)
 
 
 def test_a_missing_library_says_how_to_build_it(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
