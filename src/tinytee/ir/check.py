@@ -10,6 +10,9 @@ import numpy as np
 from tinytee.ir import graph as g
 from tinytee.ir.graph import Graph, Op, Port, Shape
 
+MOST_KERNEL_ROWS = 256
+"""The core bounds what a window operator may hold of its input (TT_MAX_KERNEL_Y)."""
+
 _DTYPES = ("float32", "float64", "int64", "int32", "int16", "int8", "uint8", "bool")
 _RULES: dict[type[Op], Callable[..., Shape]] = {}
 
@@ -68,6 +71,11 @@ def window_shape(size: int, kernel: int, stride: int, dilation: int, before: int
     return (size + before + after - (kernel - 1) * dilation - 1) // stride + 1
 
 
+def reach(kernel: tuple[int, int], dilations: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns that a window spans."""
+    return (kernel[0] - 1) * dilations[0] + 1, (kernel[1] - 1) * dilations[1] + 1
+
+
 def _label(op: Op) -> str:
     return f"{type(op).__name__} '{op.name}'"
 
@@ -118,10 +126,17 @@ def _arity(op: Op, *allowed: int) -> None:
     _need(op, len(op.inputs) in allowed, f"has {len(op.inputs)} inputs, not {allowed}")
 
 
-def _windows(op: g.Conv | g.DepthwiseConv, shape: Shape, kernel: tuple[int, int], channels: int) -> Shape:
-    top, left, bottom, right = op.pads
+def _window_attributes(op: g.Conv | g.DepthwiseConv | g.Pool, kernel: tuple[int, int]) -> None:
     _need(op, min(op.pads) >= 0, f"pads {op.pads} are negative")
     _need(op, min(op.strides) >= 1 and min(op.dilations) >= 1, "strides and dilations start at 1")
+    _need(op, kernel[0] <= MOST_KERNEL_ROWS, f"a window of {kernel[0]} rows is more than {MOST_KERNEL_ROWS}")
+    span = reach(kernel, op.dilations)
+    _need(op, all(op.pads[i] < span[i % 2] for i in range(4)), f"a window lies wholly in the padding {op.pads}")
+
+
+def _windows(op: g.Conv | g.DepthwiseConv, shape: Shape, kernel: tuple[int, int], channels: int) -> Shape:
+    top, left, bottom, right = op.pads
+    _window_attributes(op, kernel)
     height = window_shape(shape.height, kernel[0], op.strides[0], op.dilations[0], top, bottom)
     width = window_shape(shape.width, kernel[1], op.strides[1], op.dilations[1], left, right)
     return Shape(height, width, channels)
@@ -132,6 +147,7 @@ def _conv(op: g.Conv, inputs: list[Shape], declared: Shape) -> Shape:
     _arity(op, 1, 2)
     _need(op, op.weight.ndim == 4, f"weight has {op.weight.ndim} axes")
     out_channels, kernel_y, kernel_x, group_channels = op.weight.shape
+    _need(op, min(op.weight.shape) >= 1, f"weight is {op.weight.shape}")
     _need(op, op.bias.shape == (out_channels,), f"bias is {op.bias.shape}, weight {op.weight.shape}")
     _need(op, op.groups >= 1 and out_channels % op.groups == 0, f"{op.groups} groups of {out_channels} outputs")
     _need(op, group_channels * op.groups == inputs[0].channels, f"weight {op.weight.shape} meets {inputs[0]}")
@@ -154,7 +170,7 @@ def _depthwise(op: g.DepthwiseConv, inputs: list[Shape], declared: Shape) -> Sha
 def _pool(op: g.Pool, inputs: list[Shape], declared: Shape) -> Shape:
     _arity(op, 1)
     top, left, bottom, right = op.pads
-    _need(op, min(op.pads) >= 0 and min(op.strides) >= 1 and min(op.dilations) >= 1, "pads, strides or dilations")
+    _window_attributes(op, op.kernel)
     for axis, (size, out, before, after) in enumerate(
         ((inputs[0].height, declared.height, top, bottom), (inputs[0].width, declared.width, left, right))
     ):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from tinytee.ir import graph as g
+from tinytee.ir.check import reach
 from tinytee.ir.graph import Graph, Indices, Op
 from tinytee.passes.eliminate_dead import eliminate_dead
 from tinytee.passes.rewrite import producers
@@ -18,7 +19,7 @@ def merge_pad(graph: Graph) -> Graph:
     """A Gather that only surrounds its input with a constant becomes padding of the window operator that reads it.
 
     Zeros for convolutions, and for average pooling that then counts them; -inf for max pooling, or zeros around what
-    is never negative, as long as every window keeps an element of the input.
+    is never negative. Padding as wide as the window stays a Gather: every window keeps an element of the input.
     """
     written = producers(graph)
     result: list[Op] = []
@@ -37,8 +38,11 @@ def _merge(op: Op, pad: g.Gather, written: dict[str, Op], source: g.Shape) -> Op
         return None
     pads = tuple(own + more for own, more in zip(op.pads, sides, strict=True))
     changed = {"inputs": (pad.inputs[0], *op.inputs[1:]), "pads": pads}
+    span = reach(_kernel(op), op.dilations)
+    if any(pads[i] >= span[i % 2] for i in range(4)):
+        return None
     if isinstance(op, g.Pool) and op.kind == "max":
-        if not _max_ignores(op, pad, pads, written):
+        if not _max_ignores(op, pad, written):
             return None
         return replace(op, **changed)
     if pad.fill != 0:
@@ -50,12 +54,17 @@ def _merge(op: Op, pad: g.Gather, written: dict[str, Op], source: g.Shape) -> Op
     return replace(op, **changed)
 
 
-def _max_ignores(op: g.Pool, pad: g.Gather, pads: tuple[int, ...], written: dict[str, Op]) -> bool:
+def _kernel(op: g.Conv | g.DepthwiseConv | g.Pool) -> tuple[int, int]:
+    if isinstance(op, g.Pool):
+        return op.kernel
+    return op.weight.shape[1:3] if isinstance(op, g.Conv) else op.weight.shape[:2]
+
+
+def _max_ignores(op: g.Pool, pad: g.Gather, written: dict[str, Op]) -> bool:
     if pad.fill == -np.inf:
         return True
     source = written.get(pad.inputs[0])
-    small = all(pads[i] < op.kernel[i % 2] for i in range(4)) and op.dilations == (1, 1)
-    if pad.fill != 0 or not small or source is None:
+    if pad.fill != 0 or op.dilations != (1, 1) or source is None:
         return False
     activation = source.activation
     return activation.kind in _NON_NEGATIVE or (activation.kind == "clip" and activation.alpha >= 0)

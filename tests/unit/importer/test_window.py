@@ -148,6 +148,16 @@ def test_padding_stays_before_a_max_pool_of_anything() -> None:
     assert kinds(compare(model(nodes, {"x": (1, 3, 7, 7)}, constants))) == ["Gather", "Pool"]
 
 
+@pytest.mark.parametrize("groups", [1, 3])
+def test_padding_wider_than_a_convolution(groups: int) -> None:
+    proto = model(
+        [node("Conv", "x w", pads=[2, 3, 4, 2], group=groups)],
+        {"x": (1, 3, 4, 4)},
+        {"w": random((3, 3 // groups, 1, 2))},
+    )
+    assert kinds(compare(proto)) == ["Gather", "DepthwiseConv" if groups == 3 else "Conv"]
+
+
 def test_three_dimensions_are_refused() -> None:
     proto = model([node("Conv", "x w")], {"x": (1, 2, 4, 4, 4)}, {"w": random((2, 2, 1, 1, 1))})
     with pytest.raises(UnsupportedModelError, match="3-D is not supported"):

@@ -116,6 +116,12 @@ def test_average_pooling_counts_merged_padding() -> None:
     assert isinstance(pool, g.Pool) and pool.count_include_pad and pool.pads == (1, 1, 1, 1)
 
 
+def test_padding_wider_than_a_pool_stays() -> None:
+    constants = {"p": np.array([0, 0, 4, 4, 0, 0, 4, 4])}
+    nodes = [node("Pad", "x p", "z"), node("AveragePool", "z", kernel_shape=[2, 2])]
+    assert kinds(compare(model(nodes, IMAGE, constants))) == ["Gather", "Pool"]
+
+
 def test_lowest_padding_joins_max_pooling() -> None:
     constants = {"p": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "l": np.float32(-np.inf)}
     nodes = [node("Pad", "x p l", "z"), node("MaxPool", "z", kernel_shape=[3, 3])]

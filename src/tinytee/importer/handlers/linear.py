@@ -13,6 +13,7 @@ from tinytee.importer.layout import Layout, Piece
 from tinytee.importer.registry import Call, handles
 from tinytee.importer.values import Known, Refusal, Value
 from tinytee.ir import graph as g
+from tinytee.ir.check import MOST_KERNEL_ROWS
 
 
 def linear(builder: Builder, value: Value, axis: int, matrix: NDArray, bias: NDArray | None = None) -> Value:
@@ -46,7 +47,7 @@ def linear(builder: Builder, value: Value, axis: int, matrix: NDArray, bias: NDA
 def _fills_groups(layout: Layout, axis: int) -> bool:
     """Whether each of y, x and c is wholly of ``axis`` or free of it, and c is of it."""
     mixed = any(len({piece.axis == axis for piece in group}) > 1 for group in layout.groups)
-    return not mixed and all(piece.axis == axis for piece in layout.c)
+    return not mixed and all(piece.axis == axis for piece in layout.c) and layout.shape.height <= MOST_KERNEL_ROWS
 
 
 def _matmul_sample_wise(call: Call) -> bool:

@@ -12,6 +12,7 @@ from tinytee.importer.handlers.samples import axis_is_not_first
 from tinytee.importer.registry import Call, handles
 from tinytee.importer.values import Known, Value
 from tinytee.ir import graph as g
+from tinytee.ir.check import MOST_KERNEL_ROWS
 
 
 def reduce(builder: Builder, value: Value, axes: Sequence[int], kind: str) -> Value:
@@ -30,7 +31,7 @@ def reduce(builder: Builder, value: Value, axes: Sequence[int], kind: str) -> Va
         return reduce(builder, reduce(builder, value, outer, kind), sorted(inner), kind)
     if c == "none" and y in ("all", "empty") and x in ("all", "empty"):
         return _emit_reduce(builder, value, axes, kind)
-    if c == "none" and "some" not in (y, x):
+    if c == "none" and "some" not in (y, x) and value.layout.shape.height <= MOST_KERNEL_ROWS:
         return _emit_pool(builder, value, axes, kind, (y == "all", x == "all"))
     if c == "all" and kind in ("mean", "sum") and y in ("none", "empty") and x in ("none", "empty"):
         return _emit_conv(builder, value, axes, kind)

@@ -14,7 +14,7 @@ from tinytee.importer.handlers.samples import first_only
 from tinytee.importer.registry import Call, handles
 from tinytee.importer.values import Value
 from tinytee.ir import graph as g
-from tinytee.ir.check import window_shape
+from tinytee.ir.check import MOST_KERNEL_ROWS, window_shape
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ def _pair(items: list[int] | None, default: int, rank: int) -> tuple[int, int]:
 
 def _window(call: Call, value: Value, kernel: tuple[int, int]) -> Window:
     size = _spatial(call, value)
+    call.forbid(kernel[0] > MOST_KERNEL_ROWS, f"windows of more than {MOST_KERNEL_ROWS} rows are not supported")
     strides = _pair(call.ints("strides"), 1, value.rank)
     dilations = _pair(call.ints("dilations"), 1, value.rank)
     reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
@@ -77,6 +78,19 @@ def _crop_negative(builder: Builder, value: Value, window: Window) -> tuple[Valu
         extent = value.shape[2 + axis]
         indices[2 + axis] = np.arange(extent)[max(-window.before[at], 0) : extent - max(-window.after[at], 0)]
     before, after = (tuple(max(pad, 0) for pad in pads) for pads in (window.before, window.after))
+    return builder.gather(value, indices), replace(window, before=before, after=after)
+
+
+def _pad_ahead(builder: Builder, value: Value, window: Window) -> tuple[Value, Window]:
+    """Zeros for what padding is as wide as the window; the operator itself pads less than that."""
+    before = tuple(min(pad, span - 1) for pad, span in zip(window.before, window.reach, strict=True))
+    after = tuple(min(pad, span - 1) for pad, span in zip(window.after, window.reach, strict=True))
+    indices = {}
+    for axis in range(value.rank - 2):
+        at = axis + 4 - value.rank
+        ahead = (window.before[at] - before[at], window.after[at] - after[at])
+        if any(ahead):
+            indices[2 + axis] = np.pad(np.arange(value.shape[2 + axis]), ahead, constant_values=-1)
     return builder.gather(value, indices), replace(window, before=before, after=after)
 
 
@@ -110,6 +124,7 @@ def conv(call: Call) -> Value:
 def emit_conv(call: Call, value: Value, weight: NDArray, bias: NDArray, window: Window, groups: int) -> Value:
     """A convolution of an image; weight: [out, y, x, in / groups]."""
     builder = call.builder
+    value, window = _pad_ahead(builder, value, window)
     value = builder.image(value)
     source = builder.shapes[value.tensor]
     height = _count(call, source.height, window, 0)
@@ -257,6 +272,8 @@ def pool(call: Call) -> Value:
     _spatial(call, value)
     window = _window(call, value, _pair(call.ints("kernel_shape"), 1, value.rank))
     call.forbid(min(window.pads) < 0, f"negative pads {window.pads} are not supported")
+    wide = any(pad >= span for pad, span in zip(window.pads, window.reach * 2, strict=True))
+    call.forbid(wide, f"pads {window.pads} as wide as the window are not supported")
     image = builder.image(value)
     source = builder.shapes[image.tensor]
     ceil = bool(call.int("ceil_mode", 0)) and call.text("auto_pad", "NOTSET") in ("NOTSET", "VALID")
