@@ -24,7 +24,7 @@ def test_convolutions_run_sample_by_sample(batch: int | str) -> None:
     proto = model(CONV, {"x": (batch, 3, 5, 5)}, WEIGHT)
     port = load(proto).inputs[0]
     assert port.batched and port.shape == (batch if isinstance(batch, int) else 0, 3, 5, 5)
-    compare(proto, {"x": random((3 if batch == "n" else batch, 3, 5, 5))})
+    compare(proto, {"x": random((batch if isinstance(batch, int) else 3, 3, 5, 5))})
 
 
 def test_literal_batch_in_a_reshape() -> None:
