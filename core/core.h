@@ -24,8 +24,8 @@ typedef struct tti_program {
 } tti_program;
 
 /* A part of a convolution's weights: panels panel_begin .. panel_end (over all groups), of each the kernel's rows
- * k_begin .. k_end. The part that begins at 0 starts from bias and residual (so that the output may lie over the residual),
- * others add to what the output holds; the one that reaches the last row applies the activation. */
+ * k_begin .. k_end. The part that begins at 0 starts from bias and residual (so that the output may lie over the
+ * residual), others add to what the output holds; the one that reaches the last row applies the activation. */
 typedef struct tti_block {
   uint32_t panel_begin, panel_end, k_begin, k_end;
 } tti_block;
@@ -53,7 +53,8 @@ typedef struct tti_instr {
 
 static inline tti_instr tti_instr_at(const tti_program *p, uint32_t at) {
   const uint32_t bits = p->instrs[at].bits;
-  const tti_instr instr = {bits & ((1u << TT_INSTR_INDEX_SHIFT) - 1), bits >> TT_INSTR_INDEX_SHIFT & TT_INSTR_MAX_INDEX, bits >> TT_INSTR_ARG_SHIFT};
+  const tti_instr instr = {bits & ((1u << TT_INSTR_INDEX_SHIFT) - 1), bits >> TT_INSTR_INDEX_SHIFT & TT_INSTR_MAX_INDEX,
+                           bits >> TT_INSTR_ARG_SHIFT};
   return instr;
 }
 
@@ -69,8 +70,8 @@ uint32_t tti_op_height(const tti_program *p, const tt_op *op);
 tti_rows tti_rows_needed(const tti_program *p, const tt_op *op, uint32_t which, uint32_t y0, uint32_t y1);
 
 /* Finds the sections of a program of 'bytes' bytes and checks every record on its own: after it, no tensor, weight
- * or table lies outside its place. Then goes through the instructions once, as a run would, and checks that each finds its
- * rows present and its memory within bounds. */
+ * or table lies outside its place. Then goes through the instructions once, as a run would, and checks that each finds
+ * its rows present and its memory within bounds. */
 TT_MUST_USE tt_status tti_program_open(tti_program *p, uint8_t *arena, size_t offset, size_t bytes, size_t arena_bytes);
 
 /* Checks one instruction against the counters and advances them: the validator's rule, and the engine's bookkeeping. */

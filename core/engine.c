@@ -33,18 +33,21 @@ static void make_nonce(uint8_t nonce[TT_NONCE_BYTES], uint32_t domain, uint32_t 
 /* ---- open */
 
 /* Unwraps the bundle's key with the preamble, which lies in the arena, and sets all keys. */
-static tt_status set_keys(tt_engine *e, const uint8_t *preamble, size_t bytes, const uint8_t *model_key, const uint8_t *io_key) {
+static tt_status set_keys(tt_engine *e, const uint8_t *preamble, size_t bytes, const uint8_t *model_key,
+                          const uint8_t *io_key) {
   const tt_port *port = e->port;
   const tt_bundle_header *header = (const tt_bundle_header *)(const void *)preamble;
   const size_t associated = bytes - TT_KEY_BYTES - TT_TAG_BYTES;
   uint8_t key[TT_KEY_BYTES];
   tt_status status = TT_OK;
-  if (port->set_key(port->context, TT_KEY_MODEL, header->suite, model_key) || port->set_key(port->context, TT_KEY_IO, header->suite, io_key))
+  if (port->set_key(port->context, TT_KEY_MODEL, header->suite, model_key) ||
+      port->set_key(port->context, TT_KEY_IO, header->suite, io_key))
     return TT_ERROR_PORT;
-  if (port->open(port->context, TT_KEY_MODEL, header->wrap_nonce, preamble, associated, preamble + associated, TT_KEY_BYTES,
-                 preamble + associated + TT_KEY_BYTES, key))
+  if (port->open(port->context, TT_KEY_MODEL, header->wrap_nonce, preamble, associated, preamble + associated,
+                 TT_KEY_BYTES, preamble + associated + TT_KEY_BYTES, key))
     status = TT_ERROR_AUTHENTICATION;
-  else if (port->set_key(port->context, TT_KEY_BUNDLE, header->suite, key) || port->random(port->context, key, sizeof key) ||
+  else if (port->set_key(port->context, TT_KEY_BUNDLE, header->suite, key) ||
+           port->random(port->context, key, sizeof key) ||
            port->set_key(port->context, TT_KEY_SPILL, header->suite, key))
     status = TT_ERROR_PORT;
   wipe(key, sizeof key);
@@ -54,8 +57,10 @@ static tt_status set_keys(tt_engine *e, const uint8_t *preamble, size_t bytes, c
 /* Checks the public part, copied into the arena, and reads from it what the engine needs. */
 static tt_status read_preamble(tt_engine *e, const uint8_t *preamble, size_t bytes) {
   const tt_bundle_header *h = (const tt_bundle_header *)(const void *)preamble;
-  if (!tti_equal(h->magic, "tinytee", 8) || h->version != TT_BUNDLE_VERSION || h->header_bytes != sizeof *h) return TT_ERROR_BUNDLE;
-  const uint64_t expected = sizeof *h + (uint64_t)h->manifest_bytes + (uint64_t)h->chunk_count * 4 + TT_KEY_BYTES + TT_TAG_BYTES;
+  if (!tti_equal(h->magic, "tinytee", 8) || h->version != TT_BUNDLE_VERSION || h->header_bytes != sizeof *h)
+    return TT_ERROR_BUNDLE;
+  const uint64_t expected =
+      sizeof *h + (uint64_t)h->manifest_bytes + (uint64_t)h->chunk_count * 4 + TT_KEY_BYTES + TT_TAG_BYTES;
   if (h->chunk_count == 0 || expected != bytes) return TT_ERROR_BUNDLE;
   if (h->arena_bytes > e->arena_bytes) return TT_ERROR_ARENA;
   uint32_t sealed;
@@ -69,7 +74,8 @@ static tt_status read_preamble(tt_engine *e, const uint8_t *preamble, size_t byt
 tt_status tt_open(void *arena, size_t arena_bytes, const tt_port *port, const uint8_t *preamble, size_t preamble_bytes,
                   const uint8_t *model_key, const uint8_t *io_key, tt_engine **engine) {
   *engine = NULL;
-  if (!arena || (uintptr_t)arena % TT_ALIGN || arena_bytes < TT_ENGINE_BYTES || arena_bytes > UINT32_MAX) return TT_ERROR_ARENA;
+  if (!arena || (uintptr_t)arena % TT_ALIGN || arena_bytes < TT_ENGINE_BYTES || arena_bytes > UINT32_MAX)
+    return TT_ERROR_ARENA;
   wipe(arena, arena_bytes);
   if (preamble_bytes < sizeof(tt_bundle_header) + TT_KEY_BYTES + TT_TAG_BYTES) return TT_ERROR_BUNDLE;
   if (preamble_bytes > arena_bytes - TT_ENGINE_BYTES) return TT_ERROR_ARENA;
@@ -105,7 +111,9 @@ static uint32_t output_rows(const tti_program *p, tti_instr instr) {
   return tti_min(port->rows_per_chunk, p->tensors[port->tensor].height - instr.arg);
 }
 
-static size_t dense_bytes(const tt_tensor *t, uint32_t rows) { return (size_t)rows * t->width * t->channels * sizeof(float); }
+static size_t dense_bytes(const tt_tensor *t, uint32_t rows) {
+  return (size_t)rows * t->width * t->channels * sizeof(float);
+}
 
 /* Where a wanted chunk's plaintext goes. */
 static tt_load wanted_load(const tt_engine *e) {
@@ -178,7 +186,8 @@ static void zero_padding(const tt_engine *e, const tt_tensor *t, uint32_t y0, ui
 static void activate_rows(const tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1) {
   const tt_tensor *out = &e->program.tensors[op->output];
   for (uint32_t y = y0; y < y1; y++)
-    e->port->kernels->activation(op->activation, op->alpha, op->beta, tti_row(e, out, y), (size_t)out->width * out->channels);
+    e->port->kernels->activation(op->activation, op->alpha, op->beta, tti_row(e, out, y),
+                                 (size_t)out->width * out->channels);
 }
 
 /* Operators leave their activation to activate_rows, but for convolutions, which apply it as they store. */
@@ -261,7 +270,8 @@ tt_status tt_start(tt_engine *e) {
 /* ---- feeding and taking */
 
 static tt_status open_program(tt_engine *e) {
-  const tt_status status = tti_program_open(&e->program, e->arena, TT_ENGINE_BYTES, e->program_bytes, e->declared_bytes);
+  const tt_status status =
+      tti_program_open(&e->program, e->arena, TT_ENGINE_BYTES, e->program_bytes, e->declared_bytes);
   if (status != TT_OK) return fail(e, status);
   if (e->high_water < e->program.head->arena_bytes) e->high_water = e->program.head->arena_bytes;
   e->state = TTI_SETTING_UP;
@@ -287,7 +297,8 @@ static tt_status feed_instr(tt_engine *e, const tt_want *want, const uint8_t *se
   if (want->event == TT_WANT_CHUNK) {
     const tt_load load = wanted_load(e);
     make_nonce(nonce, TT_DOMAIN_CHUNK, 0, load.chunk);
-    bad = port->open(port->context, TT_KEY_BUNDLE, nonce, NULL, 0, sealed, load.bytes, sealed + load.bytes, e->arena + load.offset);
+    bad = port->open(port->context, TT_KEY_BUNDLE, nonce, NULL, 0, sealed, load.bytes, sealed + load.bytes,
+                     e->arena + load.offset);
   } else if (want->event == TT_WANT_INPUT) {
     const tt_tensor *t = &p->tensors[p->inputs[instr.index].tensor];
     const size_t bytes = dense_bytes(t, want->rows);
@@ -298,7 +309,8 @@ static tt_status feed_instr(tt_engine *e, const tt_want *want, const uint8_t *se
   } else {
     const tt_tensor *t = &p->tensors[instr.index];
     make_nonce(nonce, TT_DOMAIN_SPILL, e->run, want->index);
-    bad = port->open(port->context, TT_KEY_SPILL, nonce, NULL, 0, sealed, want->bytes, p->spills[want->index].tag, tti_slot(e, t, want->row));
+    bad = port->open(port->context, TT_KEY_SPILL, nonce, NULL, 0, sealed, want->bytes, p->spills[want->index].tag,
+                     tti_slot(e, t, want->row));
   }
   if (bad) return fail(e, TT_ERROR_AUTHENTICATION);
   if (instr.code == TT_INSTR_STREAM) {
@@ -315,12 +327,14 @@ tt_status tt_feed(tt_engine *e, const uint8_t *sealed, size_t bytes) {
   tt_want want;
   const tt_status status = tt_poll(e, &want);
   if (status != TT_OK) return status;
-  if (want.event != TT_WANT_CHUNK && want.event != TT_WANT_INPUT && want.event != TT_WANT_FETCH) return fail(e, TT_ERROR_STATE);
+  if (want.event != TT_WANT_CHUNK && want.event != TT_WANT_INPUT && want.event != TT_WANT_FETCH)
+    return fail(e, TT_ERROR_STATE);
   if (bytes != want.bytes) return fail(e, TT_ERROR_AUTHENTICATION);
   if (e->state != TTI_PROGRAM_WANTED) return feed_instr(e, &want, sealed);
   uint8_t nonce[TT_NONCE_BYTES];
   make_nonce(nonce, TT_DOMAIN_CHUNK, 0, 0);
-  if (e->port->open(e->port->context, TT_KEY_BUNDLE, nonce, NULL, 0, sealed, e->program_bytes, sealed + e->program_bytes, e->arena + TT_ENGINE_BYTES))
+  if (e->port->open(e->port->context, TT_KEY_BUNDLE, nonce, NULL, 0, sealed, e->program_bytes,
+                    sealed + e->program_bytes, e->arena + TT_ENGINE_BYTES))
     return fail(e, TT_ERROR_AUTHENTICATION);
   return open_program(e);
 }
@@ -329,7 +343,8 @@ tt_status tt_take(tt_engine *e, uint8_t *sealed, size_t bytes) {
   tt_want want;
   const tt_status status = tt_poll(e, &want);
   if (status != TT_OK) return status;
-  if ((want.event != TT_GIVE_SPILL && want.event != TT_GIVE_OUTPUT) || bytes != want.bytes) return fail(e, TT_ERROR_STATE);
+  if ((want.event != TT_GIVE_SPILL && want.event != TT_GIVE_OUTPUT) || bytes != want.bytes)
+    return fail(e, TT_ERROR_STATE);
   const tti_program *p = &e->program;
   const tt_port *port = e->port;
   int bad;
@@ -337,11 +352,13 @@ tt_status tt_take(tt_engine *e, uint8_t *sealed, size_t bytes) {
     const tt_tensor *t = &p->tensors[next_instr(e).index];
     uint8_t nonce[TT_NONCE_BYTES];
     make_nonce(nonce, TT_DOMAIN_SPILL, e->run, want.index);
-    bad = port->seal(port->context, TT_KEY_SPILL, nonce, NULL, 0, tti_slot(e, t, want.row), bytes, sealed, p->spills[want.index].tag);
+    bad = port->seal(port->context, TT_KEY_SPILL, nonce, NULL, 0, tti_slot(e, t, want.row), bytes, sealed,
+                     p->spills[want.index].tag);
   } else {
     const tt_tensor *t = &p->tensors[p->outputs[want.index].tensor];
     const size_t plain = bytes - TT_TAG_BYTES;
-    bad = port->seal(port->context, TT_KEY_IO, want.nonce, NULL, 0, tti_slot(e, t, want.row), plain, sealed, sealed + plain);
+    bad = port->seal(port->context, TT_KEY_IO, want.nonce, NULL, 0, tti_slot(e, t, want.row), plain, sealed,
+                     sealed + plain);
     e->outputs_taken++;
   }
   return bad ? fail(e, TT_ERROR_PORT) : served(e);

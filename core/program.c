@@ -72,6 +72,7 @@ tti_rows tti_rows_needed(const tti_program *p, const tt_op *op, uint32_t which, 
 void tti_rewind(const tti_program *p) {
   for (uint32_t i = 0; i < p->head->tensor_count; i++) p->tensors[i].produced = 0;
   for (uint32_t i = 0; i < p->head->op_count; i++) p->ops[i].done = 0;
+  for (uint32_t i = 0; i < p->head->spill_count; i++) p->spills[i].sealed = 0;
 }
 
 /* ---- records */
@@ -101,11 +102,14 @@ static int check_window(const tt_op *op, const tt_tensor *in, const tt_tensor *o
   if (!op->kernel_y || !op->kernel_x || !op->stride_y || !op->stride_x || !op->dilation_y || !op->dilation_x) return 0;
   if (op->kernel_y > TT_MAX_KERNEL_Y || op->pad_top > (uint32_t)op->kernel_y * op->dilation_y) return 0;
   if (!padded) return 1;
-  const int64_t last = (int64_t)(out->width - 1) * op->stride_x - op->pad_left + (int64_t)(op->kernel_x - 1) * op->dilation_x;
+  const int64_t last =
+      (int64_t)(out->width - 1) * op->stride_x - op->pad_left + (int64_t)(op->kernel_x - 1) * op->dilation_x;
   return op->pad_left <= in->pad_left && last < (int64_t)in->width + in->pad_right;
 }
 
-uint32_t tti_conv_depth(const tti_program *p, const tt_op *op) { return op->kernel_y * op->kernel_x * (tti_operand(p, op, 0)->channels / op->groups); }
+uint32_t tti_conv_depth(const tti_program *p, const tt_op *op) {
+  return op->kernel_y * op->kernel_x * (tti_operand(p, op, 0)->channels / op->groups);
+}
 
 uint32_t tti_conv_panels(const tti_program *p, const tt_op *op) {
   return op->groups * ((p->tensors[op->output].channels / op->groups + op->panel - 1) / op->panel);
@@ -119,7 +123,8 @@ uint32_t tti_block_count(const tti_program *p, const tt_op *op) {
 tti_block tti_block_at(const tti_program *p, const tt_op *op, uint32_t b) {
   const uint32_t depth = tti_conv_depth(p, op), splits = (depth - 1) / op->k_per_block + 1;
   const uint32_t panel = b / splits * op->panels_per_block, k = b % splits * op->k_per_block;
-  const tti_block block = {panel, panel + tti_min(op->panels_per_block, tti_conv_panels(p, op) - panel), k, k + tti_min(op->k_per_block, depth - k)};
+  const tti_block block = {panel, panel + tti_min(op->panels_per_block, tti_conv_panels(p, op) - panel), k,
+                           k + tti_min(op->k_per_block, depth - k)};
   return block;
 }
 
@@ -146,11 +151,15 @@ static int check_binary(const tti_program *p, const tt_op *op, const tt_tensor *
   if (op->variant >= TT_BINARY_END || op->operand_count != (constant ? 1 : 2)) return 0;
   for (uint32_t i = 0; i < op->operand_count; i++) {
     const tt_tensor *t = tti_operand(p, op, i);
-    if (!broadcasts(t->height, out->height) || !broadcasts(t->width, out->width) || !broadcasts(t->channels, out->channels)) return 0;
+    if (!broadcasts(t->height, out->height) || !broadcasts(t->width, out->width) ||
+        !broadcasts(t->channels, out->channels))
+      return 0;
   }
   if (!constant) return 1;
   const uint32_t depth = op->groups ? op->groups : out->channels;
-  if (!broadcasts(op->kernel_y, out->height) || !broadcasts(op->kernel_x, out->width) || !broadcasts(depth, out->channels)) return 0;
+  if (!broadcasts(op->kernel_y, out->height) || !broadcasts(op->kernel_x, out->width) ||
+      !broadcasts(depth, out->channels))
+    return 0;
   return in_data(p, op->weights, (uint64_t)op->kernel_y * op->kernel_x * depth * sizeof(float));
 }
 
@@ -177,7 +186,8 @@ static int check_indices(const tti_program *p, uint64_t at, uint64_t count, uint
 
 static int check_gather(const tti_program *p, const tt_op *op, const tt_tensor *in, const tt_tensor *out) {
   const uint64_t at = op->table;
-  return check_indices(p, at, out->height, in->height, -1) && check_indices(p, at + out->height, out->width, in->width, -1) &&
+  return check_indices(p, at, out->height, in->height, -1) &&
+         check_indices(p, at + out->height, out->width, in->width, -1) &&
          check_indices(p, at + out->height + out->width, out->channels, in->channels, -1);
 }
 
@@ -199,7 +209,8 @@ static int check_permute(const tti_program *p, const tt_op *op, const tt_tensor 
     last += (uint64_t)(dims[i] - 1) * (uint64_t)strides[i];
     if (count > UINT32_MAX || last > UINT32_MAX) return 0;
   }
-  return count == (uint64_t)out->height * out->width * out->channels && last < (uint64_t)in->height * in->width * in->channels;
+  return count == (uint64_t)out->height * out->width * out->channels &&
+         last < (uint64_t)in->height * in->width * in->channels;
 }
 
 static int check_blocks(const tt_tensor *map, const tt_tensor *depth, uint64_t block) {
@@ -247,8 +258,10 @@ static int check_kind(const tti_program *p, const tt_op *op, const tt_tensor *in
 }
 
 static int check_op(const tti_program *p, const tt_op *op) {
-  if (!op->kind || op->kind >= TT_OP_END || op->activation >= TT_ACT_END || op->output >= p->head->tensor_count) return 0;
-  if (op->first_operand > p->head->operand_count || op->operand_count > p->head->operand_count - op->first_operand) return 0;
+  if (!op->kind || op->kind >= TT_OP_END || op->activation >= TT_ACT_END || op->output >= p->head->tensor_count)
+    return 0;
+  if (op->first_operand > p->head->operand_count || op->operand_count > p->head->operand_count - op->first_operand)
+    return 0;
   for (uint32_t i = 0; i < op->operand_count; i++)
     if (p->operands[op->first_operand + i] >= p->head->tensor_count) return 0;
   if (op->operand_count == 0 && op->kind != TT_OP_CONSTANT) return 0;
@@ -307,8 +320,12 @@ static int step_spill(const tti_program *p, tti_instr instr, int fetch) {
   tt_tensor *t = &p->tensors[instr.index];
   const tti_rows r = {p->spills[at].row_begin, p->spills[at].row_end};
   if (!contiguous(t, r.lo, r.hi)) return 0;
-  if (!fetch) return present(t, r);
-  if (r.lo != t->produced) return 0;
+  if (!fetch) {
+    if (p->spills[at].sealed || !present(t, r)) return 0;
+    p->spills[at].sealed = 1;
+    return 1;
+  }
+  if (!p->spills[at].sealed || r.lo != t->produced) return 0;
   t->produced = r.hi;
   return 1;
 }
@@ -388,7 +405,8 @@ static int check_records(const tti_program *p) {
     if (!check_op(p, &p->ops[i])) return 0;
   for (uint32_t i = 0; i < h->load_count; i++) {
     const tt_load *load = &p->loads[i];
-    if (!load->chunk || load->chunk >= h->chunk_count || !load->bytes || !in_data(p, load->offset, load->bytes)) return 0;
+    if (!load->chunk || load->chunk >= h->chunk_count || !load->bytes || !in_data(p, load->offset, load->bytes))
+      return 0;
   }
   for (uint32_t i = 0; i < h->setup_count; i++)
     if (tti_instr_at(p, i).code != TT_INSTR_LOAD) return 0;
@@ -400,7 +418,8 @@ tt_status tti_program_open(tti_program *p, uint8_t *arena, size_t offset, size_t
   size_t left = bytes;
   const tt_program *h = section(&at, &left, 1, sizeof(tt_program));
   if (!h || h->magic != TT_PROGRAM_MAGIC || h->version != TT_PROGRAM_VERSION) return TT_ERROR_PROGRAM;
-  if (h->arena_bytes > arena_bytes || h->data_offset < offset + bytes || h->data_offset > h->arena_bytes) return TT_ERROR_PROGRAM;
+  if (h->arena_bytes > arena_bytes || h->data_offset < offset + bytes || h->data_offset > h->arena_bytes)
+    return TT_ERROR_PROGRAM;
   if (h->operand_count % 2 || h->setup_count > h->instr_count) return TT_ERROR_PROGRAM;
   p->head = h;
   p->tensors = (tt_tensor *)(uintptr_t)section(&at, &left, h->tensor_count, sizeof(tt_tensor));

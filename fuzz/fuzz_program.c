@@ -2,10 +2,10 @@
  *
  *     fuzz_program PROGRAM ITERATIONS SEED
  *
- * PROGRAM is chunk 0's plaintext of a real network. Each iteration changes some of its words, opens it with a port whose
- * AEAD is the identity, and, where the validator lets it pass, drives two runs with arbitrary data. Meant to be built with the
- * address and undefined-behaviour sanitizers: the arena is allocated to its exact size, so that a read or write beyond it is
- * found. Prints how many programs were refused and how many ran. */
+ * PROGRAM is chunk 0's plaintext of a real network. Each iteration changes some of its words, opens it with a port
+ * whose AEAD is the identity, and, where the validator lets it pass, drives two runs with arbitrary data. Meant to be
+ * built with the address and undefined-behaviour sanitizers: the arena is allocated to its exact size, so that a read
+ * or write beyond it is found. Prints how many programs were refused and how many ran. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,14 +29,15 @@ static int set_key(void *context, tt_key_slot slot, uint32_t suite, const uint8_
   (void)context, (void)slot, (void)suite, (void)key;
   return 0;
 }
-static int open_plain(void *context, tt_key_slot slot, const uint8_t *nonce, const void *associated, size_t associated_bytes,
-                      const uint8_t *ciphertext, size_t bytes, const uint8_t *tag, uint8_t *plain) {
+static int open_plain(void *context, tt_key_slot slot, const uint8_t *nonce, const void *associated,
+                      size_t associated_bytes, const uint8_t *ciphertext, size_t bytes, const uint8_t *tag,
+                      uint8_t *plain) {
   (void)context, (void)slot, (void)nonce, (void)associated, (void)associated_bytes, (void)tag;
   memmove(plain, ciphertext, bytes);
   return 0;
 }
-static int seal_plain(void *context, tt_key_slot slot, const uint8_t *nonce, const void *associated, size_t associated_bytes,
-                      const uint8_t *plain, size_t bytes, uint8_t *ciphertext, uint8_t *tag) {
+static int seal_plain(void *context, tt_key_slot slot, const uint8_t *nonce, const void *associated,
+                      size_t associated_bytes, const uint8_t *plain, size_t bytes, uint8_t *ciphertext, uint8_t *tag) {
   (void)context, (void)slot, (void)nonce, (void)associated, (void)associated_bytes;
   memcpy(ciphertext, plain, bytes);
   memset(tag, 0, TT_TAG_BYTES);
@@ -78,7 +79,8 @@ static int drive(tt_engine *engine, uint8_t *scratch, size_t scratch_bytes) {
 }
 
 static void mutate(uint8_t *program, size_t bytes) {
-  static const uint32_t interesting[] = {0, 1, 2, 7, 64, 255, 256, 0x7FFF, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF};
+  static const uint32_t interesting[] = {0,      1,      2,       7,          64,         255,       256,
+                                         0x7FFF, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF};
   for (uint32_t changes = 1 + next_random() % 4; changes; changes--) {
     const size_t word = next_random() % (bytes / 2);
     uint16_t value;
@@ -102,8 +104,10 @@ int main(int argc, char **argv) {
   if (bytes < sizeof(tt_program)) return 2;
   tt_program head;
   memcpy(&head, original, sizeof head);
-  const size_t arena_bytes = ((size_t)head.arena_bytes + ARENA_SLACK) / TT_ALIGN * TT_ALIGN, scratch_bytes = arena_bytes + TT_TAG_BYTES;
-  uint8_t *arena = aligned_alloc(TT_ALIGN, arena_bytes), *scratch = malloc(scratch_bytes), *program = malloc(bytes + TT_TAG_BYTES);
+  const size_t arena_bytes = ((size_t)head.arena_bytes + ARENA_SLACK) / TT_ALIGN * TT_ALIGN,
+               scratch_bytes = arena_bytes + TT_TAG_BYTES;
+  uint8_t *arena = aligned_alloc(TT_ALIGN, arena_bytes), *scratch = malloc(scratch_bytes),
+          *program = malloc(bytes + TT_TAG_BYTES);
   const tt_port port = {NULL, set_key, open_plain, seal_plain, no_random, forget, tti_kernels_portable()};
   uint8_t preamble[256];
   const size_t preamble_bytes = make_preamble(preamble, bytes, (uint32_t)arena_bytes);

@@ -1,7 +1,8 @@
-"""``--library``: which libtinytee.so the tests load."""
+"""``--library``: which libtinytee.so the tests load. And the counts of the conformance run, printed at the end."""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -17,3 +18,14 @@ def pytest_configure(config: pytest.Config) -> None:
     chosen = config.getoption("--library")
     if chosen is not None:
         library.PLACES = (chosen.resolve(strict=True),)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    counts: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if getattr(report, "when", "") == "call":
+                counts.update(str(value) for key, value in report.user_properties if key == "conformance")
+    if counts:
+        text = ", ".join(f"{counts[outcome]} {outcome}" for outcome in ("passed", "refused", "excepted"))
+        terminalreporter.write_line(f"ONNX conformance: {text}")

@@ -42,7 +42,7 @@ typedef enum tt_event {
 typedef struct tt_want {
   tt_event event;
   uint32_t index, row, rows;
-  size_t bytes; /* exact length to feed or to take, tag included */
+  size_t bytes;      /* exact length to feed or to take, tag included */
   uint8_t nonce[32]; /* of TT_WANT_INPUT and TT_GIVE_OUTPUT, under the I/O key; no associated data */
 } tt_want;
 
@@ -79,7 +79,8 @@ typedef struct tt_engine tt_engine; /* lies at the start of the arena */
  * each; they are handed to the port and not kept. port must outlive the engine. On TT_OK *engine is the arena. On
  * failure the arena is wiped and *engine is NULL. */
 TT_MUST_USE tt_status tt_open(void *arena, size_t arena_bytes, const tt_port *port, const uint8_t *preamble,
-                              size_t preamble_bytes, const uint8_t *model_key, const uint8_t *io_key, tt_engine **engine);
+                              size_t preamble_bytes, const uint8_t *model_key, const uint8_t *io_key,
+                              tt_engine **engine);
 
 /* Begins a run. Only when tt_poll says TT_READY. */
 TT_MUST_USE tt_status tt_start(tt_engine *engine);

@@ -4,7 +4,8 @@
  *
  * A program is one contiguous piece of memory that stays in the arena, right after the engine's state:
  *
- *     tt_program | tt_tensor[] | tt_op[] | tt_load[] | tt_spill[] | tt_instr[] | tt_port_tensor[] | operands[] | tables[]
+ *     tt_program | tt_tensor[] | tt_op[] | tt_load[] | tt_spill[] | tt_instr[] | tt_port_tensor[] | operands[] |
+ * tables[]
  *
  * Fields marked 'runtime' are written by the core; the compiler leaves them zero.
  */
@@ -20,7 +21,7 @@ enum {
   TT_TAG_BYTES = 16,      /* tag of every sealed chunk, whatever the suite */
   TT_NONCE_BYTES = 32,    /* room for a nonce; a suite with shorter ones uses the first bytes */
   TT_KEY_BYTES = 32,
-  TT_ALIGN = 64,          /* of every tensor and weight offset in the arena */
+  TT_ALIGN = 64, /* of every tensor and weight offset in the arena */
   TT_MAX_KERNEL_Y = 256,
   TT_PERMUTE_DIMS = 6
 };
@@ -88,7 +89,17 @@ enum {
 };
 
 /* tt_op.variant, by kind. */
-enum { TT_BINARY_ADD, TT_BINARY_SUB, TT_BINARY_MUL, TT_BINARY_DIV, TT_BINARY_MIN, TT_BINARY_MAX, TT_BINARY_PRELU, TT_BINARY_POW, TT_BINARY_END };
+enum {
+  TT_BINARY_ADD,
+  TT_BINARY_SUB,
+  TT_BINARY_MUL,
+  TT_BINARY_DIV,
+  TT_BINARY_MIN,
+  TT_BINARY_MAX,
+  TT_BINARY_PRELU,
+  TT_BINARY_POW,
+  TT_BINARY_END
+};
 enum { TT_REDUCE_MEAN, TT_REDUCE_MAX, TT_REDUCE_MIN, TT_REDUCE_SUM, TT_REDUCE_END };
 enum { TT_CONCAT_Y, TT_CONCAT_X, TT_CONCAT_C, TT_CONCAT_END };
 enum { TT_DCR, TT_CRD };
@@ -116,14 +127,14 @@ typedef struct tt_tensor {
 
 /* An operator. Unused fields are zero. Convolution weights are panels of 'panel' output channels, zero-filled at the
  * end of a group: [group][ceil(out_channels / groups / panel)][kernel_y][kernel_x][in_channels / groups][panel]; bias
- * [group][that][panel]. Depthwise: [kernel_y][kernel_x][channels], bias [channels]. Layer norm: scale at 'weights', bias
- * at 'bias'. Binary and constant: the constant's extents are kernel_y (its height), kernel_x (its width), and groups
- * (its channels: 1 or the output's, 0 meaning the output's).
+ * [group][that][panel]. Depthwise: [kernel_y][kernel_x][channels], bias [channels]. Layer norm: scale at 'weights',
+ * bias at 'bias'. Binary and constant: the constant's extents are kernel_y (its height), kernel_x (its width), and
+ * groups (its channels: 1 or the output's, 0 meaning the output's).
  *
  * A convolution's weights either lie in the arena whole (TT_INSTR_RUN) or are fed block by block to the place 'weights'
  * (TT_INSTR_STREAM): a block is panels_per_block panels (counted over all groups) of the kernel's k_per_block rows, of
- * kernel_y * kernel_x * in_channels / groups rows in all; if k_per_block is less than all, panels_per_block is 1 and the
- * blocks of a panel add up in the output. Blocks go through k first; block b is chunk first_chunk + b. */
+ * kernel_y * kernel_x * in_channels / groups rows in all; if k_per_block is less than all, panels_per_block is 1 and
+ * the blocks of a panel add up in the output. Blocks go through k first; block b is chunk first_chunk + b. */
 typedef struct tt_op {
   uint8_t kind, activation, variant, flags;
   uint16_t output;        /* tensor */
@@ -134,16 +145,16 @@ typedef struct tt_op {
   uint16_t groups, panel; /* panel: 8, 16 or 32 */
   uint32_t weights, bias; /* arena offsets */
   uint32_t first_chunk, panels_per_block, k_per_block;
-  uint32_t table;         /* index of the first element in tables[] (32-bit elements) */
-  float alpha, beta;      /* of the activation */
-  float p0, p1, p2;       /* lrn: alpha, beta, bias (size in kernel_x); layer norm: p0 = epsilon; gather: p0 = fill */
-  uint32_t done;          /* runtime: y-planes computed (reduce: y-planes consumed) */
+  uint32_t table;    /* index of the first element in tables[] (32-bit elements) */
+  float alpha, beta; /* of the activation */
+  float p0, p1, p2;  /* lrn: alpha, beta, bias (size in kernel_x); layer norm: p0 = epsilon; gather: p0 = fill */
+  uint32_t done;     /* runtime: y-planes computed (reduce: y-planes consumed) */
 } tt_op;
 
 /* Tables (tables[] holds int32 or float32):
  *   gather:  rows[height], cols[width], chans[channels] of the output; -1 = fill
- *   resize:  kernel_y, kernel_x taps: row_index[height][kernel_y], row_weights[..], col_index[width][kernel_x], col_weights[..]
- *   permute: dims[6], strides[6], unused leading dims 1 */
+ *   resize:  kernel_y, kernel_x taps: row_index[height][kernel_y], row_weights[..], col_index[width][kernel_x],
+ * col_weights[..] permute: dims[6], strides[6], unused leading dims 1 */
 
 /* The plaintext of a chunk of the bundle goes to this place. Chunk 0 is the program. */
 typedef struct tt_load {
@@ -153,6 +164,7 @@ typedef struct tt_load {
 /* A row block that leaves the arena sealed and comes back. */
 typedef struct tt_spill {
   uint32_t row_begin, row_end;
+  uint32_t sealed; /* runtime: whether it has left in this run; once only, for its nonce's sake */
   uint8_t tag[16]; /* runtime */
 } tt_spill;
 
@@ -167,9 +179,9 @@ enum {
   TT_INSTR_STREAM,  /* likewise, for a convolution whose weights are fed block by block */
   TT_INSTR_LOAD,    /* arg: index in tt_load[] */
   TT_INSTR_INPUT,   /* index: input; arg: until this many y-planes are produced */
-  TT_INSTR_OUTPUT,  /* index: output; arg: begin of the row block; it ends rows_per_chunk later or at the last y-plane */
-  TT_INSTR_SPILL,   /* index: tensor; arg: index in tt_spill[] */
-  TT_INSTR_FETCH    /* likewise */
+  TT_INSTR_OUTPUT, /* index: output; arg: begin of the row block; it ends rows_per_chunk later or at the last y-plane */
+  TT_INSTR_SPILL,  /* index: tensor; arg: index in tt_spill[] */
+  TT_INSTR_FETCH   /* likewise */
 };
 
 /* An instruction is 32 bits: code in bits 0 .. 3, index in bits 4 .. 15, arg in bits 16 .. 31. A plan for little memory
@@ -182,11 +194,11 @@ enum { TT_INSTR_INDEX_SHIFT = 4, TT_INSTR_ARG_SHIFT = 16, TT_INSTR_MAX_INDEX = 0
 
 typedef struct tt_program {
   uint32_t magic, version;
-  uint32_t arena_bytes;   /* high-water mark: nothing of this program lies beyond */
-  uint32_t data_offset;   /* engine's state and program end here; tensors and weights lie above */
+  uint32_t arena_bytes; /* high-water mark: nothing of this program lies beyond */
+  uint32_t data_offset; /* engine's state and program end here; tensors and weights lie above */
   uint32_t tensor_count, op_count, load_count, spill_count, instr_count;
-  uint32_t chunk_count;   /* of the bundle, chunk 0 included */
-  uint32_t setup_count;   /* the first instrs, all LOAD: done once after open (pinned weights) */
+  uint32_t chunk_count; /* of the bundle, chunk 0 included */
+  uint32_t setup_count; /* the first instrs, all LOAD: done once after open (pinned weights) */
   uint32_t input_count, output_count;
   uint32_t operand_count; /* uint16_t each, an even number */
   uint32_t table_count;   /* 4 bytes each */
@@ -194,18 +206,19 @@ typedef struct tt_program {
 
 /* The bundle, a file: a preamble that anyone may read and that the wrapped key authenticates, then the sealed chunks.
  *
- *     tt_bundle_header | manifest (JSON) | uint32_t sealed_bytes[chunk_count] | wrapped key and its tag | chunk 0 | chunk 1 | ...
+ *     tt_bundle_header | manifest (JSON) | uint32_t sealed_bytes[chunk_count] | wrapped key and its tag | chunk 0 |
+ * chunk 1 | ...
  *
  * The bundle's own random key is sealed with the owner's model key under wrap_nonce, everything before it as associated
  * data. Chunk k: nonce {TT_DOMAIN_CHUNK, 0, k, 0, ...}, no associated data, ciphertext then tag. */
 typedef struct tt_bundle_header {
   uint8_t magic[8]; /* "tinytee" and a zero */
   uint32_t version, suite;
-  uint32_t header_bytes;   /* sizeof(tt_bundle_header) */
+  uint32_t header_bytes; /* sizeof(tt_bundle_header) */
   uint32_t manifest_bytes;
-  uint32_t chunk_count;    /* chunk 0 included */
-  uint32_t arena_bytes;    /* secure memory that a session needs */
-  uint8_t bundle_id[16];   /* random */
+  uint32_t chunk_count;  /* chunk 0 included */
+  uint32_t arena_bytes;  /* secure memory that a session needs */
+  uint8_t bundle_id[16]; /* random */
   uint8_t wrap_nonce[32];
 } tt_bundle_header;
 

@@ -19,7 +19,8 @@
 #define TTI_CODE_avx512 3
 #define TTI_CODE TTI_JOIN(TTI_CODE_, TTI_ISA)
 
-/* Lanes of a vector and pixels of a register tile: pixels * 2 accumulators, 2 weights and an input fit the registers. */
+/* Lanes of a vector and pixels of a register tile: pixels * 2 accumulators, 2 weights and an input fit the registers.
+ */
 #if TTI_CODE == TTI_CODE_avx512
 #define TTI_LANES 16
 #define TTI_TILE 14
@@ -38,7 +39,8 @@
 
 /* ---- convolution */
 
-#define TTI_UNROLL _Pragma("GCC unroll 16")
+/* A loop over constants that is to be unrolled into registers. */
+#define TTI_FOR(i, count) _Pragma("GCC unroll 16") for (int i = 0; i < (count); i++)
 
 /* One register tile: pixels x .. x + pixels of whole vectors of channels. pixels and vectors are constants at every
  * call, so that each call site is unrolled into registers. */
@@ -46,13 +48,13 @@ TTI_INLINE void tile(const int pixels, const int vectors, const tti_conv_row *c,
   vf acc[TTI_TILE][2];
   float *const out = c->out + (ptrdiff_t)x * c->out_stride + column;
   if (c->bias) {
-    TTI_UNROLL for (int v = 0; v < vectors; v++) {
+    TTI_FOR (v, vectors) {
       const vf b = v_load(c->bias + column + v * TTI_LANES);
-      TTI_UNROLL for (int m = 0; m < pixels; m++) acc[m][v] = b;
+      TTI_FOR (m, pixels) acc[m][v] = b;
     }
   } else {
-    TTI_UNROLL for (int m = 0; m < pixels; m++)
-        TTI_UNROLL for (int v = 0; v < vectors; v++) acc[m][v] = v_load(out + m * c->out_stride + v * TTI_LANES);
+    TTI_FOR (m, pixels)
+      TTI_FOR (v, vectors) acc[m][v] = v_load(out + m * c->out_stride + v * TTI_LANES);
   }
   const ptrdiff_t stride = c->pixel_stride;
   const size_t panel = c->panel;
@@ -61,27 +63,26 @@ TTI_INLINE void tile(const int pixels, const int vectors, const tti_conv_row *c,
     const float *w = c->weights + (size_t)c->runs[r].weight_row * panel + column;
     for (size_t i = c->runs[r].count; i; i--, in++, w += panel) {
       vf b[2];
-      TTI_UNROLL for (int v = 0; v < vectors; v++) b[v] = v_load(w + v * TTI_LANES);
-      TTI_UNROLL for (int m = 0; m < pixels; m++) {
+      TTI_FOR (v, vectors) b[v] = v_load(w + v * TTI_LANES);
+      TTI_FOR (m, pixels) {
         const vf a = v_set(in[m * stride]);
-        TTI_UNROLL for (int v = 0; v < vectors; v++) acc[m][v] += a * b[v];
+        TTI_FOR (v, vectors) acc[m][v] += a * b[v];
       }
     }
   }
   if (c->residual) {
     const float *residual = c->residual + (ptrdiff_t)x * c->residual_stride + column;
-    TTI_UNROLL for (int m = 0; m < pixels; m++)
-        TTI_UNROLL for (int v = 0; v < vectors; v++) acc[m][v] += v_load(residual + m * c->residual_stride + v * TTI_LANES);
+    TTI_FOR (m, pixels)
+      TTI_FOR (v, vectors) acc[m][v] += v_load(residual + m * c->residual_stride + v * TTI_LANES);
   }
   const vf low = v_set(c->low), high = v_set(c->high);
-  TTI_UNROLL for (int m = 0; m < pixels; m++)
-      TTI_UNROLL for (int v = 0; v < vectors; v++)
-          v_store(out + m * c->out_stride + v * TTI_LANES, v_at_most(v_at_least(acc[m][v], low), high));
+  TTI_FOR (m, pixels)
+    TTI_FOR (v, vectors) v_store(out + m * c->out_stride + v * TTI_LANES, v_at_most(v_at_least(acc[m][v], low), high));
 }
 
-#define TTI_TILE_CASE(M) \
-  case M:                \
-    tile(M, vectors, c, x, column); \
+#define TTI_TILE_CASE(M)                                                                                               \
+  case M:                                                                                                              \
+    tile(M, vectors, c, x, column);                                                                                    \
     break;
 
 /* All pixels of the y-plane for one or two vectors of channels, in tiles of nearly equal size. */
@@ -150,7 +151,8 @@ static __attribute__((noinline)) void conv_row_tail(const tti_conv_row *c, size_
     part.first_pixel = c->first_pixel + x;
     for (size_t m = 0; m < part.width; m++) {
       const ptrdiff_t pixel = (ptrdiff_t)(x + m);
-      if (c->residual) v_store(residual + m * TTI_LANES, v_load_part(c->residual + pixel * c->residual_stride + column, columns));
+      if (c->residual)
+        v_store(residual + m * TTI_LANES, v_load_part(c->residual + pixel * c->residual_stride + column, columns));
       if (!c->bias) v_store(out + m * TTI_LANES, v_load_part(c->out + pixel * c->out_stride + column, columns));
     }
     strip(1, &part, 0);
@@ -175,8 +177,8 @@ static void conv_row(const tti_conv_row *c) {
 
 /* ---- depthwise convolution */
 
-/* Pixels x .. x + pixels of one vector of channels (lanes of them, if partial). What is a constant at a call is unrolled;
- * several pixels share each load of a weight and hide each other's latency. */
+/* Pixels x .. x + pixels of one vector of channels (lanes of them, if partial). What is a constant at a call is
+ * unrolled; several pixels share each load of a weight and hide each other's latency. */
 TTI_INLINE void depthwise_pixels(const int pixels, const size_t ky_count, const size_t kernel_x, const int partial,
                                  const tti_depthwise_row *d, size_t x, size_t column) {
   const size_t channels = d->channels, lanes = channels - column;
@@ -185,17 +187,17 @@ TTI_INLINE void depthwise_pixels(const int pixels, const size_t ky_count, const 
   float *out = d->out + x * channels + column;
   vf acc[4];
   const vf bias = partial ? v_load_part(d->bias + column, lanes) : v_load(d->bias + column);
-  TTI_UNROLL for (int m = 0; m < pixels; m++) acc[m] = bias;
+  TTI_FOR (m, pixels) acc[m] = bias;
   for (size_t i = 0; i < ky_count; i++) {
     const float *in = d->rows[i] + x * step + column;
     for (size_t j = 0; j < kernel_x; j++, in += dilation, w += channels) {
       const vf weight = partial ? v_load_part(w, lanes) : v_load(w);
-      TTI_UNROLL for (int m = 0; m < pixels; m++)
-          acc[m] += (partial ? v_load_part(in + (size_t)m * step, lanes) : v_load(in + (size_t)m * step)) * weight;
+      TTI_FOR (m, pixels)
+        acc[m] += (partial ? v_load_part(in + (size_t)m * step, lanes) : v_load(in + (size_t)m * step)) * weight;
     }
   }
   const vf low = v_set(d->low), high = v_set(d->high);
-  TTI_UNROLL for (int m = 0; m < pixels; m++) {
+  TTI_FOR (m, pixels) {
     const vf v = v_at_most(v_at_least(acc[m], low), high);
     if (partial)
       v_store_part(out + (size_t)m * channels, v, lanes);
@@ -204,8 +206,8 @@ TTI_INLINE void depthwise_pixels(const int pixels, const size_t ky_count, const 
   }
 }
 
-TTI_INLINE void depthwise_strip(const size_t ky_count, const size_t kernel_x, const int partial, const tti_depthwise_row *d,
-                                size_t column) {
+TTI_INLINE void depthwise_strip(const size_t ky_count, const size_t kernel_x, const int partial,
+                                const tti_depthwise_row *d, size_t column) {
   size_t x = 0;
   for (; x + 4 <= d->width; x += 4) depthwise_pixels(4, ky_count, kernel_x, partial, d, x, column);
   for (; x < d->width; x++) depthwise_pixels(1, ky_count, kernel_x, partial, d, x, column);
@@ -234,7 +236,8 @@ TTI_INLINE vf pool_step(int average, vf acc, vf value) {
 }
 
 /* One pixel: taps columns of the window are inside the map, the first of them at the map's pixel 'first'. */
-TTI_INLINE void pool_pixel(const int average, const tti_pool_row *p, size_t x, size_t first, size_t taps, float divisor) {
+TTI_INLINE void pool_pixel(const int average, const tti_pool_row *p, size_t x, size_t first, size_t taps,
+                           float divisor) {
   const size_t channels = p->channels;
   for (size_t n = 0; n < channels; n += TTI_LANES) {
     const size_t lanes = channels - n;
@@ -263,7 +266,8 @@ static void pool_row(const tti_pool_row *p) {
     const size_t first = taps ? left + skip * p->dilation_x - p->pad_left : 0;
     if (p->divisor_y) {
       const size_t padded = end + p->pad_right;
-      const size_t columns = p->count_pad && left < padded ? columns_below(padded - left, p->kernel_x, p->dilation_x) : taps;
+      const size_t columns =
+          p->count_pad && left < padded ? columns_below(padded - left, p->kernel_x, p->dilation_x) : taps;
       pool_pixel(1, p, x, first, taps, (float)(p->divisor_y * columns));
     } else {
       pool_pixel(0, p, x, first, taps, 1.0f);
@@ -349,9 +353,9 @@ TTI_INLINE void activation_span(const unsigned kind, float alpha, float beta, fl
   if (count) v_store_part(data, activate(kind, a, b, v_load_part(data, count)), count);
 }
 
-#define TTI_ACTIVATION_CASE(K)                            \
-  case K:                                                 \
-    activation_span(K, alpha, beta, data, count);         \
+#define TTI_ACTIVATION_CASE(K)                                                                                         \
+  case K:                                                                                                              \
+    activation_span(K, alpha, beta, data, count);                                                                      \
     break;
 
 static void activation(unsigned kind, float alpha, float beta, float *data, size_t count) {
@@ -390,7 +394,8 @@ TTI_INLINE vf combine(unsigned kind, vf a, vf b) {
   }
 }
 
-TTI_INLINE void binary_span(const unsigned kind, const float *a, size_t a_step, const float *b, size_t b_step, float *out, size_t count) {
+TTI_INLINE void binary_span(const unsigned kind, const float *a, size_t a_step, const float *b, size_t b_step,
+                            float *out, size_t count) {
   for (size_t i = 0; i < count; i += TTI_LANES) {
     const size_t left = count - i;
     const vf va = a_step ? v_load_part(a + i, left) : v_set(*a);
@@ -399,12 +404,13 @@ TTI_INLINE void binary_span(const unsigned kind, const float *a, size_t a_step, 
   }
 }
 
-#define TTI_BINARY_CASE(K)                                     \
-  case K:                                                      \
-    binary_span(K, a, a_step, b, b_step, out, count);          \
+#define TTI_BINARY_CASE(K)                                                                                             \
+  case K:                                                                                                              \
+    binary_span(K, a, a_step, b, b_step, out, count);                                                                  \
     break;
 
-static void binary(unsigned kind, const float *a, size_t a_step, const float *b, size_t b_step, float *out, size_t count) {
+static void binary(unsigned kind, const float *a, size_t a_step, const float *b, size_t b_step, float *out,
+                   size_t count) {
   switch (kind) {
     TTI_BINARY_CASE(TT_BINARY_ADD)
     TTI_BINARY_CASE(TT_BINARY_MUL)
@@ -444,12 +450,15 @@ static void lrn(const float *in, float *out, size_t channels, size_t size, float
     }
     const vf base = v_load(sums) * (alpha / (float)size) + bias;
     const vf root = v_sqrt(base);
-    const vf scale = beta == 0.75f ? 1.0f / (root * v_sqrt(root)) : beta == 0.5f ? 1.0f / root : v_pow(base, v_set(-beta));
+    const vf scale = beta == 0.75f  ? 1.0f / (root * v_sqrt(root))
+                     : beta == 0.5f ? 1.0f / root
+                                    : v_pow(base, v_set(-beta));
     v_store_part(out + n, v_load_part(in + n, lanes) * scale, lanes);
   }
 }
 
 const tti_kernels *TTI_JOIN(tti_kernels_, TTI_ISA)(void) {
-  static const tti_kernels table = {TTI_STRING(TTI_ISA), conv_row, depthwise_row, pool_row, activation, binary, accumulate, lrn};
+  static const tti_kernels table = {TTI_STRING(TTI_ISA), conv_row, depthwise_row, pool_row,
+                                    activation,          binary,   accumulate,    lrn};
   return &table;
 }

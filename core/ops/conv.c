@@ -25,12 +25,12 @@ static void ky_range(const tt_op *op, uint32_t height, uint32_t y, uint32_t *fro
   if (*to < *from) *to = *from;
 }
 
-/* Collects the runs of one output y-plane for input channels c0 .. c0 + depth and the weight rows k_begin .. k_end, going
- * on from *k (a row of the whole kernel); stops when RUNS are full. *k ends at k_end when all are collected.
+/* Collects the runs of one output y-plane for input channels c0 .. c0 + depth and the weight rows k_begin .. k_end,
+ * going on from *k (a row of the whole kernel); stops when RUNS are full. *k ends at k_end when all are collected.
  *
  * Where the channels of all kernel columns lie side by side (no groups, no dilation), a kernel row is one run. */
-static size_t collect_runs(const struct tt_engine *e, const tt_op *op, const tt_tensor *in, uint32_t y, uint32_t c0, uint32_t depth,
-                           uint32_t k_begin, uint32_t k_end, uint32_t *k, tti_run *runs) {
+static size_t collect_runs(const struct tt_engine *e, const tt_op *op, const tt_tensor *in, uint32_t y, uint32_t c0,
+                           uint32_t depth, uint32_t k_begin, uint32_t k_end, uint32_t *k, tti_run *runs) {
   const int merged = op->groups == 1 && (op->dilation_x == 1 || op->kernel_x == 1);
   const uint32_t length = merged ? op->kernel_x * depth : depth;
   uint32_t from, to;
@@ -104,7 +104,8 @@ void tti_conv(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t 
 }
 
 /* Rows of the map under the window of output y-plane y. */
-static uint32_t window_rows(const struct tt_engine *e, const tt_op *op, const tt_tensor *in, uint32_t y, const float **rows, uint32_t *from) {
+static uint32_t window_rows(const struct tt_engine *e, const tt_op *op, const tt_tensor *in, uint32_t y,
+                            const float **rows, uint32_t *from) {
   uint32_t to;
   ky_range(op, in->height, y, from, &to);
   for (uint32_t ky = *from; ky < to; ky++)

@@ -36,7 +36,8 @@ static side tensor_side(const struct tt_engine *e, const tt_tensor *t, uint32_t 
 static side constant_side(const struct tt_engine *e, const tt_op *op, uint32_t channels, uint32_t y) {
   const uint32_t depth = op->groups ? op->groups : channels;
   const float *values = (const float *)(const void *)(e->arena + op->weights);
-  const side s = {values + (size_t)(op->kernel_y == 1 ? 0 : y) * op->kernel_x * depth, op->kernel_x == 1 ? 0 : depth, depth == 1 ? 0 : 1};
+  const side s = {values + (size_t)(op->kernel_y == 1 ? 0 : y) * op->kernel_x * depth, op->kernel_x == 1 ? 0 : depth,
+                  depth == 1 ? 0 : 1};
   return s;
 }
 
@@ -62,7 +63,8 @@ void tti_binary(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_
       kernels->binary(op->variant, a.row, a.step, b.row, b.step, row, (size_t)out->width * channels);
     } else {
       for (uint32_t x = 0; x < out->width; x++)
-        kernels->binary(op->variant, a.row + x * a.pixel_step, a.step, b.row + x * b.pixel_step, b.step, row + (size_t)x * channels, channels);
+        kernels->binary(op->variant, a.row + x * a.pixel_step, a.step, b.row + x * b.pixel_step, b.step,
+                        row + (size_t)x * channels, channels);
     }
   }
 }

@@ -14,7 +14,8 @@ static void concat_row(const struct tt_engine *e, const tt_op *op, const tt_tens
       at += elems;
     } else {
       const float *from = tti_row(e, in, y);
-      for (uint32_t x = 0; x < out->width; x++) tti_copy(row + (size_t)x * out->channels + at, from + (size_t)x * in->channels, in->channels * sizeof(float));
+      for (uint32_t x = 0; x < out->width; x++)
+        tti_copy(row + (size_t)x * out->channels + at, from + (size_t)x * in->channels, in->channels * sizeof(float));
       at += in->channels;
     }
   }
@@ -61,7 +62,8 @@ static void resize_row(const struct tt_engine *e, const tt_op *op, const tt_tens
   }
 }
 
-static void depth_to_space_row(const struct tt_engine *e, const tt_op *op, const tt_tensor *out, uint32_t y, float *row) {
+static void depth_to_space_row(const struct tt_engine *e, const tt_op *op, const tt_tensor *out, uint32_t y,
+                               float *row) {
   const tt_tensor *in = tti_operand(&e->program, op, 0);
   const size_t block = op->kernel_y, channels = out->channels, i = y % block;
   const float *from = tti_row(e, in, (uint32_t)(y / block));
@@ -75,13 +77,15 @@ static void depth_to_space_row(const struct tt_engine *e, const tt_op *op, const
   }
 }
 
-static void space_to_depth_row(const struct tt_engine *e, const tt_op *op, const tt_tensor *out, uint32_t y, float *row) {
+static void space_to_depth_row(const struct tt_engine *e, const tt_op *op, const tt_tensor *out, uint32_t y,
+                               float *row) {
   const tt_tensor *in = tti_operand(&e->program, op, 0);
   const size_t block = op->kernel_y, channels = in->channels;
   for (size_t i = 0; i < block; i++) {
     const float *from = tti_row(e, in, (uint32_t)(y * block + i));
     for (size_t x = 0; x < out->width; x++)
-      tti_copy(row + x * out->channels + i * block * channels, from + x * block * channels, block * channels * sizeof(float));
+      tti_copy(row + x * out->channels + i * block * channels, from + x * block * channels,
+               block * channels * sizeof(float));
   }
 }
 
@@ -92,7 +96,8 @@ static void permute(const struct tt_engine *e, const tt_op *op, const tt_tensor 
   const int32_t *dims = e->program.tables + op->table, *strides = dims + TT_PERMUTE_DIMS;
   uint32_t counter[TT_PERMUTE_DIMS] = {0};
   const size_t row_elems = (size_t)out->width * out->channels, in_elems = (size_t)in->width * in->channels;
-  const size_t padding = (size_t)(in->pad_left + in->pad_right) * in->channels; /* between one y-plane's end and the next */
+  const size_t padding =
+      (size_t)(in->pad_left + in->pad_right) * in->channels; /* between one y-plane's end and the next */
   size_t offset = 0;
   for (uint32_t y = 0; y < out->height; y++) {
     float *row = tti_row(e, out, y);
@@ -128,7 +133,8 @@ void tti_move_rows(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint
     } else if (op->kind == TT_OP_SPACE_TO_DEPTH) {
       space_to_depth_row(e, op, out, y, row);
     } else if (op->kind == TT_OP_CONSTANT) {
-      tti_copy(row, (const float *)(const void *)(e->arena + op->weights) + (size_t)y * row_elems, row_elems * sizeof(float));
+      tti_copy(row, (const float *)(const void *)(e->arena + op->weights) + (size_t)y * row_elems,
+               row_elems * sizeof(float));
     } else {
       const float *from = tti_row(e, tti_operand(&e->program, op, 0), y);
       if (from != row) tti_move(row, from, row_elems * sizeof(float));

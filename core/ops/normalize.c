@@ -27,7 +27,8 @@ static void softmax(const tti_kernels *kernels, const tt_op *op, const float *in
 }
 
 static void layer_norm(const struct tt_engine *e, const tt_op *op, const float *in, float *out, uint32_t channels) {
-  const float *scale = (const float *)(const void *)(e->arena + op->weights), *bias = (const float *)(const void *)(e->arena + op->bias);
+  const float *scale = (const float *)(const void *)(e->arena + op->weights),
+              *bias = (const float *)(const void *)(e->arena + op->bias);
   float mean = 0.0f, variance = 0.0f;
   for (uint32_t c = 0; c < channels; c++) mean += in[c];
   mean /= (float)channels;

@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from unit.plan.graphs import graphs
 
 from tinytee import zoo
 from tinytee.importer import load
 from tinytee.ir.graph import Graph
 from tinytee.passes import optimize
 from tinytee.plan.api import least_budget, lower, make_plan
+from unit.plan.graphs import graphs
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "sanitize"
 
+pytestmark = pytest.mark.xdist_group("sanitizers")
+
+
+def _cmake() -> str:
+    """The environment's own, which a test run need not have on its path."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    found = shutil.which("cmake", path=path)
+    assert found, "cmake is not installed: pip install cmake"
+    return found
+
 
 @pytest.fixture(scope="module")
 def fuzzer() -> Path:
-    configure = ["cmake", "-S", ROOT, "-B", BUILD, "-DCMAKE_BUILD_TYPE=RelWithDebInfo", "-DTINYTEE_SANITIZE=ON"]
+    configure = [_cmake(), "-S", ROOT, "-B", BUILD, "-DCMAKE_BUILD_TYPE=RelWithDebInfo", "-DTINYTEE_SANITIZE=ON"]
     subprocess.run([*configure, "-DTINYTEE_FUZZ=ON", "-DTINYTEE_EXAMPLES=OFF"], check=True, stdout=subprocess.DEVNULL)
-    subprocess.run(["cmake", "--build", BUILD, "--target", "fuzz_program", "-j2"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        ["cmake", "--build", BUILD, "--target", "fuzz_program", "-j2"], check=True, stdout=subprocess.DEVNULL
+    )
     assert shutil.which(BUILD / "fuzz_program")
     return BUILD / "fuzz_program"
 
@@ -45,7 +59,17 @@ def test_mutated_programs_of_networks(fuzzer: Path, tmp_path: Path, name: str) -
     assert int(said.split()[0]) > 100, said
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=15,
+    deadline=None,
+    suppress_health_check=[
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+        HealthCheck.filter_too_much,
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.large_base_example,
+    ],
+)
 @given(graphs(), st.integers(0, 1 << 30))
 def test_mutated_programs_of_random_networks(fuzzer: Path, tmp_path: Path, graph: Graph, seed: int) -> None:
     fuzz(fuzzer, graph, max(8192, least_budget(graph)), tmp_path, iterations=1500, seed=seed)

@@ -117,7 +117,10 @@ class Conv(Op):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class DepthwiseConv(Op):
-    """One filter a channel; with a 1 x 1 kernel, a scale and shift per channel. weight: [kernel_y, kernel_x, channels]."""
+    """One filter a channel; with a 1 x 1 kernel, a scale and shift per channel.
+
+    weight: [kernel_y, kernel_x, channels]; bias: [channels].
+    """
 
     weight: Array
     bias: Array
@@ -188,8 +191,9 @@ class Gather(Op):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Resize(Op):
-    """Separable interpolation: out[y, x] = sum over i, j of row_weights[y, i] col_weights[x, j] in[row_index[y, i], col_index[x, j]].
+    """Separable interpolation by taps.
 
+    out[y, x] = sum over i, j of row_weights[y, i] * col_weights[x, j] * in[row_index[y, i], col_index[x, j]].
     row_index, row_weights: [out height, taps_y]; col_index, col_weights: [out width, taps_x]; indices are valid.
     """
 
@@ -201,7 +205,10 @@ class Resize(Op):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class DepthToSpace(Op):
-    """DCR: out[y*b+i, x*b+j, c] = in[y, x, (i*b+j)*C + c]. CRD: ... = in[y, x, c*b*b + i*b + j]. C = output channels."""
+    """DCR: out[y*b+i, x*b+j, c] = in[y, x, (i*b+j)*C + c]. CRD: ... = in[y, x, c*b*b + i*b + j].
+
+    b = block, C = output channels.
+    """
 
     block: int
     mode: Literal["DCR", "CRD"]
@@ -261,7 +268,10 @@ class ArgMax(Op):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Constant(Op):
-    """A tensor known at compile time (an output of the model that depends on no input). value: [height, width, channels]."""
+    """A tensor known at compile time (an output of the model that depends on no input).
+
+    value: [height, width, channels].
+    """
 
     value: Array
 

@@ -1,10 +1,10 @@
 """The planner's face: a graph and a budget give a plan, a plan gives a program.
 
 The time of a plan never grows with the budget. The partition's time is monotone in the memory that it may use, by
-construction (``partition``); but buffers placed in the arena may need a little more than what lives at once, so that a
-partition for e bytes can take more than e. The planner therefore looks at a fixed ladder of sizes e, takes every rung whose
-partition *as placed* fits the budget, fills what is left with pinned weights, and keeps the fastest. A larger budget admits
-the same rungs and more.
+construction (``partition``); but buffers placed in the arena may need a little more than what lives at once, so
+that a partition for e bytes can take more than e. The planner therefore looks at a fixed ladder of sizes e, takes
+every rung whose partition *as placed* fits the budget, fills what is left with pinned weights, and keeps the
+fastest. A larger budget admits the same rungs and more.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """From a partition to memory: which buffers there are, how long each lives, where each lies.
 
-A tensor may have several *instances*: one whole map that lives from its producer to its last reader, or, if it is spilled,
-a ring in the producer's segment and one in each reader's.
+A tensor may have several *instances*: one whole map that lives from its producer to its last reader, or, if it is
+spilled, a ring in the producer's segment and one in each reader's.
 """
 
 from __future__ import annotations

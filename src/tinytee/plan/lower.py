@@ -105,9 +105,7 @@ class _Chunks:
                 nodes, streamed = sorted(self.layout.pinned), ()
             else:
                 choice = self.choices[segment]
-                nodes = [
-                    n for n in range(choice.segment.first, choice.segment.last + 1) if n not in self.layout.pinned
-                ]
+                nodes = [n for n in range(choice.segment.first, choice.segment.last + 1) if n not in self.layout.pinned]
                 streamed = choice.weights.streamed
             self._cached = (segment, b"".join(self._node_bytes(n, n not in streamed) for n in nodes))
         return self._cached[1]
@@ -143,9 +141,7 @@ class _Records:
         self._known_tables: dict[bytes, int] = {}
         for instance in layout.instances:
             self._add_tensor(instance)
-        self.segment_of = {
-            n: s for s, c in enumerate(choices) for n in range(c.segment.first, c.segment.last + 1)
-        }
+        self.segment_of = {n: s for s, c in enumerate(choices) for n in range(c.segment.first, c.segment.last + 1)}
         for position, node in enumerate(network.nodes):
             if node.op is not None:
                 self._add_op(position)
@@ -380,8 +376,6 @@ def lower(network: Network, choices: list[Choice], layout: Layout) -> Lowered:
         inputs=tuple((port, graph.shapes[port.tensor]) for port in graph.inputs),
         outputs=tuple((port, graph.shapes[port.tensor]) for port in graph.outputs),
     )
-
-
 
 
 def program_bytes(network: Network, choices: list[Choice], layout: Layout) -> int:

@@ -1,11 +1,12 @@
 """Measures a device profile: runs small networks through the whole path and derives the cost model's constants.
 
-Each constant comes from the difference between a chain of several equal operators and one of them, so that what the two have
-in common (input, output, calls) cancels out. Times are the engine's own, without Python.
+Each constant comes from the difference between a chain of several equal operators and one of them, so that what the
+two have in common (input, output, calls) cancels out. Times are the engine's own, without Python.
 """
 
 from __future__ import annotations
 
+import itertools
 import platform
 import statistics
 from collections.abc import Callable
@@ -24,7 +25,7 @@ SHORT, LONG = 1, 5
 
 def _chain(shape: Shape, count: int, make: Callable[[str, str], Op]) -> Graph:
     names = [f"t{i}" for i in range(count + 1)]
-    ops = tuple(make(a, b) for a, b in zip(names, names[1:], strict=False))
+    ops = tuple(make(a, b) for a, b in itertools.pairwise(names))
     port = (shape.height, shape.width, shape.channels)
     return Graph(
         inputs=(Port("x", "t0", port, "float32", (0, 1, 2), False),),

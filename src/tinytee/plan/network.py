@@ -112,8 +112,9 @@ def _separate_outputs(graph: Graph) -> Graph:
             position = next((i for i, op in enumerate(ops) if op.output == port.tensor), -1)
             ops.insert(position + 1, Unary(name=port.name, inputs=(port.tensor,), output=name))
             shapes[name] = shapes[port.tensor]
-            port = replace(port, tensor=name)
-        ports.append(port)
+            ports.append(replace(port, tensor=name))
+        else:
+            ports.append(port)
     return replace(graph, ops=tuple(ops), shapes=shapes, outputs=tuple(ports))
 
 

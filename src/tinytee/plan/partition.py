@@ -6,8 +6,8 @@ whole in the arena. A transition is a segment together with the way its weights 
 - resident: in the arena for the segment, opened once;
 - streamed: fed block by block through a common staging place, once for each step.
 
-The segments and their options do not depend on the budget, which only says which of them fit. So the least predicted time
-never grows with the budget.
+The segments and their options do not depend on the budget, which only says which of them fit. So the least predicted
+time never grows with the budget.
 """
 
 from __future__ import annotations
@@ -84,9 +84,9 @@ def overwrites(network: Network, node: int) -> tuple[int, int] | None:
     op = info.op
     if isinstance(op, Conv):
         candidates = info.inputs[1:]
-    elif isinstance(op, Unary | Binary | LayerNorm):
-        candidates = info.inputs
-    elif isinstance(op, DepthwiseConv) and op.weight.shape[:2] == (1, 1) and op.strides == (1, 1):
+    elif isinstance(op, Unary | Binary | LayerNorm) or (
+        isinstance(op, DepthwiseConv) and op.weight.shape[:2] == (1, 1) and op.strides == (1, 1)
+    ):
         candidates = info.inputs
     else:
         return None
@@ -121,9 +121,7 @@ class Partitioner:
         large = [t for t in self.network.live[cut] if self.network.tensors[t].whole_bytes > SMALL_TENSOR_BYTES]
         large.sort(key=lambda t: -self.network.tensors[t].whole_bytes)
         if len(large) <= 3:
-            return [
-                frozenset(t for bit, t in enumerate(large) if mask >> bit & 1) for mask in range(1 << len(large))
-            ]
+            return [frozenset(t for bit, t in enumerate(large) if mask >> bit & 1) for mask in range(1 << len(large))]
         return [frozenset(large[:count]) for count in range(len(large) + 1)]
 
     def resident_choice(self, first: int, last: int) -> WeightChoice:
@@ -135,7 +133,7 @@ class Partitioner:
         return self.profile.aead_seconds(self.suite, count_bytes, -(-count_bytes // CHUNK_BYTES))
 
     def _stream_costs(self, node: int, staging_bytes: int) -> tuple[float, float]:
-        """Seconds to stream a node's weights: in every step, and once (passes over the output, if its panels are split)."""
+        """Seconds to stream a node's weights: in every step, and once (passes over the output of split panels)."""
         key = (node, staging_bytes)
         if key not in self._streams:
             info = self.network.nodes[node]
@@ -149,7 +147,7 @@ class Partitioner:
         return self._streams[key]
 
     def streaming_choices(self, first: int, last: int, steps: int) -> list[WeightChoice]:
-        """Ways to stream weights of nodes first .. last, the largest first; none both larger and slower than another."""
+        """Ways to stream weights of nodes first .. last, the largest first; none larger and slower than another."""
         key = (first, last, steps)
         if key in self._weights:
             return self._weights[key]
@@ -213,7 +211,7 @@ class Partitioner:
             at, state = choice.segment.first, previous
         return choices[::-1]
 
-    def _relax(self, budget, first, last, segments, states_in, states_out, whole, out_live) -> None:  # noqa: ANN001
+    def _relax(self, budget, first, last, segments, states_in, states_out, whole, out_live) -> None:
         """Tries every segment first .. last between every pair of states of its cuts."""
         network = self.network
         in_live = network.live[first]

@@ -61,14 +61,14 @@ def load(name_or_path: str | Path | None = None) -> Profile:
         ValueError: no such profile, or the file is not one.
     """
     name = str(name_or_path or DEFAULT)
-    shipped = resources.files(__package__) / "profiles" / f"{name}.json"
+    shipped = resources.files("tinytee.plan") / "profiles" / f"{name}.json"
     source = shipped if shipped.is_file() else Path(name)
     try:
         values = json.loads(source.read_text(encoding="utf-8"))
         values["panels"] = tuple(values["panels"])
         return Profile(**{f.name: values[f.name] for f in fields(Profile)})
     except OSError:
-        known = sorted(p.name.removesuffix(".json") for p in (resources.files(__package__) / "profiles").iterdir())
+        known = sorted(p.name.removesuffix(".json") for p in (resources.files("tinytee.plan") / "profiles").iterdir())
         raise ValueError(f"no device profile {name!r}: give a file, or one of {', '.join(known)}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{name} is not a device profile: {error}; write one with `tinytee profile`") from None

@@ -1,7 +1,8 @@
 """Row maps: which y-planes of its inputs an operator needs.
 
-An operator goes through its *units* one after another: the y-planes of its output, or, for a reduction over the map, the
-y-planes of its input. For each operand a row map holds two arrays over the number ``f`` of units done, 0 <= f <= height:
+An operator goes through its *units* one after another: the y-planes of its output, or, for a reduction over the
+map, the y-planes of its input. For each operand a row map holds two arrays over the number ``f`` of units done, 0
+<= f <= height:
 
 - ``needs[f]``: y-planes of the operand that must have been produced before unit f - 1 is computed (0 for f = 0);
 - ``frees[f]``: y-planes below this one are not read again by units f and later (the operand's height for f = height).

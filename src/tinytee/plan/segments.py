@@ -7,9 +7,9 @@ tensor needs slots for what lies between the oldest y-plane still to be read (``
 
     slots = max over steps s of  frontier[s] - min(frontier[s - 1], min over readers c of frees_c[frontier_c[s - 1]])
 
-Example: a 3x3 convolution a (stride 1, padding 1) feeding a 3x3 convolution b, 8 y-planes each, one y-plane of b a step.
-b's frontier is 1, 2, .., 8; it needs 2, 3, .., 8, 8 y-planes of a. Before step s b has done s - 1 units and still reads
-from y-plane s - 2 on; so a's line buffer holds (s + 1) - (s - 2) = 3 y-planes, the kernel's height.
+Example: a 3x3 convolution a (stride 1, padding 1) feeding a 3x3 convolution b, 8 y-planes each, one y-plane of b a
+step. b's frontier is 1, 2, .., 8; it needs 2, 3, .., 8, 8 y-planes of a. Before step s b has done s - 1 units and
+still reads from y-plane s - 2 on; so a's line buffer holds (s + 1) - (s - 2) = 3 y-planes, the kernel's height.
 
 Frontiers depend only on what comes later in the segment. ``Growth`` uses that: it fixes the last node and the number of
 steps and takes nodes in at the front one by one, each in time independent of the segment's length.

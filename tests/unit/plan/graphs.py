@@ -1,5 +1,8 @@
 """Random small networks with every kind of row flow, for property tests."""
 
+# pyright: reportArgumentType=false
+# Strategies draw plain strings where the graph wants literals.
+
 from __future__ import annotations
 
 import numpy as np
@@ -60,7 +63,9 @@ class _Maker:
         name = f"t{len(self.ops)}"
         return {"name": name, "inputs": inputs, "output": name, "activation": self.draw(st.sampled_from(ACTIVATIONS))}
 
-    def window(self, s: Shape) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[int, ...], tuple[int, int]] | None:
+    def window(
+        self, s: Shape
+    ) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[int, ...], tuple[int, int]] | None:
         kernel = (self.number(1, 3), self.number(1, 3))
         strides = (self.number(1, 2), self.number(1, 2))
         dilations = (self.number(1, 2), self.number(1, 2))
@@ -82,7 +87,9 @@ class _Maker:
         window = {"strides": strides, "dilations": dilations, "pads": pads}
         residuals = [n for n, other in self.shapes.items() if other == shape and n != x]
         inputs = (x, residuals[-1]) if residuals and self.number(0, 1) else (x,)
-        return self.add(Conv(**self.base(*inputs), weight=weight, bias=self.values(out), groups=groups, **window), shape)
+        return self.add(
+            Conv(**self.base(*inputs), weight=weight, bias=self.values(out), groups=groups, **window), shape
+        )
 
     def depthwise(self, x: str) -> str | None:
         s, found = self.shapes[x], self.window(self.shapes[x])
@@ -105,16 +112,24 @@ class _Maker:
         if min(out) < 1:
             return None
         kind = self.draw(st.sampled_from(["max", "average"]))
-        op = Pool(**self.base(x), kind=kind, kernel=kernel, strides=strides, pads=pads, count_include_pad=bool(self.number(0, 1)))
+        op = Pool(
+            **self.base(x),
+            kind=kind,
+            kernel=kernel,
+            strides=strides,
+            pads=pads,
+            count_include_pad=bool(self.number(0, 1)),
+        )
         return self.add(op, Shape(out[0], out[1], s.channels))
 
     def binary(self, x: str) -> str:
         s = self.shapes[x]
         kind = self.draw(st.sampled_from(["add", "sub", "mul", "min", "max", "prelu"]))
         fits = [
-            n for n, o in self.shapes.items()
-            if all(a in (1, b) for a, b in zip((o.height, o.width, o.channels), (s.height, s.width, s.channels), strict=True))
-        ]  # fmt: skip
+            name
+            for name, o in self.shapes.items()
+            if o.height in (1, s.height) and o.width in (1, s.width) and o.channels in (1, s.channels)
+        ]
         if self.number(0, 1):
             return self.add(Binary(**self.base(x, self.draw(st.sampled_from(fits))), kind=kind), s)
         extents = [n if self.number(0, 1) else 1 for n in (s.height, s.width, s.channels)]
@@ -138,9 +153,17 @@ class _Maker:
         picks = []
         for extent in (s.height, s.width, s.channels):
             style = self.number(0, 3)
-            index = np.arange(extent) if style < 2 else np.repeat(np.arange(extent), 2) if style == 2 else self.rng.integers(-1, extent, extent + 1)
+            index = (
+                np.arange(extent)
+                if style < 2
+                else np.repeat(np.arange(extent), 2)
+                if style == 2
+                else self.rng.integers(-1, extent, extent + 1)
+            )
             picks.append(None if style == 0 else index.astype(np.int32))
-        shape = Shape(*(n if p is None else len(p) for p, n in zip(picks, (s.height, s.width, s.channels), strict=True)))
+        shape = Shape(
+            *(n if p is None else len(p) for p, n in zip(picks, (s.height, s.width, s.channels), strict=True))
+        )
         return self.add(Gather(**self.base(x), rows=picks[0], cols=picks[1], chans=picks[2], fill=0.25), shape)
 
     def resize(self, x: str) -> str:
@@ -152,7 +175,9 @@ class _Maker:
             low = np.floor(at).astype(np.int32)
             index = np.stack([low, np.minimum(low + 1, extent - 1)], axis=1)
             tables += [index.astype(np.int32), np.stack([1 - (at - low), at - low], axis=1).astype(np.float32)]
-        op = Resize(**self.base(x), row_index=tables[0], row_weights=tables[1], col_index=tables[2], col_weights=tables[3])
+        op = Resize(
+            **self.base(x), row_index=tables[0], row_weights=tables[1], col_index=tables[2], col_weights=tables[3]
+        )
         return self.add(op, Shape(len(tables[0]), len(tables[2]), s.channels))
 
     def pixels(self, x: str) -> str:
@@ -162,17 +187,23 @@ class _Maker:
         if kind == 0:
             return self.add(Softmax(**self.base(x), log=bool(self.number(0, 1))), s)
         if kind == 1:
-            return self.add(LayerNorm(**self.base(x), scale=self.values(s.channels), bias=self.values(s.channels), epsilon=1e-5), s)
+            return self.add(
+                LayerNorm(**self.base(x), scale=self.values(s.channels), bias=self.values(s.channels), epsilon=1e-5), s
+            )
         if kind == 2:
             return self.add(Lrn(**self.base(x), size=self.number(1, 4), alpha=0.5, beta=0.75, bias=1.0), s)
         if kind == 3 and s.channels % 4 == 0:
             mode = self.draw(st.sampled_from(["DCR", "CRD"]))
-            return self.add(DepthToSpace(**self.base(x), block=2, mode=mode), Shape(s.height * 2, s.width * 2, s.channels // 4))
+            return self.add(
+                DepthToSpace(**self.base(x), block=2, mode=mode), Shape(s.height * 2, s.width * 2, s.channels // 4)
+            )
         if kind == 4 and s.height % 2 == 0 and s.width % 2 == 0:
             return self.add(SpaceToDepth(**self.base(x), block=2), Shape(s.height // 2, s.width // 2, s.channels * 4))
         if kind == 5:
             dims = (s.width, s.channels, s.height)
-            return self.add(Permute(**self.base(x), dims=dims, strides=(s.channels, 1, s.width * s.channels)), Shape(*dims))
+            return self.add(
+                Permute(**self.base(x), dims=dims, strides=(s.channels, 1, s.width * s.channels)), Shape(*dims)
+            )
         if kind == 6:
             op_kind = self.draw(st.sampled_from(["mean", "max", "min", "sum"]))
             return self.add(Reduce(**self.base(x), kind=op_kind), Shape(1, 1, s.channels))
@@ -187,8 +218,21 @@ def graphs(draw: st.DrawFn) -> Graph:
     for number in range(draw(st.integers(1, 2))):
         shape = Shape(draw(st.integers(1, 20)), draw(st.integers(1, 12)), draw(st.integers(1, 9)))
         maker.shapes[f"x{number}"] = shape
-        inputs.append(Port(f"x{number}", f"x{number}", (shape.height, shape.width, shape.channels), "float32", (0, 1, 2), False))
-    makers = [maker.conv, maker.conv, maker.depthwise, maker.pool, maker.binary, maker.concat, maker.gather, maker.resize, maker.pixels, maker.pixels]
+        inputs.append(
+            Port(f"x{number}", f"x{number}", (shape.height, shape.width, shape.channels), "float32", (0, 1, 2), False)
+        )
+    makers = [
+        maker.conv,
+        maker.conv,
+        maker.depthwise,
+        maker.pool,
+        maker.binary,
+        maker.concat,
+        maker.gather,
+        maker.resize,
+        maker.pixels,
+        maker.pixels,
+    ]
     for _ in range(draw(st.integers(1, 9))):
         x = draw(st.sampled_from(list(maker.shapes)))
         if maker.shapes[x].elems > 24000:
@@ -199,10 +243,14 @@ def graphs(draw: st.DrawFn) -> Graph:
     if draw(st.booleans()):
         names = list(dict.fromkeys([*names, draw(st.sampled_from(list(maker.shapes)))]))
     outputs = tuple(
-        Port(f"y{i}", n, (maker.shapes[n].height, maker.shapes[n].width, maker.shapes[n].channels), "float32", (0, 1, 2), False)
+        Port(
+            f"y{i}",
+            n,
+            (maker.shapes[n].height, maker.shapes[n].width, maker.shapes[n].channels),
+            "float32",
+            (0, 1, 2),
+            False,
+        )
         for i, n in enumerate(names)
     )
     return Graph(tuple(inputs), outputs, maker.shapes, tuple(maker.ops))
-
-
-

@@ -1,8 +1,8 @@
 """An oracle for programs: replays one run over a map of the arena that knows what every four bytes hold.
 
-It reads nothing but the program's bytes and shares no code with the planner: which y-planes an operator reads it finds from
-the operator's definition, one tap at a time. It fails if a byte is read that does not hold what it should: never written,
-overwritten by something else that lives there, or not yet produced.
+It reads nothing but the program's bytes and shares no code with the planner: which y-planes an operator reads it
+finds from the operator's definition, one tap at a time. It fails if a byte is read that does not hold what it
+should: never written, overwritten by something else that lives there, or not yet produced.
 """
 
 from __future__ import annotations
@@ -84,7 +84,12 @@ class Oracle:
 
     def check_row(self, tensor: int, y: int, why: str) -> None:
         name = self.name("row", tensor, y)
-        self.check(self.slot(tensor, y), self.program.tensors[tensor].row_bytes, name, f"y-plane {y} of tensor {tensor} for {why}")
+        self.check(
+            self.slot(tensor, y),
+            self.program.tensors[tensor].row_bytes,
+            name,
+            f"y-plane {y} of tensor {tensor} for {why}",
+        )
 
     def operands(self, op: Any) -> list[int]:
         return self.program.operands[op.first_operand : op.first_operand + op.operand_count]

@@ -20,7 +20,7 @@ buffers = st.lists(
 def test_no_two_live_buffers_overlap(items: list[Buffer]) -> None:
     offsets, peak = place(items)
     for i, a in enumerate(items):
-        assert 0 <= offsets[i] and offsets[i] + a.bytes <= peak
+        assert offsets[i] >= 0 and offsets[i] + a.bytes <= peak
         for j, b in enumerate(items[:i]):
             apart = offsets[i] + a.bytes <= offsets[j] or offsets[j] + b.bytes <= offsets[i]
             assert apart or a.end < b.begin or b.end < a.begin

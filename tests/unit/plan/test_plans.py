@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
-from unit.plan.graphs import graphs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from unit.plan.oracle import Oracle
 
 from tinytee import BudgetError
 from tinytee.api import compile_graph
@@ -16,10 +16,22 @@ from tinytee.ir.reference import evaluate
 from tinytee.plan import profile
 from tinytee.plan.api import Planner, least_budget, lower, make_plan
 from tinytee.runtime.session import Session
+from unit.plan.graphs import graphs
+from unit.plan.oracle import Oracle
 
 PROFILE = profile.load()
 KEY = bytes(range(32))
-quick = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+quick = settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+        HealthCheck.filter_too_much,
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.large_base_example,
+    ],
+)
 
 
 def budgets_of(graph: Graph) -> tuple[int, int]:
@@ -45,7 +57,7 @@ def test_more_memory_is_never_slower(graph: Graph) -> None:
     low, high = budgets_of(graph)
     planner = Planner(graph, PROFILE, None, high)
     times = [planner.plan(int(low * (high / low) ** (i / 12))).predicted_seconds for i in range(13)]
-    assert all(after <= before + 1e-12 for before, after in zip(times, times[1:], strict=False)), times
+    assert all(after <= before + 1e-12 for before, after in itertools.pairwise(times)), times
 
 
 @quick
