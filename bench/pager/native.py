@@ -1,0 +1,121 @@
+"""libepc.so: built when it is older than its sources, loaded through its header."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from cffi import FFI
+
+_HERE = Path(__file__).resolve().parent
+_SOURCES = ("epc.c", "steer.c")
+_HEADERS = ("epc.h", "steer.h")
+LIBRARY = _HERE.parents[1] / "build" / "bench" / "libepc.so"
+PAGE_BYTES = 4096
+_ERROR_BYTES = 256
+
+
+class PagerError(Exception):
+    """The pager cannot be built here, or the kernel does not permit it."""
+
+
+def build() -> Path:
+    """Compiles libepc.so if need be.
+
+    Raises:
+        PagerError: there is no C compiler, or no OpenSSL to develop with.
+    """
+    newest = max((_HERE / name).stat().st_mtime for name in _SOURCES + _HEADERS)
+    if LIBRARY.exists() and LIBRARY.stat().st_mtime >= newest:
+        return LIBRARY
+    LIBRARY.parent.mkdir(parents=True, exist_ok=True)
+    aside = LIBRARY.with_suffix(f".{os.getpid()}")
+    command = [os.environ.get("CC", "cc"), "-std=gnu11", "-O2", "-Wall", "-Wextra", "-fPIC", "-shared", "-pthread"]
+    command += [*(str(_HERE / name) for name in _SOURCES), "-o", str(aside), "-lcrypto"]
+    try:
+        built = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise PagerError(f"libepc.so needs a C compiler: {error}") from error
+    if built.returncode != 0:
+        raise PagerError(f"libepc.so does not compile (it needs OpenSSL's headers):\n{built.stderr}")
+    aside.replace(LIBRARY)
+    return LIBRARY
+
+
+def _declarations() -> str:
+    lines = (_HERE / "epc.h").read_text(encoding="utf-8").splitlines()
+    return "\n".join(line for line in lines if not line.startswith("#"))
+
+
+class Pager:
+    """A region of memory of which only so many bytes are resident, as epc.h says. A context manager.
+
+    Raises:
+        PagerError: it cannot be built, or the kernel does not permit it.
+    """
+
+    def __init__(self, region_bytes: int, resident_bytes: int) -> None:
+        self._pager = None
+        self._ffi = FFI()
+        self._ffi.cdef(_declarations())
+        self._library: Any = self._ffi.dlopen(str(build()))
+        error = self._ffi.new("char[]", _ERROR_BYTES)
+        opened = self._library.epc_open(region_bytes, resident_bytes, error, _ERROR_BYTES)
+        if opened == self._ffi.NULL:
+            text = self._ffi.string(error)
+            raise PagerError(text.decode() if isinstance(text, bytes) else text)
+        self._pager = opened
+
+    @property
+    def address(self) -> int:
+        """Of the region's first byte; aligned to a page."""
+        return int(self._ffi.cast("uintptr_t", self._library.epc_region(self._pager)))
+
+    def view(self) -> memoryview:
+        """The whole region, to read and write."""
+        size = self._library.epc_region_bytes(self._pager)
+        return memoryview(self._ffi.buffer(self._library.epc_region(self._pager), size))
+
+    def backing(self, offset: int) -> memoryview:
+        """The sealed page that holds the region's byte at an offset."""
+        return memoryview(self._ffi.buffer(self._library.epc_backing(self._pager, offset), PAGE_BYTES))
+
+    def resize(self, resident_bytes: int) -> None:
+        self._library.epc_resize(self._pager, resident_bytes)
+
+    def discard(self, offset: int, count_bytes: int) -> None:
+        self._library.epc_discard(self._pager, offset, count_bytes)
+
+    def steer(self, threshold_bytes: int) -> None:
+        """This thread's allocations of at least so many bytes go into the region; this library must be preloaded."""
+        self._library.epc_steer(self._pager, threshold_bytes)
+
+    def stop_steering(self) -> None:
+        self._library.epc_steer(self._ffi.NULL, 0)
+
+    def touch(self, count_bytes: int) -> float:
+        """Writes to every page of the region's first bytes; seconds."""
+        return float(self._library.epc_touch(self._pager, count_bytes))
+
+    def counters(self) -> dict[str, float]:
+        """epc_counters by name."""
+        found: Any = self._ffi.new("epc_counters *")
+        self._library.epc_read_counters(self._pager, found)
+        return {name: getattr(found, name) for name, _ in self._ffi.typeof("epc_counters").fields or ()}
+
+    def close(self) -> None:
+        """Permitted more than once."""
+        pager, self._pager = self._pager, None
+        if pager is not None:
+            self._library.epc_close(pager)
+
+    def __enter__(self) -> Pager:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
