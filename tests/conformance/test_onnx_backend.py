@@ -83,5 +83,3 @@ def test_conformance(
     if reason is not None:
         outcome = "excepted"
     record_property("conformance", outcome)
-    if outcome != "passed":
-        pytest.skip(f"{outcome}: {reason or found.splitlines()[-1]}")
