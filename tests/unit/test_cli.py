@@ -243,7 +243,8 @@ def test_debug_shows_the_traceback(run: Run, ready: Path) -> None:
 
 def test_an_interrupt_leaves_no_half_written_bundle(ready: Path) -> None:
     program = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the test runner's own parent chose
 from tinytee.bundle import sealing
 slow = sealing.Unsealed.write
 def write(self, stream, progress=None):
