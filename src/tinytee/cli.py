@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tinytee import __version__, cli_compile, cli_run
+from tinytee import __version__, cli_bench, cli_compile, cli_run
 from tinytee.cli_common import errors
 from tinytee.errors import TinyteeError
 
@@ -44,6 +44,7 @@ for command in (
     cli_run.run,
     cli_run.inspect,
     cli_run.verify,
+    cli_bench.bench,
     cli_compile.profile,
     cli_run.demo,
 ):

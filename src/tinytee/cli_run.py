@@ -213,10 +213,11 @@ def verify(
 
 def _random_inputs(manifest: Manifest, samples: int, seed: int) -> list[Arrays]:
     generator = np.random.default_rng(seed)
-    return [{spec.name: _random_array(generator, spec) for spec in manifest.inputs} for _ in range(samples)]
+    return [{spec.name: random_array(generator, spec) for spec in manifest.inputs} for _ in range(samples)]
 
 
-def _random_array(generator: np.random.Generator, spec: TensorSpec) -> NDArray[Any]:
+def random_array(generator: np.random.Generator, spec: TensorSpec) -> NDArray[Any]:
+    """One sample of an input, of its dtype."""
     shape = (spec.shape[0] or 1, *spec.shape[1:]) if spec.batched else spec.shape
     if spec.dtype == "bool":
         return generator.integers(0, 2, shape).astype(bool)

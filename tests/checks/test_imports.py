@@ -28,7 +28,8 @@ ALLOWED: dict[str, set[str]] = {
     "api": {"__init__", "importer", "passes", "quantize", "plan", "bundle", "runtime", "report", "ir", *FOUNDATION},
     "backend": {"__init__", "api", "importer", "passes", "plan", "bundle", "runtime", "ir", *FOUNDATION},
     "demo": {"__init__", "api", "bundle", "runtime", "report", "zoo", *FOUNDATION},
-    "cli": {"__init__", "api", "backend", "bundle", "runtime", "report", "demo", "plan", "importer", "ir", *FOUNDATION},
+    "bench": {"__init__", "api", "bundle", "runtime", "zoo", *FOUNDATION},
+    "cli": {"__init__", "api", "bench", "backend", "bundle", "runtime", "report", "demo", "plan", "importer", "ir", *FOUNDATION},
     "__init__": {"api", "bundle", "runtime", *FOUNDATION},
     "__main__": {"cli"},
 }

@@ -1,5 +1,6 @@
 """Tables for the terminal, and pictures."""
 
+from tinytee.report.benchmarks import bench_table
 from tinytee.report.pictures import check_picture, plot_memory, plot_sweep
 from tinytee.report.tables import (
     bundle_table,
@@ -12,6 +13,7 @@ from tinytee.report.tables import (
 )
 
 __all__ = [
+    "bench_table",
     "bundle_table",
     "check_picture",
     "outputs_table",

@@ -1,7 +1,9 @@
-"""ONNX Runtime as reference and as rival: unprotected, on one thread, with all the memory it wants."""
+"""Runtimes as reference and as rivals: unprotected, on one thread, with all the memory they want."""
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,15 +14,22 @@ from numpy.typing import NDArray
 
 from tinytee.zoo.efficientnet import MissingPackageError
 
+LEAST_ROUNDS = 3
+
+Model = onnx.ModelProto | str | os.PathLike[str]
+
 
 class Rival:
     """A model in ONNX Runtime, which uses one thread as tinytee does.
+
+    Args:
+        model: a proto, or a file's path.
 
     Raises:
         MissingPackageError: onnxruntime is not installed.
     """
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: Model) -> None:
         try:
             import onnxruntime  # noqa: PLC0415
         except ImportError as error:
@@ -30,8 +39,8 @@ class Rival:
         options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = 3
-        serialized = model.SerializeToString()
-        self._session = onnxruntime.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])
+        source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else os.fspath(model)
+        self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         self._names = [output.name for output in self._session.get_outputs()]
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -40,15 +49,51 @@ class Rival:
         return {name: np.asarray(value) for name, value in zip(self._names, results, strict=True)}
 
 
-def measure_side_by_side(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+class OpenVinoRival:
+    """A model in OpenVINO, on one thread and in float32 throughout, as the others compute.
+
+    Args:
+        model: a proto, or a file's path.
+
+    Raises:
+        MissingPackageError: openvino is not installed.
+    """
+
+    def __init__(self, model: Model) -> None:
+        if not self.is_installed():
+            raise MissingPackageError("openvino")
+        openvino: Any = importlib.import_module("openvino")
+        core = openvino.Core()
+        source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else os.fspath(model)
+        config = {"INFERENCE_NUM_THREADS": "1", "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        self._compiled = core.compile_model(core.read_model(source), "CPU", config)
+        self._request = self._compiled.create_infer_request()
+
+    @staticmethod
+    def is_installed() -> bool:
+        return importlib.util.find_spec("openvino") is not None
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Output arrays by name."""
+        results = self._request.infer(dict(inputs), share_inputs=True)
+        return {port.get_any_name(): np.array(value) for port, value in results.items()}
+
+
+def measure_side_by_side(
+    contenders: Mapping[str, Callable[[], object]], rounds: int, most_seconds: float | None = None
+) -> dict[str, list[float]]:
     """Seconds of every call, by contender: one after the other in each round, so that all share the machine's moods.
 
-    Each is called once beforehand, which does not count.
+    Each is called once beforehand, which does not count. After ``most_seconds`` no round begins, the first
+    three excepted.
     """
     for call in contenders.values():
         call()
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(rounds):
+    begun = time.perf_counter()
+    for done in range(rounds):
+        if most_seconds is not None and done >= LEAST_ROUNDS and time.perf_counter() - begun > most_seconds:
+            break
         for name, call in contenders.items():
             start = time.perf_counter()
             call()

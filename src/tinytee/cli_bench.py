@@ -1,0 +1,66 @@
+"""The command for whoever wants to know what protection costs their own network: bench."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from tinytee import api
+from tinytee import cli_common as common
+from tinytee.bundle import TensorSpec
+from tinytee.cli_compile import load_profile
+from tinytee.cli_run import random_array
+from tinytee.report import bench_table
+from tinytee.sizes import format_size, parse_size
+
+
+def bench(
+    model: common.ModelPath,
+    memory: Annotated[
+        str, typer.Option("--memory", "-m", help="Secure memory: sizes between commas.")
+    ] = "1MiB,2MiB,4MiB",
+    suite: Annotated[
+        str | None, typer.Option("--suite", help="AEADs between commas: aes-256-gcm, chacha20-poly1305, aegis-256x4.")
+    ] = None,
+    runs: Annotated[int, typer.Option("--runs", min=1, help="Of each contender, in turns.")] = 9,
+    seed: Annotated[int, typer.Option("--seed", help="Of the random input.")] = 0,
+    as_json: common.Json = False,
+    input_shape: common.InputShapes = None,
+    profile: common.ProfileName = None,
+    isa: common.Isa = None,
+) -> None:
+    """Measure a model within budgets of secure memory beside unprotected ONNX Runtime (and OpenVINO, if installed).
+
+    All run on one thread, in turns; times are medians, with half the distance between the quartiles. Exits with 1 if
+    the network does not fit one of the budgets.
+    """
+    from tinytee.bench import Bench, measure_row, prediction_errors  # noqa: PLC0415
+
+    budgets, device = [parse_size(size) for size in memory.split(",")], load_profile(profile)
+    suites = [api.choose_suite(name, device) for name in (suite or "").split(",")]
+    shapes = common.parse_input_shapes(input_shape)
+    rows: list[dict[str, Any]] = []
+    with common.progress_bar() as report:
+        report("importing", 0.0)
+        graph = api.load_graph(model, shapes)
+        generator = np.random.default_rng(seed)
+        specs = [TensorSpec.of(port, graph.shapes[port.tensor]) for port in graph.inputs]
+        feed = {spec.name: random_array(generator, spec) for spec in specs}
+        report("ONNX Runtime", 0.0)
+        contest = Bench(model, graph, feed, isa=isa)
+        cases = [(name, budget) for name in suites for budget in budgets]
+        for position, (name, budget) in enumerate(cases):
+            report(f"{name}, {format_size(budget)}", position / len(cases))
+            rows.append(measure_row(contest, budget, suite=name, profile=device, rounds=runs))
+    if as_json:
+        common.print_json(rows)
+    else:
+        common.output.print(bench_table(rows, f"{model.name}: wall time of a run, one thread each, in turns"))
+        errors = prediction_errors(rows)
+        if errors:
+            common.output.print(f"the cost model's median error is {statistics.median(errors):.0%}")
+    if any("failure" in row for row in rows):
+        raise typer.Exit(1)

@@ -1,0 +1,54 @@
+"""The table of what ``tinytee.bench`` measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from tinytee.sizes import format_size
+
+_RIVALS = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+
+
+def bench_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
+    """One line a row of ``tinytee.bench.measure_row``; a column for the network where rows name one."""
+    measured = [row for row in rows if "failure" not in row]
+    named = any("network" in row for row in rows)
+    rivals = [name for name in _RIVALS if any(name in row["rivals"] for row in measured)]
+    table = Table(title=escape(title), title_justify="left", caption_justify="left")
+    if named:
+        table.add_column("network")
+    table.add_column("suite")
+    for heading in ("budget", "peak", "tinytee ms", "predicted", "AEAD", "spills"):
+        table.add_column(heading, justify="right")
+    for name in rivals:
+        table.add_column(f"{_RIVALS[name]} ms", justify="right")
+        table.add_column("ratio", justify="right", style="bold")
+    table.add_column("error", justify="right")
+    for row in rows:
+        head = [row["network"]] if named else []
+        head += [row["suite"] or "", format_size(row["budget_bytes"])]
+        if "failure" in row:
+            table.add_row(*head, "none")
+            table.caption = (
+                f"{table.caption or ''}\n{format_size(row['budget_bytes'])}: {escape(row['failure'])}".strip()
+            )
+            continue
+        predicted = row["predicted_seconds"]
+        line = [f"{row['measured_peak_bytes']:,}", _milliseconds(row["tinytee"])]
+        line += [f"{1e3 * predicted:.1f}" if predicted else "", f"{row['aead_share']:.0%}", f"{row['spill_share']:.0%}"]
+        for name in rivals:
+            times = row["rivals"].get(name)
+            line += [_milliseconds(times), f"{times['ratio']:.2f}"] if times else ["", ""]
+        table.add_row(*head, *line, f"{row['error']:.0e}")
+    return table
+
+
+def _milliseconds(times: Mapping[str, float]) -> str:
+    """The median, and half the distance between the quartiles."""
+    spread = (times["upper_quartile"] - times["lower_quartile"]) / 2
+    digits = 2 if times["median"] < 1e-2 else 1
+    return f"{1e3 * times['median']:.{digits}f} ± {1e3 * spread:.{digits}f}"
