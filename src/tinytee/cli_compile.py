@@ -92,12 +92,17 @@ def compile_model(
 def plan(
     model: common.ModelPath,
     memory: Annotated[
-        str | None, typer.Option("--memory", "-m", help="Secure memory: 512KiB, 1MiB, or bytes.", show_default=False)
+        str | None,
+        typer.Option(
+            "--memory",
+            "-m",
+            help="Secure memory: 512KiB, 1MiB, or bytes. With --sweep: sizes between commas, or the largest of them.",
+            show_default=False,
+        ),
     ] = None,
     sweep: Annotated[
-        str | None,
-        typer.Option("--sweep", help=f"Plan for each of these sizes, between commas, or 'default': {SWEEP}."),
-    ] = None,
+        bool, typer.Option("--sweep", help=f"Plan for many sizes: {SWEEP}, or those of --memory.")
+    ] = False,
     plot: Annotated[Path | None, typer.Option("--plot", help="Draw it: a .png, .svg or .pdf file.")] = None,
     as_json: common.Json = False,
     input_shape: common.InputShapes = None,
@@ -105,17 +110,24 @@ def plan(
     profile: common.ProfileName = None,
 ) -> None:
     """Show how a model would use secure memory: its plan for one size, or time against size with --sweep."""
-    if (memory is None) == (sweep is None):
+    if memory is None and not sweep:
         raise ValueError("give --memory for one plan, or --sweep for many")
     shapes, device = common.parse_input_shapes(input_shape), load_profile(profile)
     chosen = api.choose_suite(suite, device)
     if plot is not None:
         check_picture(plot)
-    if memory is not None:
-        _plan_once(model, parse_size(memory), shapes, chosen, device, plot, as_json)
+    if sweep:
+        _plan_sweep(model, sweep_sizes(memory), shapes, chosen, device, plot, as_json)
     else:
-        sizes = [parse_size(size) for size in (SWEEP if sweep == "default" else sweep or "").split(",")]
-        _plan_sweep(model, sizes, shapes, chosen, device, plot, as_json)
+        _plan_once(model, parse_size(memory or ""), shapes, chosen, device, plot, as_json)
+
+
+def sweep_sizes(memory: str | None) -> list[int]:
+    """The sizes to sweep, in bytes: those given, or the usual ones up to the one given."""
+    given = [parse_size(size) for size in (memory or SWEEP).split(",")]
+    if memory is None or len(given) > 1:
+        return given
+    return [size for size in map(parse_size, SWEEP.split(",")) if size < given[0]] + given
 
 
 def _plan_once(

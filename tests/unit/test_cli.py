@@ -154,13 +154,13 @@ def test_plan(run: Run, ready: Path) -> None:
     found = json.loads(run("plan", "small.onnx", "-m", "64KiB", "--json")[1])
     assert found["peak_secure_memory_bytes"] <= 65536
     assert found["segments"]
-    status, out, _ = run("plan", "small.onnx", "--sweep", "2KiB,32KiB,64KiB", "--json", "--plot", "sweep.svg")
+    status, out, _ = run("plan", "small.onnx", "--sweep", "-m", "2KiB,32KiB,64KiB", "--json", "--plot", "sweep.svg")
     assert status == 0
     rows = json.loads(out)
     assert rows[0]["needed_bytes"] > 2048
     assert rows[1]["predicted_seconds"] >= rows[2]["predicted_seconds"]
     assert (ready / "sweep.svg").read_text().startswith("<?xml")
-    assert "does not fit" in run("plan", "small.onnx", "--sweep", "2KiB,64KiB")[1]
+    assert "does not fit" in run("plan", "small.onnx", "--sweep", "-m", "2KiB,64KiB")[1]
 
 
 def test_run_prints_and_writes(run: Run, ready: Path) -> None:
