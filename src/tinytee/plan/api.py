@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from tinytee.bundle.abi import constants
 from tinytee.errors import BudgetError
@@ -215,6 +215,23 @@ class Planner:
         if best is None:
             raise BudgetError(self._known_floor(budget_bytes), budget_bytes)
         seconds, placed, pinned = best
+        return self._finish(placed, pinned, seconds, budget_bytes)
+
+    def layerwise(self, budget_bytes: int) -> Plan:
+        """Layer by layer, all weights pinned and every feature map whole: the baseline that memory planning is measured by.
+
+        Raises:
+            BudgetError: that takes more than the budget; says how much.
+        """
+        placed = self._place(self._partitioner.layerwise())
+        pinned = frozenset(n for n, node in enumerate(self.network.nodes) if node.weight_bytes)
+        opened = sum(self._partitioner.resident_choice(n, n).seconds for n in pinned)
+        plan = self._finish(placed, pinned, placed.seconds - opened, budget_bytes)
+        if plan.peak_secure_memory_bytes > budget_bytes:
+            raise BudgetError(plan.peak_secure_memory_bytes, budget_bytes)
+        return plan
+
+    def _finish(self, placed: _Placed, pinned: frozenset[int], seconds: float, budget_bytes: int) -> Plan:
         layout = lay_out(self.network, placed.choices, pinned) if pinned else placed.layout
         lowered = lowering.lower(self.network, placed.choices, layout)
         return Plan(
@@ -278,9 +295,16 @@ def make_plan(
     *,
     suite: str | None = None,
     progress: Callable[[float], None] | None = None,
+    schedule: Literal["fused", "layerwise"] = "fused",
 ) -> Plan:
-    """Plans a graph for a budget; see ``Planner``. progress is called with the fraction done."""
-    return Planner(graph, profile or load_profile(), suite, secure_memory_bytes).plan(secure_memory_bytes, progress)
+    """Plans a graph for a budget; see ``Planner``. progress is called with the fraction done.
+
+    schedule: "layerwise" gives the baseline of ``Planner.layerwise`` instead of the fastest plan.
+    """
+    planner = Planner(graph, profile or load_profile(), suite, secure_memory_bytes)
+    if schedule == "layerwise":
+        return planner.layerwise(secure_memory_bytes)
+    return planner.plan(secure_memory_bytes, progress)
 
 
 def least_budget(graph: Graph, profile: Profile | None = None, suite: str | None = None) -> int:

@@ -19,7 +19,7 @@ from itertools import accumulate
 from tinytee.ir.graph import Binary, Conv, DepthwiseConv, LayerNorm, Unary
 from tinytee.plan.network import Network
 from tinytee.plan.profile import Profile
-from tinytee.plan.segments import Segment, SegmentTable
+from tinytee.plan.segments import Growth, Segment, SegmentTable
 from tinytee.plan.weights import aligned
 
 STAGING_BYTES = (256 * 1024, 64 * 1024, 16 * 1024)
@@ -182,6 +182,16 @@ class Partitioner:
             return None
         choices = self.streaming_choices(segment.first, segment.last, segment.steps)
         return next((choice for choice in choices if choice.bytes <= room), None)
+
+    def layerwise(self) -> list[Choice]:
+        """One node a segment, in one step, whole feature maps, weights whole: how an engine without memory planning runs."""
+        choices = []
+        for number in range(len(self.network.nodes)):
+            segment = Growth(self.network, number, 1).add()
+            held = self.resident_choice(number, number)
+            seconds = self._node_seconds[number + 1] - self._node_seconds[number] + held.seconds
+            choices.append(Choice(segment, held, frozenset(), seconds))
+        return choices
 
     def partition(self, budget_bytes: int, progress: Callable[[float], None] | None = None) -> list[Choice] | None:
         """The fastest partition whose live tensors and weights fit the budget at all times, or None."""
