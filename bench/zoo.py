@@ -1,140 +1,92 @@
-"""Measures every network at every budget of the ladder beside ONNX Runtime; both on one thread, in turns.
+"""Measures networks at budgets of secure memory beside ONNX Runtime, and OpenVINO where installed, in turns.
 
-python bench/zoo.py [NETWORK ...] [--budgets 1MiB,4MiB] [--rounds 9] [--json FILE] [--quick]
+python bench/zoo.py [NETWORK ...] [--budgets 1MiB,4MiB] [--suites aes-256-gcm,aegis-256x4] [--rounds 9] [--seconds 3]
+                    [--json FILE] [--quick | --smoke]
 """
 
 from __future__ import annotations
 
 import argparse
-import secrets
+import statistics
 import sys
-import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-import tinytee
 from harness import chosen_networks, write_json
-from tinytee.api import compile_graph, load_graph
+from tinytee.api import load_graph
+from tinytee.bench import ONNX_RUNTIME, Bench, measure_row, prediction_errors
+from tinytee.bundle import suites
+from tinytee.report import bench_table
 from tinytee.sizes import format_size, parse_size
 from tinytee.zoo import LADDER, MIB, Network, reference_input
-from tinytee.zoo.rival import Rival, error_of_range, measure_side_by_side
 
-QUICK_NETWORKS = ("lenet5", "squeezenet", "mobilenet_v2", "efficientnet_lite0")
-QUICK_BUDGETS = (MIB, 8 * MIB)
+QUICK_NETWORKS = ("squeezenet", "mobilenet_v2", "efficientnet_lite0", "resnet50", "densenet121", "inception_v1")
+QUICK_BUDGETS = (MIB, 2 * MIB, 4 * MIB, 64 * MIB)
+SMOKE_NETWORKS = ("lenet5", "mobilenet_v1_025_128")
+SMOKE_BUDGETS = (MIB,)
+SUITES = ("aes-256-gcm", "aegis-256x4")
+TOLERANCE = 1e-4
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*")
     parser.add_argument("--budgets", help="comma-separated; default: the ladder, 512KiB to 64MiB")
+    parser.add_argument("--suites", default=",".join(SUITES), help="comma-separated; those not available are left out")
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of one row's rounds; three rounds at least")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--quick", action="store_true", help="a few networks at two budgets")
+    parser.add_argument("--quick", action="store_true", help="some networks at four budgets: three minutes")
+    parser.add_argument("--smoke", action="store_true", help="two small networks at one budget: seconds")
     options = parser.parse_args()
 
-    networks = chosen_networks(options.networks or (QUICK_NETWORKS if options.quick else ()))
-    budgets = QUICK_BUDGETS if options.quick else LADDER
+    names, budgets = (), LADDER
+    if options.quick:
+        names, budgets = QUICK_NETWORKS, QUICK_BUDGETS
+    if options.smoke:
+        names, budgets = SMOKE_NETWORKS, SMOKE_BUDGETS
     if options.budgets:
         budgets = tuple(parse_size(size) for size in options.budgets.split(","))
-    rows = []
-    for network in networks:
-        for row in measure_network(network, budgets, options.rounds):
+    chosen_suites = [suite for suite in options.suites.split(",") if suites.is_available(suite)]
+    rows: list[dict[str, Any]] = []
+    for network in chosen_networks(options.networks or names):
+        for row in measure_network(network, budgets, chosen_suites, options.rounds, options.seconds):
             rows.append(row)
             print(_line(row), file=sys.stderr, flush=True)
             if options.json:
                 write_json(options.json, rows)
-    Console(width=None if sys.stdout.isatty() else 140).print(_table(rows))
-    return 0 if all("failure" not in row and row["error"] <= 1e-4 for row in rows) else 1
+    Console(width=None if sys.stdout.isatty() else 180).print(
+        bench_table(rows, "wall time of a run, one thread each, in turns")
+    )
+    errors = prediction_errors(rows)
+    if errors:
+        print(f"the cost model's median error is {statistics.median(errors):.0%}, its largest {max(errors):.0%}")
+    return 0 if all("failure" not in row and row["error"] <= TOLERANCE for row in rows) else 1
 
 
-def measure_network(network: Network, budgets: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
-    """One row a budget; what fails says why under 'failure'."""
+def measure_network(
+    network: Network, budgets: Sequence[int], suite_names: Sequence[str], rounds: int, seconds: float
+) -> Iterator[dict[str, Any]]:
+    """One row a suite and budget; what fails says why under 'failure'."""
     model = network.build()
-    rival = Rival(model)
-    start = time.perf_counter()
-    graph = load_graph(model)
-    import_seconds = time.perf_counter() - start
+    bench = Bench(model, load_graph(model), {network.input_name: reference_input(network)})
     del model
-    feed = {network.input_name: reference_input(network)}
-    expected = rival.run(feed)[network.output_name]
-
-    def measure(budget: int) -> dict[str, Any]:
-        key = secrets.token_bytes(32)
-        start = time.perf_counter()
-        bundle = compile_graph(graph, budget, key)
-        compile_seconds = time.perf_counter() - start
-        with tinytee.Session(bundle, key=key) as session:
-            found = session.run(feed)[network.output_name]
-            seconds = measure_side_by_side(
-                {"tinytee": lambda: session.run(feed), "rival": lambda: rival.run(feed)}, rounds=rounds
-            )
-            stats = session.stats
-        return {
-            "import_seconds": import_seconds,
-            "compile_seconds": compile_seconds,
-            "peak_bytes": bundle.peak_secure_memory_bytes,
-            "measured_peak_bytes": stats.peak_secure_memory_bytes,
-            "touched_bytes": stats.touched_bytes,
-            "predicted_seconds": bundle.manifest.predicted_seconds,
-            "tinytee_seconds": median(seconds["tinytee"]),
-            "tinytee_best_seconds": min(seconds["tinytee"]),
-            "rival_seconds": median(seconds["rival"]),
-            "rival_best_seconds": min(seconds["rival"]),
-            "ratio": median(a / b for a, b in zip(seconds["tinytee"], seconds["rival"], strict=True)),
-            "error": error_of_range(found, expected),
-            "rounds": rounds,
-            "isa": stats.isa,
-            "suite": stats.suite,
-            "chunk_bytes_per_run": stats.chunk_bytes // stats.runs,
-            "spill_bytes_per_run": stats.spill_bytes // stats.runs,
-            "aead_share": stats.aead_seconds / stats.run_seconds,
-        }
-
-    rows: list[dict[str, Any]] = []
-    for budget in budgets:
-        row: dict[str, Any] = {"network": network.name, "budget_bytes": budget}
-        try:
-            row |= measure(budget)
-        except tinytee.TinyteeError as error:
-            row["failure"] = f"{type(error).__name__}: {error}"
-        rows.append(row)
-    return rows
+    for suite in suite_names:
+        for budget in budgets:
+            row = measure_row(bench, budget, suite=suite, rounds=rounds, most_seconds=seconds)
+            yield {"network": network.name, **row}
 
 
 def _line(row: dict[str, Any]) -> str:
-    head = f"{row['network']} at {format_size(row['budget_bytes'])}: "
+    head = f"{row['network']} at {format_size(row['budget_bytes'])}, {row['suite']}: "
     if "failure" in row:
         return head + row["failure"]
-    ours, theirs = row["tinytee_seconds"] * 1e3, row["rival_seconds"] * 1e3
-    times = f"{ours:.1f} ms, {row['ratio']:.2f} of ONNX Runtime's {theirs:.1f} ms"
-    return f"{head}{times}, error {row['error']:.1e}, compiled in {row['compile_seconds']:.1f} s"
-
-
-def _table(rows: list[dict[str, Any]]) -> Table:
-    table = Table(title="medians of runs taken in turns, one thread each")
-    table.add_column("network")
-    for title in ("budget", "peak", "tinytee ms", "predicted ms", "ONNX Runtime ms", "ratio", "error"):
-        table.add_column(title, justify="right")
-    for row in rows:
-        head = [row["network"], format_size(row["budget_bytes"])]
-        if "failure" in row:
-            table.add_row(*head, row["failure"])
-            continue
-        predicted = row["predicted_seconds"]
-        table.add_row(
-            *head,
-            f"{row['measured_peak_bytes']:,}",
-            f"{row['tinytee_seconds'] * 1e3:.1f}",
-            f"{predicted * 1e3:.1f}" if predicted else "",
-            f"{row['rival_seconds'] * 1e3:.1f}",
-            f"{row['ratio']:.2f}",
-            f"{row['error']:.1e}",
-        )
-    return table
+    ours, rival = row["tinytee"], row["rivals"][ONNX_RUNTIME]
+    times = f"{1e3 * ours['median']:.1f} ms, {rival['ratio']:.2f} of ONNX Runtime's {1e3 * rival['median']:.1f} ms"
+    return f"{head}{times}, error {row['error']:.0e}, compiled in {row['compile_seconds']:.1f} s"
 
 
 if __name__ == "__main__":
