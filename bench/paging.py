@@ -2,8 +2,8 @@
 
 python bench/paging.py [NETWORK ...] [--budgets 4MiB,128MiB] [--rounds 5] [--seconds 20] [--suite SUITE] [--json FILE]
 
-For each size, in turns: ONNX Runtime unprotected; tinytee within that budget; and, in processes of their own whose memory
-is an emulated enclave page cache of that size (bench/pager), ONNX Runtime and tinytee's engine layer by layer.
+For each size, in turns: ONNX Runtime unprotected; tinytee within that budget; and, in processes of their own whose
+memory is an emulated enclave page cache of that size (bench/pager), ONNX Runtime and tinytee's engine layer by layer.
 """
 
 from __future__ import annotations

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from cffi import FFI
+from compiled import NativeError, build_library, load_library
 
 _HERE = Path(__file__).resolve().parent
 _SOURCES = ("epc.c", "steer.c")
 _HEADERS = ("epc.h", "steer.h")
-LIBRARY = _HERE.parents[1] / "build" / "bench" / "libepc.so"
 PAGE_BYTES = 4096
 _ERROR_BYTES = 256
 
@@ -28,26 +25,11 @@ def build() -> Path:
     Raises:
         PagerError: there is no C compiler, or no OpenSSL to develop with.
     """
-    newest = max((_HERE / name).stat().st_mtime for name in _SOURCES + _HEADERS)
-    if LIBRARY.exists() and LIBRARY.stat().st_mtime >= newest:
-        return LIBRARY
-    LIBRARY.parent.mkdir(parents=True, exist_ok=True)
-    aside = LIBRARY.with_suffix(f".{os.getpid()}")
-    command = [os.environ.get("CC", "cc"), "-std=gnu11", "-O2", "-Wall", "-Wextra", "-fPIC", "-shared", "-pthread"]
-    command += [*(str(_HERE / name) for name in _SOURCES), "-o", str(aside), "-lcrypto"]
+    sources, headers = ([_HERE / name for name in names] for names in (_SOURCES, _HEADERS))
     try:
-        built = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError as error:
-        raise PagerError(f"libepc.so needs a C compiler: {error}") from error
-    if built.returncode != 0:
-        raise PagerError(f"libepc.so does not compile (it needs OpenSSL's headers):\n{built.stderr}")
-    aside.replace(LIBRARY)
-    return LIBRARY
-
-
-def _declarations() -> str:
-    lines = (_HERE / "epc.h").read_text(encoding="utf-8").splitlines()
-    return "\n".join(line for line in lines if not line.startswith("#"))
+        return build_library("libepc.so", sources, headers, ["-O2", "-pthread", "-lcrypto"])
+    except NativeError as error:
+        raise PagerError(str(error)) from error
 
 
 class Pager:
@@ -59,9 +41,7 @@ class Pager:
 
     def __init__(self, region_bytes: int, resident_bytes: int) -> None:
         self._pager = None
-        self._ffi = FFI()
-        self._ffi.cdef(_declarations())
-        self._library: Any = self._ffi.dlopen(str(build()))
+        self._ffi, self._library = load_library(build(), _HERE / "epc.h")
         error = self._ffi.new("char[]", _ERROR_BYTES)
         opened = self._library.epc_open(region_bytes, resident_bytes, error, _ERROR_BYTES)
         if opened == self._ffi.NULL:

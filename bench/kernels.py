@@ -1,0 +1,245 @@
+"""What each kernel reaches inside the engine, beside what one core of this machine can do at most.
+
+python bench/kernels.py [--json FILE] [--smoke]
+
+A kernel's time is the difference between a chain of five equal operators and one of them (tinytee.plan.measure), so
+input, output and calls cancel out; weights stay decrypted. The engine chooses line buffers and steps as it always does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from compiled import build_library, load_library
+from harness import write_json
+from tinytee import Session
+from tinytee.api import compile_graph
+from tinytee.bundle import suites
+from tinytee.ir.graph import (
+    Activation,
+    Binary,
+    Conv,
+    DepthwiseConv,
+    Gather,
+    Graph,
+    LayerNorm,
+    Lrn,
+    Op,
+    Pool,
+    Shape,
+    Softmax,
+    Unary,
+)
+from tinytee.plan.measure import Bench
+from tinytee.sizes import MAX_BYTES
+
+Make = Callable[[str, str], Op]
+RUNS = 7
+CACHE_BYTES = 128 << 10
+"""What is copied to find the cache's bandwidth: it stays in a second-level cache, as line buffers do."""
+MEMORY_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """One core's, measured: operations and bytes a second."""
+
+    flops: float
+    memory_read: float
+    cache_copy: float
+
+
+@dataclass(frozen=True)
+class Case:
+    """A kernel at one shape. ``operations`` (two a multiply-accumulate) or ``bytes`` are what it is judged by.
+
+    Attributes:
+        peak: field of Peaks that it is held against.
+        bytes: read and written, as float32, weights included where they are most of it.
+    """
+
+    name: str
+    shape: Shape
+    make: Make
+    peak: str
+    operations: float = 0.0
+    bytes: float = 0.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--smoke", action="store_true", help="three kernels")
+    options = parser.parse_args()
+
+    peaks, bench = measure_peaks(), Bench(_run, "aes-256-gcm")
+    rows: list[dict[str, Any]] = []
+    for case in cases()[:: 8 if options.smoke else 1]:
+        seconds = bench.each(case.shape, case.make)
+        work, limit = case.operations or case.bytes, getattr(peaks, case.peak)
+        rate = work / seconds if seconds else 0.0
+        row = {"kernel": case.name, "shape": list(asdict(case.shape).values()), "seconds": seconds, "rate": rate}
+        rows.append(row | {"unit": "GFLOP/s" if case.operations else "GB/s", "peak": case.peak, "share": rate / limit})
+    for suite in suites.NUMBERS:
+        if suites.is_available(suite):
+            rate = bench.opening(suite)
+            row = {"kernel": f"opening, {suite}", "shape": [], "seconds": 0.0, "rate": rate, "unit": "GB/s"}
+            rows.append(row | {"peak": "memory_read", "share": rate / peaks.memory_read})
+    for row in rows:
+        row["peaks"] = asdict(peaks)
+    Console(width=None if sys.stdout.isatty() else 120).print(_table(rows, peaks))
+    if options.json:
+        write_json(options.json, rows)
+    return 0
+
+
+def measure_peaks() -> Peaks:
+    """Of one core, with a C program compiled for it."""
+    here = Path(__file__).resolve().parent
+    library = build_library("libpeak.so", [here / "peak.c"], [here / "peak.h"], ["-O3", "-march=native"])
+    peak = load_library(library, here / "peak.h")[1]
+    return Peaks(peak.peak_flops(), peak.peak_read(MEMORY_BYTES, 1), peak.peak_copy(CACHE_BYTES, 2000))
+
+
+def _run(graph: Graph, suite: str, budget_bytes: int) -> tuple[float, float, int]:
+    """tinytee.plan.measure's Runner. All weights are pinned, unless so little memory is offered that they cannot be."""
+    key = os.urandom(32)
+    budget = budget_bytes if budget_bytes < 2 << 20 else MAX_BYTES // 4
+    inputs = {port.name: np.ones(port.shape, np.float32) for port in graph.inputs}
+    with Session(compile_graph(graph, budget, key, suite=suite), key=key) as session:
+        seconds = []
+        for _ in range(RUNS):
+            session.run(inputs)
+            seconds.append(session.stats.last_run_seconds)
+        before = session.stats
+        session.run(inputs)
+        after = session.stats
+    spent = after.aead_seconds - before.aead_seconds
+    return statistics.median(seconds), spent, after.chunk_bytes - before.chunk_bytes
+
+
+def cases() -> list[Case]:
+    """Every kernel that keeps a feature map's shape, at shapes that networks have."""
+    found = [
+        _conv(kernel, height, channels)
+        for kernel, height, channels in (
+            (3, 224, 32), (3, 112, 64), (3, 56, 64), (3, 56, 128), (3, 28, 256), (3, 14, 512), (3, 7, 512),
+            (1, 56, 64), (1, 28, 256), (1, 14, 512), (1, 7, 1024), (5, 28, 64), (7, 56, 32),
+        )
+    ]  # fmt: skip
+    found.append(_conv(3, 28, 256, groups=8))
+    found += [_depthwise(*shape) for shape in ((3, 112, 32), (3, 56, 144), (3, 14, 576), (5, 28, 240), (5, 14, 672))]
+    found.append(_connected(2048))
+    found += [_pool(kind, 112, 64) for kind in ("max", "average")]
+    found += [_unary(kind, 112, 128) for kind in ("relu", "hard_swish", "sigmoid", "tanh", "gelu")]
+    found += [_add(112, 128), _shuffle(28, 240), _softmax(256, 1024), _layer_norm(256, 768), _lrn(27, 96)]
+    return found
+
+
+def _zeros(count: int) -> np.ndarray:
+    return np.zeros(count, np.float32)
+
+
+def _map_bytes(shape: Shape) -> int:
+    return 2 * 4 * shape.height * shape.width * shape.channels
+
+
+def _op(operator: type[Op], /, **attributes: Any) -> Make:
+    return lambda source, target: operator(name=target, inputs=(source,), output=target, **attributes)
+
+
+def _conv(kernel: int, height: int, channels: int, groups: int = 1) -> Case:
+    depth, pad = channels // groups, kernel // 2
+    weight = np.full((channels, kernel, kernel, depth), 1e-3, np.float32)
+    make = _op(Conv, weight=weight, bias=_zeros(channels), pads=(pad,) * 4, groups=groups)
+    name = f"conv {kernel} x {kernel}" + (f", {groups} groups" if groups > 1 else "")
+    operations = 2 * height * height * channels * kernel * kernel * depth
+    return Case(name, Shape(height, height, channels), make, "flops", operations=operations)
+
+
+def _depthwise(kernel: int, height: int, channels: int) -> Case:
+    pad, weight = kernel // 2, np.full((kernel, kernel, channels), 0.1, np.float32)
+    make = _op(DepthwiseConv, weight=weight, bias=_zeros(channels), pads=(pad,) * 4)
+    operations = 2 * height * height * channels * kernel * kernel
+    shape = Shape(height, height, channels)
+    return Case(f"depthwise {kernel} x {kernel}", shape, make, "flops", operations=operations)
+
+
+def _connected(features: int) -> Case:
+    weight = np.full((features, 1, 1, features), 1e-4, np.float32)
+    make = _op(Conv, weight=weight, bias=_zeros(features))
+    shape = Shape(1, 1, features)
+    return Case("fully connected", shape, make, "memory_read", bytes=4 * features * features)
+
+
+def _streaming(name: str, shape: Shape, make: Make) -> Case:
+    return Case(name, shape, make, "cache_copy", bytes=_map_bytes(shape))
+
+
+def _pool(kind: str, height: int, channels: int) -> Case:
+    make = _op(Pool, kind=kind, kernel=(3, 3), pads=(1, 1, 1, 1))
+    return _streaming(f"{kind} pooling 3 x 3", Shape(height, height, channels), make)
+
+
+def _unary(kind: Any, height: int, channels: int) -> Case:
+    return _streaming(kind, Shape(height, height, channels), _op(Unary, activation=Activation(kind)))
+
+
+def _add(height: int, channels: int) -> Case:
+    make = _op(Binary, kind="add", constant=np.ones((1, 1, channels), np.float32))
+    return _streaming("add a row", Shape(height, height, channels), make)
+
+
+def _shuffle(height: int, channels: int) -> Case:
+    order = np.arange(channels, dtype=np.int32).reshape(3, -1).T.ravel().copy()
+    return _streaming("channel shuffle", Shape(height, height, channels), _op(Gather, chans=order))
+
+
+def _softmax(width: int, channels: int) -> Case:
+    return _streaming("softmax", Shape(1, width, channels), _op(Softmax))
+
+
+def _layer_norm(width: int, channels: int) -> Case:
+    make = _op(LayerNorm, scale=np.ones(channels, np.float32), bias=_zeros(channels), epsilon=1e-5)
+    return _streaming("layer normalization", Shape(1, width, channels), make)
+
+
+def _lrn(height: int, channels: int) -> Case:
+    make = _op(Lrn, size=5, alpha=1e-4, beta=0.75, bias=1.0)
+    return _streaming("local response normalization", Shape(height, height, channels), make)
+
+
+def _table(rows: list[dict[str, Any]], peaks: Peaks) -> Table:
+    table = Table(title=describe_peaks(asdict(peaks)), title_justify="left")
+    for title in ("kernel", "y x c"):
+        table.add_column(title)
+    for title in ("us", "rate", "of peak"):
+        table.add_column(title, justify="right")
+    for row in rows:
+        microseconds = f"{1e6 * row['seconds']:,.0f}" if row["seconds"] else ""
+        rate, share = f"{row['rate'] / 1e9:,.1f} {row['unit']}", f"{row['share']:.0%} of {row['peak']}"
+        table.add_row(row["kernel"], " x ".join(map(str, row["shape"])), microseconds, rate, share)
+    return table
+
+
+def describe_peaks(peaks: dict[str, float]) -> str:
+    """The machine's limits in a line."""
+    return (
+        f"one core's peaks: {peaks['flops'] / 1e9:,.0f} GFLOP/s in registers, {peaks['memory_read'] / 1e9:.1f} GB/s"
+        f" reading memory, {peaks['cache_copy'] / 1e9:.0f} GB/s copying within the cache"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

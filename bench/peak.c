@@ -1,0 +1,93 @@
+/* What one core of this machine can do at most: multiply-accumulates in registers, reading memory, copying in the
+ * cache. Compiled for the machine at hand; best of several rounds. Parsed by Python (with cffi): prototypes only. */
+#include "peak.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#if defined(__AVX512F__)
+enum { LANES = 16 };
+#elif defined(__AVX__)
+enum { LANES = 8 };
+#else
+enum { LANES = 4 };
+#endif
+enum { ROUNDS = 7, LINE_WORDS = 8 };
+
+#if defined(__aarch64__)
+#define KEEP_IN_REGISTER "+w"
+#else
+#define KEEP_IN_REGISTER "+v"
+#endif
+
+/* Independent chains of multiply-accumulates, each in a register of its own: enough to hide their latency. */
+#define FOR_EACH_CHAIN(DO) DO(a) DO(b) DO(c) DO(d) DO(e) DO(f) DO(g) DO(h) DO(i) DO(j) DO(k) DO(l)
+enum { CHAINS = 12 };
+
+typedef float vector __attribute__((vector_size(LANES * 4)));
+typedef uint64_t line __attribute__((vector_size(LINE_WORDS * 8)));
+
+static double now_seconds(void) {
+  struct timespec now = {0};
+  (void)clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static double least(double a, double b) { return a < b ? a : b; }
+
+double peak_flops(void) {
+  const long count = 4000000;
+  const vector zero = {0}, scale = zero + 0.999f, shift = zero + 0.001f;
+  double best = 1e9;
+  for (int round = 0; round < ROUNDS; round++) {
+#define DECLARE(chain) vector chain = shift;
+#define STEP(chain)                                                                                                    \
+  chain = chain * scale + shift;                                                                                       \
+  __asm__ volatile("" : KEEP_IN_REGISTER(chain));
+    FOR_EACH_CHAIN(DECLARE)
+    double begun = now_seconds();
+    for (long step = 0; step < count; step++) {
+      FOR_EACH_CHAIN(STEP)
+    }
+    best = least(best, now_seconds() - begun);
+  }
+  return 2.0 * CHAINS * LANES * (double)count / best;
+}
+
+double peak_read(size_t bytes, long passes) {
+  size_t lines = bytes / sizeof(line);
+  line *memory = aligned_alloc(sizeof(line), lines * sizeof(line));
+  if (memory == NULL) return 0;
+  memset(memory, 1, lines * sizeof(line));
+  double best = 1e9;
+  for (int round = 0; round < ROUNDS; round++) {
+    line sums[4] = {{0}};
+    double begun = now_seconds();
+    for (long pass = 0; pass < passes; pass++) {
+      for (size_t i = 0; i + 4 <= lines; i += 4)
+        for (size_t k = 0; k < 4; k++) sums[k] ^= memory[i + k];
+      __asm__ volatile("" : "+m"(sums) : : "memory");
+    }
+    best = least(best, now_seconds() - begun);
+  }
+  free(memory);
+  return (double)lines * sizeof(line) * (double)passes / best;
+}
+
+double peak_copy(size_t bytes, long passes) {
+  uint8_t *memory = aligned_alloc(sizeof(line), 2 * bytes);
+  if (memory == NULL) return 0;
+  memset(memory, 1, 2 * bytes);
+  double best = 1e9;
+  for (int round = 0; round < ROUNDS; round++) {
+    double begun = now_seconds();
+    for (long pass = 0; pass < passes; pass++) {
+      memcpy(memory + bytes, memory, bytes);
+      __asm__ volatile("" : : : "memory");
+    }
+    best = least(best, now_seconds() - begun);
+  }
+  free(memory);
+  return 2.0 * (double)bytes * (double)passes / best;
+}
