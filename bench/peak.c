@@ -13,7 +13,7 @@ enum { LANES = 8 };
 #else
 enum { LANES = 4 };
 #endif
-enum { ROUNDS = 7, LINE_WORDS = 8 };
+enum { ROUNDS = 15, LINE_WORDS = 8 };
 
 #if defined(__aarch64__)
 #define KEEP_IN_REGISTER "+w"

@@ -1,94 +1,219 @@
-"""Writes docs/results.md from what bench/zoo.py and bench/floors.py measured (bench/results/*.json).
+"""Writes docs/results.md and its pictures from what the benchmarks measured (bench/results/*.json).
 
-python bench/report.py
+python bench/report.py [--results FOLDER] [--page FILE]
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
 from harness import RESULTS
+from kernels import describe_peaks
+from pictures import plot_kernels, plot_paging, plot_predictions, plot_zoo
+from tinytee.bench import ONNX_RUNTIME, OPENVINO, prediction_errors
 from tinytee.sizes import format_size
 
 RESULTS_PAGE = Path(__file__).resolve().parents[1] / "docs" / "results.md"
+SGX_FAULT_CYCLES = 40_000
+"""Of a page swap, driver included: Taassori, Shafiee, Balasubramonian, "VAULT", ASPLOS 2018."""
+
+Measured = dict[str, Any]
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where the JSON files are")
+    parser.add_argument("--page", type=Path, default=RESULTS_PAGE, help="pictures go to images/ beside it")
+    options = parser.parse_args()
+
+    page: Path = options.page
     sections = [
         "# Results",
         "Written by `bench/report.py` from the files in `bench/results/`, which `make bench` measures anew.",
     ]
-    floors, zoo = _load("floors.json"), _load("zoo.json")
-    if not floors and not zoo:
+    writers = {"floors": _floors, "paging": _paging, "zoo": _zoo, "kernels": _kernels}
+    for name, write in writers.items():
+        path = options.results / f"{name}.json"
+        if path.exists():
+            sections += write(json.loads(path.read_text(encoding="utf-8")), page.parent / "images")
+    if len(sections) == 2:
         print("nothing measured yet: run make bench", file=sys.stderr)
         return 1
-    if floors:
-        sections += _floors_section(floors)
-    if zoo:
-        sections += _latency_section(zoo)
-    RESULTS_PAGE.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
-    print(f"wrote {RESULTS_PAGE}")
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+    print(f"wrote {page}")
     return 0
 
 
-def _load(name: str) -> dict[str, Any] | None:
-    path = RESULTS / name
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
-def _machine_line(measured: dict[str, Any]) -> str:
+def _machine_line(measured: Measured) -> str:
     return "Measured on: " + ", ".join(f"{key} {value}" for key, value in measured["machine"].items()) + "."
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
+def _rows_table(header: list[str], rows: list[list[str]]) -> str:
     lines = ["| " + " | ".join(header) + " |", "| --- |" + " ---: |" * (len(header) - 1)]
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
-def _floors_section(measured: dict[str, Any]) -> list[str]:
+def _milliseconds(times: dict[str, float]) -> str:
+    """Median, and the quartiles in brackets."""
+    digits = 2 if times["median"] < 1e-2 else 1
+    low, high = (f"{1e3 * times[key]:.{digits}f}" for key in ("lower_quartile", "upper_quartile"))
+    return f"{1e3 * times['median']:.{digits}f} [{low}, {high}]"
+
+
+def _floors(measured: Measured, images: Path) -> list[str]:
+    del images
     rows = [
         [row["network"], f"{row['floor_bytes']:,}", format_size(row["required_bytes"]), row["source"]]
         for row in measured["rows"]
     ]
     return [
         "## The least secure memory",
-        "Everything counts: engine, program, weights, activations, staging, input and output.",
-        _table(["network", "least bytes", "goal", "topology and weights"], rows),
+        "Everything counts: engine, program, weights, activations, staging, input and output. `bench/floors.py`.",
+        _rows_table(["network", "least bytes", "goal", "topology and weights"], rows),
     ]
 
 
-def _latency_section(measured: dict[str, Any]) -> list[str]:
-    rows = []
-    for row in measured["rows"]:
-        head = [row["network"], format_size(row["budget_bytes"])]
+def _paging(measured: Measured, images: Path) -> list[str]:
+    rows = measured["rows"]
+    plot_paging(rows, images / "results-paging.png")
+    lines = []
+    for row in rows:
+        found = row["contenders"]
+        line = [row["network"], format_size(row["budget_bytes"]), f"{1e3 * found['unprotected']['median']:.1f}"]
+        line.append(f"{found['tinytee']['ratio']:.2f}")
+        for name in ("layerwise", ONNX_RUNTIME):
+            line += [f"{found[name]['ratio']:.2f}", f"{found[name]['faults']:,}"] if name in found else ["", ""]
+        lines.append(line)
+    header = ["network", "secure memory", "unprotected ms", "tinytee", "layer by layer, paged", "its faults"]
+    header += ["ONNX Runtime, paged", "its faults"]
+    fault = rows[0]["fault"]
+    worst = max(found["ratio"] for row in rows for name, found in row["contenders"].items() if name != "tinytee")
+    ours = [row["contenders"]["tinytee"]["ratio"] for row in rows]
+    cycles = fault["seconds"] * fault["cycles_per_second"]
+    rounds = sorted({row["rounds"] for row in rows})
+    suites = ", ".join(sorted({row["suite"] for row in rows}))
+    return [
+        "## Without tinytee: what paging costs",
+        "![latency against secure memory](images/results-paging.png)",
+        "The problem of Truong et al. (arXiv 2104.15109), on any Linux machine (`bench/paging.py`). The figures"
+        " are multiples"
+        " of the latency of ONNX Runtime, unprotected and with all the memory it wants. Where an enclave is larger than"
+        f" its secure memory and the operating system pages it, latency grows up to {worst:.1f} times; tinytee's stays"
+        f" between {min(ours):.2f} and {max(ours):.2f} times ({suites}), from"
+        f" {format_size(rows[0]['budget_bytes'])} on.",
+        _rows_table(header, lines),
+        f"Medians of {' to '.join(map(str, [rounds[0], *rounds[1:][-1:]]))} rounds, in turns, one thread each.",
+        "**What runs.** *ONNX Runtime, paged*: the unmodified package; a preloaded allocator puts what it"
+        " allocates in blocks of"
+        " 16 KiB or more (weights, packed weights, feature maps, scratch) into the emulated secure memory."
+        " *Layer by layer,"
+        " paged*: tinytee's own kernels, each layer over whole feature maps, all weights decrypted once and kept in the"
+        " arena, which lies in the emulated memory: this isolates what the schedule does from what the kernels"
+        " do. *tinytee*:"
+        " the usual compiler and the usual process backend within as many bytes as the others have; every weight"
+        " that is"
+        " not pinned is decrypted in every run, and that is in its time.",
+        "**What is emulated.** `bench/pager` keeps at most so many 4 KiB pages of a region in plain. A fault"
+        " (userfaultfd) opens and verifies the page that is wanted, as ELDU does; where the memory is full, 16"
+        " pages are"
+        " first sealed with AES-256-GCM under fresh counters, as the driver's batches of EWB do. A queue with a second"
+        " chance by refault distance stands for the driver's clock over accessed bits, which user space cannot read; on"
+        " scans longer than the memory both are LRU.",
+        "**What is not.** No memory encryption engine slows cache misses, and no enclave is entered or left;"
+        " ONNX Runtime's code,"
+        " stack, small objects, input and output live outside for free; freed memory is not paged out. A fault costs a"
+        " signal and three or four system calls in place of AEX, driver and ERESUME: measured,"
+        f" {1e6 * fault['seconds']:.1f} µs"
+        f" ({1e6 * fault['crypto_seconds']:.1f} µs of it in AES-GCM), or {cycles:,.0f} cycles of this machine's nominal"
+        f" clock, where SGX takes about {SGX_FAULT_CYCLES:,} (VAULT, ASPLOS 2018). All this favours the paged"
+        " runtimes.",
+        _machine_line(measured),
+    ]
+
+
+def _zoo(measured: Measured, images: Path) -> list[str]:
+    rows = measured["rows"]
+    plot_zoo(rows, images / "results-zoo.png")
+    plot_predictions(rows, images / "results-predictions.png")
+    with_openvino = any(OPENVINO in row.get("rivals", {}) for row in rows)
+    header = ["network", "suite", "budget", "peak", "tinytee ms", "ONNX Runtime ms", "ratio"]
+    header += ["OpenVINO ms", "ratio"] if with_openvino else []
+    header += ["predicted ms", "AEAD", "spills", "compute and all else", "error"]
+    lines = []
+    for row in rows:
+        head = [row["network"], row["suite"] or "", format_size(row["budget_bytes"])]
         if "failure" in row:
-            rows.append([*head, row["failure"], *[""] * 6])
+            lines.append([*head, row["failure"], *[""] * (len(header) - 4)])
             continue
-        rows.append(
-            [
-                *head,
-                f"{row['measured_peak_bytes']:,}",
-                f"{row['peak_bytes']:,}",
-                f"{row['tinytee_seconds'] * 1e3:.1f}",
-                f"{row['predicted_seconds'] * 1e3:.1f}",
-                f"{row['rival_seconds'] * 1e3:.1f}",
-                f"{row['ratio']:.2f}",
-                f"{row['error']:.0e}",
-            ]
-        )
-    header = ["network", "budget", "peak, measured", "peak, compiler's", "tinytee ms", "predicted ms"]
-    header += ["ONNX Runtime ms", "ratio", "error"]
-    rounds = sorted({row["rounds"] for row in measured["rows"] if "rounds" in row})
+        line = [f"{row['measured_peak_bytes']:,}", _milliseconds(row["tinytee"])]
+        for name in (ONNX_RUNTIME, OPENVINO) if with_openvino else (ONNX_RUNTIME,):
+            times = row["rivals"].get(name)
+            line += [_milliseconds(times), f"{times['ratio']:.2f}"] if times else ["", ""]
+        predicted = row["predicted_seconds"]
+        line.append(f"{1e3 * predicted:.3g}" if predicted else "")
+        weights = row["aead_share"] - row["spill_share"]
+        line += [f"{share:.0%}" for share in (weights, row["spill_share"], 1 - row["aead_share"])]
+        lines.append([*head, *line, f"{row['error']:.0e}"])
     return [
         "## Latency",
-        f"Medians of {' or '.join(map(str, rounds))} runs of each, taken in turns on one thread; the ratio is the"
-        " median of the ratios of neighbouring runs. ONNX Runtime is unprotected and has all the memory it wants. Peaks"
-        " are bytes of secure memory; the error is the largest one, as a fraction of the output's range.",
+        "![multiples of ONNX Runtime's latency](images/results-zoo.png)",
+        "`bench/zoo.py`: wall time around the call, from arrays to arrays, on one thread, all contenders in"
+        " turns. Medians, with"
+        " the quartiles in brackets; a ratio is the median of the ratios of neighbouring runs. The rivals are"
+        " unprotected"
+        " and have all the memory they want. Peaks are bytes of secure memory, as the core counts them. Shares"
+        " are of the"
+        " engine's own time: opening weights, inputs and outputs; sealing and opening spills (by their part of"
+        " the bytes);"
+        " the rest. The error is the largest one, as a fraction of an output's range.",
         _machine_line(measured),
-        _table(header, rows),
+        _rows_table(header, lines),
+        *_prediction_section(rows),
+    ]
+
+
+def _prediction_section(rows: list[Measured]) -> list[str]:
+    errors = prediction_errors(rows)
+    if not errors:
+        return []
+    within = sum(error <= 0.15 for error in errors) / len(errors)
+    return [
+        "### The cost model",
+        "![predicted against measured](images/results-predictions.png)",
+        f"The predicted time is off by {statistics.median(errors):.0%} in the median, by {max(errors):.0%} at most;"
+        f" {within:.0%} of the predictions are within 15%.",
+    ]
+
+
+def _kernels(measured: Measured, images: Path) -> list[str]:
+    rows = measured["rows"]
+    plot_kernels(rows, images / "results-kernels.png")
+    names = {"flops": "multiply-accumulates", "memory_read": "reading memory", "cache_copy": "copying in the cache"}
+    lines = [
+        [
+            row["kernel"],
+            " x ".join(map(str, row["shape"])),
+            f"{1e6 * row['seconds']:,.0f}" if row["seconds"] else "",
+            f"{row['rate'] / 1e9:,.1f} {row['unit']}",
+            f"{row['share']:.0%} of {names[row['peak']]}",
+        ]
+        for row in rows
+    ]
+    peaks = describe_peaks(rows[0]["peaks"])
+    return [
+        "## Kernels",
+        "![share of the machine's peak](images/results-kernels.png)",
+        f"`bench/kernels.py`: inside the engine, weights decrypted beforehand. {peaks[0].upper()}{peaks[1:]}; the"
+        " peaks are"
+        " measured by `bench/peak.c` in the same run. Bytes are those of the map read and the map written.",
+        _machine_line(measured),
+        _rows_table(["kernel", "y x c", "µs", "rate", "of peak"], lines),
     ]
 
 

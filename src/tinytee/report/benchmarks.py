@@ -39,7 +39,7 @@ def bench_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
             continue
         predicted = row["predicted_seconds"]
         line = [f"{row['measured_peak_bytes']:,}", _milliseconds(row["tinytee"])]
-        line += [f"{1e3 * predicted:.1f}" if predicted else "", f"{row['aead_share']:.0%}", f"{row['spill_share']:.0%}"]
+        line += [f"{1e3 * predicted:.3g}" if predicted else "", f"{row['aead_share']:.0%}", f"{row['spill_share']:.0%}"]
         for name in rivals:
             times = row["rivals"].get(name)
             line += [_milliseconds(times), f"{times['ratio']:.2f}"] if times else ["", ""]
