@@ -81,6 +81,7 @@ TT_MUST_USE tt_status tti_step(const tti_program *p, tti_instr instr);
 uint32_t tti_conv_panels(const tti_program *p, const tt_op *op);
 uint32_t tti_conv_depth(const tti_program *p, const tt_op *op);
 uint32_t tti_block_count(const tti_program *p, const tt_op *op);
+static inline uint32_t tti_winograd_tiles(const tt_tensor *out) { return (out->width - 1) / 4 + 1; }
 tti_block tti_block_at(const tti_program *p, const tt_op *op, uint32_t b);
 static inline uint32_t tti_block_bytes(const tt_op *op, tti_block b) {
   return (b.panel_end - b.panel_begin) * (b.k_end - b.k_begin) * op->panel * (uint32_t)sizeof(float);

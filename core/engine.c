@@ -3,7 +3,7 @@
 
 _Static_assert(sizeof(struct tt_engine) <= TT_ENGINE_BYTES, "the engine's state fits its place");
 _Static_assert(sizeof(tt_bundle_header) == 80, "the header has no holes");
-_Static_assert(sizeof(tt_instr) == 4 && sizeof(tt_tensor) == 32 && sizeof(tt_op) == 84, "records have no holes");
+_Static_assert(sizeof(tt_instr) == 4 && sizeof(tt_tensor) == 32 && sizeof(tt_op) == 88, "records have no holes");
 
 /* A memset that the compiler keeps. */
 static void wipe(void *memory, size_t bytes) {

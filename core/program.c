@@ -108,7 +108,8 @@ static int check_window(const tt_op *op, const tt_tensor *in, const tt_tensor *o
 }
 
 uint32_t tti_conv_depth(const tti_program *p, const tt_op *op) {
-  return op->kernel_y * op->kernel_x * (tti_operand(p, op, 0)->channels / op->groups);
+  const uint32_t columns = op->flags & TT_FLAG_WINOGRAD ? 6 : op->kernel_x;
+  return op->kernel_y * columns * (tti_operand(p, op, 0)->channels / op->groups);
 }
 
 uint32_t tti_conv_panels(const tti_program *p, const tt_op *op) {
@@ -128,12 +129,22 @@ tti_block tti_block_at(const tti_program *p, const tt_op *op, uint32_t b) {
   return block;
 }
 
+/* The transform reads whole tiles of input pixels, and has its workspace. */
+static int check_winograd(const tti_program *p, const tt_op *op, const tt_tensor *in, const tt_tensor *out) {
+  if (op->kernel_x != 3 || op->stride_x != 1 || op->dilation_x != 1 || op->dilation_y != 1 || op->groups != 1) return 0;
+  const uint64_t tiles = tti_winograd_tiles(out);
+  if (4 * tiles + 2 > (uint64_t)op->pad_left + in->width + in->pad_right) return 0;
+  const uint64_t elems = 6 * tiles * ((uint64_t)op->kernel_y * in->channels + op->panel) + op->panel;
+  return elems <= UINT32_MAX && in_data(p, op->workspace, elems * sizeof(float));
+}
+
 static int check_conv(const tti_program *p, const tt_op *op, const tt_tensor *in, const tt_tensor *out) {
   if (op->panel != 8 && op->panel != 16 && op->panel != 32) return 0;
   if (!op->groups || in->channels % op->groups || out->channels % op->groups) return 0;
   if (!check_window(op, in, out, 1)) return 0;
-  const uint64_t depth = (uint64_t)op->kernel_y * op->kernel_x * (in->channels / op->groups);
+  const uint64_t depth = (uint64_t)op->kernel_y * (op->kernel_x + 3u) * (in->channels / op->groups);
   if (depth > INT32_MAX || (uint64_t)tti_conv_panels(p, op) * op->panel * sizeof(float) * depth > UINT32_MAX) return 0;
+  if (op->flags & TT_FLAG_WINOGRAD && !check_winograd(p, op, in, out)) return 0;
   if (op->flags & TT_FLAG_RESIDUAL && (op->operand_count != 2 || !same_extent(tti_operand(p, op, 1), out))) return 0;
   return in_data(p, op->bias, (uint64_t)tti_conv_panels(p, op) * op->panel * sizeof(float));
 }
@@ -284,7 +295,7 @@ static int contiguous(const tt_tensor *t, uint32_t lo, uint32_t hi) {
 static int check_stream(const tti_program *p, const tt_op *op) {
   if (op->kind != TT_OP_CONV || !op->panels_per_block || !op->k_per_block) return 0;
   const uint32_t depth = tti_conv_depth(p, op);
-  if (op->k_per_block < depth && op->panels_per_block != 1) return 0;
+  if (op->k_per_block < depth && (op->panels_per_block != 1 || op->flags & TT_FLAG_WINOGRAD)) return 0;
   const uint64_t blocks = tti_block_count(p, op);
   if (!op->first_chunk || op->first_chunk + blocks > p->head->chunk_count) return 0;
   return in_data(p, op->weights, tti_block_bytes(op, tti_block_at(p, op, 0)));

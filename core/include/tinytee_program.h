@@ -111,7 +111,8 @@ enum {
   TT_FLAG_CONSTANT = 4,          /* binary: one operand is a constant at 'weights' */
   TT_FLAG_CONSTANT_FIRST = 8,    /* binary: it is the first operand */
   TT_FLAG_LOG = 16,              /* softmax */
-  TT_FLAG_SELECT_LAST = 32       /* arg max */
+  TT_FLAG_SELECT_LAST = 32,      /* arg max */
+  TT_FLAG_WINOGRAD = 64          /* conv: by Winograd's F(4, 3) along x */
 };
 
 /* A feature map in the arena, float32, y, x, c: whole (capacity = height) or a ring of y-planes: y-plane y lies in
@@ -135,6 +136,9 @@ typedef struct tt_tensor {
  * (TT_INSTR_STREAM): a block is panels_per_block panels (counted over all groups) of the kernel's k_per_block rows, of
  * kernel_y * kernel_x * in_channels / groups rows in all; if k_per_block is less than all, panels_per_block is 1 and
  * the blocks of a panel add up in the output. Blocks go through k first; block b is chunk first_chunk + b. */
+/* A convolution with TT_FLAG_WINOGRAD (3 columns, stride and dilation 1, no groups) has weights that are transformed
+ * ahead of time: 6 columns instead of 3. It is fed whole panels, and has a workspace: kernel_y transformed y-planes
+ * [6][tiles][in_channels], then [6][tiles][panel], then panel zeros, tiles = ceil(out width / 4). */
 typedef struct tt_op {
   uint8_t kind, activation, variant, flags;
   uint16_t output;        /* tensor */
@@ -145,10 +149,11 @@ typedef struct tt_op {
   uint16_t groups, panel; /* panel: 8, 16 or 32 */
   uint32_t weights, bias; /* arena offsets */
   uint32_t first_chunk, panels_per_block, k_per_block;
-  uint32_t table;    /* index of the first element in tables[] (32-bit elements) */
-  float alpha, beta; /* of the activation */
-  float p0, p1, p2;  /* lrn: alpha, beta, bias (size in kernel_x); layer norm: p0 = epsilon; gather: p0 = fill */
-  uint32_t done;     /* runtime: y-planes computed (reduce: y-planes consumed) */
+  uint32_t workspace; /* arena offset */
+  uint32_t table;     /* index of the first element in tables[] (32-bit elements) */
+  float alpha, beta;  /* of the activation */
+  float p0, p1, p2;   /* lrn: alpha, beta, bias (size in kernel_x); layer norm: p0 = epsilon; gather: p0 = fill */
+  uint32_t done;      /* runtime: y-planes computed (reduce: y-planes consumed) */
 } tt_op;
 
 /* Tables (tables[] holds int32 or float32):

@@ -175,6 +175,52 @@ static void conv_row(const tti_conv_row *c) {
   if (column < c->columns) conv_row_tail(c, column);
 }
 
+/* ---- Winograd's F(4, 3) along x, with the points 0, 1, -1, 2, -2 and infinity */
+
+static void winograd_in(const float *in, size_t tiles, size_t channels, float *out) {
+  const size_t plane = tiles * channels;
+  for (size_t t = 0; t < tiles; t++, in += 4 * channels, out += channels) {
+    for (size_t c = 0; c < channels; c += TTI_LANES) {
+      const size_t lanes = channels - c;
+      vf d[6];
+      TTI_FOR (j, 6) d[j] = v_load_part(in + (size_t)j * channels + c, lanes);
+      const vf even = d[4] - 4.0f * d[2], odd = d[3] - 4.0f * d[1];
+      const vf even2 = d[4] - d[2], odd2 = 2.0f * (d[3] - d[1]);
+      v_store_part(out + c, 4.0f * d[0] - 5.0f * d[2] + d[4], lanes);
+      v_store_part(out + plane + c, even + odd, lanes);
+      v_store_part(out + 2 * plane + c, even - odd, lanes);
+      v_store_part(out + 3 * plane + c, even2 + odd2, lanes);
+      v_store_part(out + 4 * plane + c, even2 - odd2, lanes);
+      v_store_part(out + 5 * plane + c, 4.0f * d[1] - 5.0f * d[3] + d[5], lanes);
+    }
+  }
+}
+
+static void winograd_out(const tti_winograd_row *w) {
+  const size_t plane = w->tiles * w->panel;
+  const vf low = v_set(w->low), high = v_set(w->high);
+  for (size_t t = 0; t < w->tiles; t++) {
+    const size_t pixels = w->width - 4 * t < 4 ? w->width - 4 * t : 4;
+    for (size_t c = 0; c < w->columns; c += TTI_LANES) {
+      const size_t lanes = w->columns - c;
+      const float *m = w->products + t * w->panel + c;
+      vf p[6], y[4];
+      TTI_FOR (j, 6) p[j] = v_load_part(m + (size_t)j * plane, lanes);
+      const vf sum = p[1] + p[2], difference = p[1] - p[2], sum2 = p[3] + p[4], difference2 = p[3] - p[4];
+      const vf bias = v_load_part(w->bias + c, lanes);
+      y[0] = p[0] + sum + sum2 + bias;
+      y[1] = difference + 2.0f * difference2 + bias;
+      y[2] = sum + 4.0f * sum2 + bias;
+      y[3] = difference + 8.0f * difference2 + p[5] + bias;
+      for (size_t i = 0; i < pixels; i++) {
+        const ptrdiff_t at = (ptrdiff_t)(4 * t + i) * w->out_stride + (ptrdiff_t)c;
+        if (w->residual) y[i] += v_load_part(w->residual + at, lanes);
+        v_store_part(w->out + at, v_at_most(v_at_least(y[i], low), high), lanes);
+      }
+    }
+  }
+}
+
 /* ---- depthwise convolution */
 
 /* Pixels x .. x + pixels of one vector of channels (lanes of them, if partial). What is a constant at a call is
@@ -458,7 +504,7 @@ static void lrn(const float *in, float *out, size_t channels, size_t size, float
 }
 
 const tti_kernels *TTI_JOIN(tti_kernels_, TTI_ISA)(void) {
-  static const tti_kernels table = {TTI_STRING(TTI_ISA), conv_row, depthwise_row, pool_row,
-                                    activation,          binary,   accumulate,    lrn};
+  static const tti_kernels table = {TTI_STRING(TTI_ISA), conv_row, winograd_in, winograd_out, depthwise_row, pool_row,
+                                    activation,          binary,   accumulate,  lrn};
   return &table;
 }

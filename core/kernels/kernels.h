@@ -54,9 +54,23 @@ typedef struct tti_pool_row {
   float *out;
 } tti_pool_row;
 
+/* One y-plane of a convolution in Winograd's F(4, 3) along x (Lavin and Gray 2016), after the products:
+ * products[6][tiles][panel] become output pixels 4 t + i < width, to which bias and residual (may be NULL, may equal
+ * out) are added, and which are clamped. */
+typedef struct tti_winograd_row {
+  const float *products, *bias, *residual;
+  size_t tiles, panel, width, columns;
+  float *out;
+  ptrdiff_t out_stride; /* also of the residual */
+  float low, high;
+} tti_winograd_row;
+
 typedef struct tti_kernels {
   const char *name;
   void (*conv_row)(const tti_conv_row *);
+  /* out[6][tiles][channels] from pixels 4 t .. 4 t + 5 of in, t < tiles. */
+  void (*winograd_in)(const float *in, size_t tiles, size_t channels, float *out);
+  void (*winograd_out)(const tti_winograd_row *);
   void (*depthwise_row)(const tti_depthwise_row *);
   void (*pool_row)(const tti_pool_row *);
   /* data[i] = f(data[i]); kind is TT_ACT_*. */

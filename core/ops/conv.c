@@ -57,15 +57,80 @@ static size_t collect_runs(const struct tt_engine *e, const tt_op *op, const tt_
   return count;
 }
 
+/* Winograd's F(4, 3) along x: every input y-plane is transformed once for all panels and for all the output y-planes of
+ * this call that read it; the products are then convolutions of one column, summed over the kernel's rows. */
+static void winograd(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *b) {
+  const tti_kernels *kernels = e->port->kernels;
+  const tt_tensor *in = tti_operand(&e->program, op, 0), *out = &e->program.tensors[op->output];
+  const tt_tensor *residual = op->flags & TT_FLAG_RESIDUAL ? tti_operand(&e->program, op, 1) : NULL;
+  const size_t depth = in->channels, panel = op->panel, tiles = tti_winograd_tiles(out), plane = tiles * depth;
+  const float *weights = (const float *)(const void *)(e->arena + op->weights);
+  const float *bias = (const float *)(const void *)(e->arena + op->bias);
+  float *transformed = (float *)(void *)(e->arena + op->workspace), *products = transformed + op->kernel_y * 6 * plane;
+  float *zeros = products + 6 * tiles * panel;
+  tti_run runs[TT_MAX_KERNEL_Y];
+  tti_conv_row row = {.runs = runs,
+                      .pixel_stride = (ptrdiff_t)depth,
+                      .width = tiles,
+                      .panel = panel,
+                      .columns = panel,
+                      .bias = zeros,
+                      .out_stride = (ptrdiff_t)panel,
+                      .low = -__builtin_inff(),
+                      .high = __builtin_inff()};
+  tti_winograd_row end = {
+      .products = products, .tiles = tiles, .panel = panel, .width = out->width, .out_stride = out->channels};
+  clamp_of(op, &end.low, &end.high);
+  tti_set(zeros, 0, panel * sizeof(float));
+  uint32_t ready = 0; /* input y-planes below it are transformed, as far as they are needed */
+  for (uint32_t y = y0; y < y1; y++) {
+    uint32_t from, to;
+    ky_range(op, in->height, y, &from, &to);
+    const uint32_t first = y * op->stride_y + from - op->pad_top; /* wraps only where from == to */
+    for (uint32_t i = 0; i < to - from; i++) {
+      const uint32_t iy = first + i;
+      float *slot = transformed + iy % op->kernel_y * 6 * plane;
+      if (iy >= ready) kernels->winograd_in(tti_row(e, in, iy) - op->pad_left * depth, tiles, depth, slot);
+      if (iy >= ready) ready = iy + 1;
+    }
+    for (uint32_t p = b->panel_begin; p < b->panel_end; p++) {
+      const uint32_t channel = p * op->panel;
+      row.weights = weights + (size_t)(p - b->panel_begin) * b->k_end * panel;
+      row.run_count = to - from;
+      for (uint32_t j = 0; j < 6; j++) {
+        for (uint32_t i = 0; i < to - from; i++) {
+          const tti_run run = {transformed + (first + i) % op->kernel_y * 6 * plane + j * plane,
+                               ((from + i) * 6 + j) * in->channels, in->channels};
+          runs[i] = run;
+        }
+        row.out = products + j * tiles * panel;
+        kernels->conv_row(&row);
+      }
+      end.columns = tti_min(op->panel, out->channels - channel);
+      end.bias = bias + (size_t)p * panel;
+      end.out = tti_row(e, out, y) + channel;
+      end.residual = residual ? tti_row(e, residual, y) + channel : NULL;
+      kernels->winograd_out(&end);
+      if (op->activation > TT_ACT_CLIP)
+        for (uint32_t x = 0; x < out->width; x++)
+          kernels->activation(op->activation, op->alpha, op->beta, end.out + (size_t)x * out->channels, end.columns);
+    }
+  }
+}
+
 void tti_conv(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *block) {
   const tti_kernels *kernels = e->port->kernels;
   const tt_tensor *in = tti_operand(&e->program, op, 0), *out = &e->program.tensors[op->output];
   const tt_tensor *residual = op->flags & TT_FLAG_RESIDUAL ? tti_operand(&e->program, op, 1) : NULL;
   const uint32_t depth = in->channels / op->groups, channels = out->channels / op->groups;
   const uint32_t group_panels = (channels + op->panel - 1) / op->panel;
-  const uint32_t k_total = op->kernel_y * op->kernel_x * depth;
+  const uint32_t k_total = tti_conv_depth(&e->program, op);
   const tti_block whole = {0, group_panels * op->groups, 0, k_total};
   const tti_block *b = block ? block : &whole;
+  if (op->flags & TT_FLAG_WINOGRAD) {
+    winograd(e, op, y0, y1, b);
+    return;
+  }
   const float *weights = (const float *)(const void *)(e->arena + op->weights);
   const float *bias = (const float *)(const void *)(e->arena + op->bias);
   tti_run runs[RUNS];

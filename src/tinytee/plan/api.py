@@ -20,12 +20,16 @@ from tinytee.ir.graph import Graph
 from tinytee.plan import lower as lowering
 from tinytee.plan.layout import Layout, lay_out
 from tinytee.plan.lowered import Lowered
-from tinytee.plan.network import Network, build
+from tinytee.plan.network import Network, build, choose_winograd
 from tinytee.plan.partition import Choice, Partitioner
 from tinytee.plan.profile import Profile
 from tinytee.plan.profile import load as load_profile
 from tinytee.plan.segments import SegmentTable
 from tinytee.plan.weights import aligned
+
+WINOGRAD_PANEL_BYTES = (0, 192 * 1024, 640 * 1024, 960 * 1024)
+"""Variants of a network: convolutions by Winograd's method if their weight panels are at most so large (0: none). Each
+is considered from three times as much memory on."""
 
 RUNGS_PER_OCTAVE = 16
 COARSE_RUNGS = 8
@@ -125,6 +129,7 @@ class Plan:
 
 @dataclass(frozen=True, eq=False)
 class _Placed:
+    network: Network
     choices: list[Choice]
     layout: Layout
     seconds: float
@@ -132,130 +137,55 @@ class _Placed:
     """Engine and program included."""
 
 
-class Planner:
-    """Plans one graph for any number of budgets; what is known of the graph is computed once.
+@dataclass(frozen=True, eq=False)
+class _Best:
+    placed: _Placed
+    pinned: frozenset[int]
+    seconds: float
 
-    Args:
-        graph: the network.
-        profile: the device's constants.
-        suite: AEAD suite by name; the profile's proposal if None.
-        largest_budget_bytes: no budget will exceed it.
-    """
 
-    def __init__(self, graph: Graph, profile: Profile, suite: str | None, largest_budget_bytes: int) -> None:
-        self.profile = profile
-        self.suite = suite or profile.suite
-        if self.suite not in profile.aead_bytes_per_second:
-            known = ", ".join(profile.aead_bytes_per_second)
-            raise ValueError(f"the profile {profile.name} knows no suite {self.suite!r}; it knows {known}")
-        self.network = build(graph, profile, self.suite)
-        self._largest = largest_budget_bytes
-        self._table = SegmentTable(self.network, _rung_bytes(_rung_above(largest_budget_bytes)))
-        self._partitioner = Partitioner(self.network, self._table, profile, self.suite)
+class _Variant:
+    """One way to compute the network's convolutions, planned for any number of budgets."""
+
+    def __init__(self, network: Network, profile: Profile, suite: str, largest_budget_bytes: int) -> None:
+        self.network, self.profile, self.suite = network, profile, suite
+        table = SegmentTable(network, _rung_bytes(_rung_above(largest_budget_bytes)))
+        self.partitioner = Partitioner(network, table, profile, suite)
         self._rungs: dict[int, _Placed | None] = {}
 
-    def _rung(self, rung: int, progress: Callable[[float], None] | None = None) -> _Placed | None:
+    def rung(self, rung: int, progress: Callable[[float], None] | None = None) -> _Placed | None:
         """The best partition for a rung's size, placed; None where nothing fits it."""
         if rung not in self._rungs:
-            choices = self._partitioner.partition(_rung_bytes(rung), progress)
-            self._rungs[rung] = self._place(choices) if choices else None
+            choices = self.partitioner.partition(_rung_bytes(rung), progress)
+            self._rungs[rung] = self.place(choices) if choices else None
         return self._rungs[rung]
 
-    def _place(self, choices: list[Choice]) -> _Placed:
+    def place(self, choices: list[Choice]) -> _Placed:
         layout = lay_out(self.network, choices)
         program = lowering.program_bytes(self.network, choices, layout)
         peak = aligned(constants.TT_ENGINE_BYTES + program) + layout.peak_bytes
-        return _Placed(choices, layout, sum(c.seconds for c in choices), peak)
+        return _Placed(self.network, choices, layout, sum(c.seconds for c in choices), peak)
 
-    def least_budget(self) -> int:
-        """The least secure memory, in bytes, for which there is a plan.
-
-        Raises:
-            BudgetError: not even the largest budget would do.
-        """
-        high = _rung_above(self._largest)
-        if self._rung(high) is None:
-            raise BudgetError(2 * self._largest, self._largest)
-        low = 0
-        while high - low > 1:
-            middle = (low + high) // 2
-            if self._rung(middle) is None:
-                low = middle
-            else:
-                high = middle
-        placed = [self._rung(rung) for rung in range(high, high + RUNGS_PER_OCTAVE // 4)]
-        return min(p.peak_bytes for p in placed if p is not None)
-
-    def plan(self, budget_bytes: int, progress: Callable[[float], None] | None = None) -> Plan:
-        """The fastest plan for a budget.
-
-        Raises:
-            BudgetError: there is none; says the least budget that would do.
-        """
-        best: tuple[float, _Placed, frozenset[int]] | None = None
+    def best(self, budget_bytes: int, progress: Callable[[float], None] | None = None) -> _Best | None:
+        """The fastest partition that fits as placed, and what to pin in the rest."""
+        best: _Best | None = None
         top = _rung_above(budget_bytes)
         highest = None
         for rung in range(top, 0, -1):
-            on_grid = rung % COARSE_RUNGS == 0
-            if highest is not None and not on_grid:
+            if highest is not None and rung % COARSE_RUNGS:
                 continue
-            placed = self._rung(rung, progress if highest is None else None)
+            placed = self.rung(rung, progress if highest is None else None)
             if placed is None:
-                if highest is None and rung < top - RUNGS_PER_OCTAVE:
-                    break
-                if highest is not None:
+                if highest is not None or rung < top - RUNGS_PER_OCTAVE:
                     break
                 continue
             if placed.peak_bytes > budget_bytes:
                 continue
             highest = rung if highest is None else highest
             pinned, saved = self._pin(placed, budget_bytes)
-            if best is None or placed.seconds - saved < best[0]:
-                best = (placed.seconds - saved, placed, pinned)
-        if best is None:
-            raise BudgetError(self._known_floor(budget_bytes), budget_bytes)
-        seconds, placed, pinned = best
-        return self._finish(placed, pinned, seconds, budget_bytes)
-
-    def layerwise(self, budget_bytes: int) -> Plan:
-        """Layer by layer, all weights pinned and every feature map whole: the baseline that memory planning is measured by.
-
-        Raises:
-            BudgetError: that takes more than the budget; says how much.
-        """
-        placed = self._place(self._partitioner.layerwise())
-        pinned = frozenset(n for n, node in enumerate(self.network.nodes) if node.weight_bytes)
-        opened = sum(self._partitioner.resident_choice(n, n).seconds for n in pinned)
-        plan = self._finish(placed, pinned, placed.seconds - opened, budget_bytes)
-        if plan.peak_secure_memory_bytes > budget_bytes:
-            raise BudgetError(plan.peak_secure_memory_bytes, budget_bytes)
-        return plan
-
-    def _finish(self, placed: _Placed, pinned: frozenset[int], seconds: float, budget_bytes: int) -> Plan:
-        layout = lay_out(self.network, placed.choices, pinned) if pinned else placed.layout
-        lowered = lowering.lower(self.network, placed.choices, layout)
-        return Plan(
-            network=self.network,
-            choices=placed.choices,
-            layout=layout,
-            budget_bytes=budget_bytes,
-            peak_secure_memory_bytes=lowered.arena_bytes,
-            predicted_seconds=seconds,
-            suite=self.suite,
-            profile=self.profile.name,
-            _lowered=lowered,
-        )
-
-    def _known_floor(self, budget_bytes: int) -> int:
-        larger = max(self._largest, budget_bytes)
-        while True:
-            larger *= 4
-            planner = Planner(self.network.graph, self.profile, self.suite, larger)
-            try:
-                return planner.least_budget()
-            except BudgetError:
-                if larger > 1 << 32:
-                    raise
+            if best is None or placed.seconds - saved < best.seconds:
+                best = _Best(placed, pinned, placed.seconds - saved)
+        return best
 
     def _pin(self, placed: _Placed, budget_bytes: int) -> tuple[frozenset[int], float]:
         """Which nodes' weights to keep decrypted in what is left of the budget, and the time that saves a run."""
@@ -275,6 +205,118 @@ class Planner:
                 pinned.add(node)
                 saved += -times * size / rate
         return frozenset(pinned), saved
+
+
+class Planner:
+    """Plans one graph for any number of budgets; what is known of the graph is computed once.
+
+    Args:
+        graph: the network.
+        profile: the device's constants.
+        suite: AEAD suite by name; the profile's proposal if None.
+        largest_budget_bytes: no budget will exceed it.
+    """
+
+    def __init__(self, graph: Graph, profile: Profile, suite: str | None, largest_budget_bytes: int) -> None:
+        self.profile = profile
+        self.suite = suite or profile.suite
+        if self.suite not in profile.aead_bytes_per_second:
+            known = ", ".join(profile.aead_bytes_per_second)
+            raise ValueError(f"the profile {profile.name} knows no suite {self.suite!r}; it knows {known}")
+        self._graph = graph
+        self._largest = largest_budget_bytes
+        self._variants: list[tuple[int, _Variant]] = []
+        """With the least budget at which each is considered."""
+        seen: list[dict[str, int]] = []
+        for panel_bytes in WINOGRAD_PANEL_BYTES:
+            winograd = choose_winograd(graph, profile, self.suite, panel_bytes)
+            if 3 * panel_bytes <= largest_budget_bytes and winograd not in seen:
+                seen.append(winograd)
+                network = build(graph, profile, self.suite, winograd)
+                self._variants.append((3 * panel_bytes, _Variant(network, profile, self.suite, largest_budget_bytes)))
+
+    def least_budget(self) -> int:
+        """The least secure memory, in bytes, for which there is a plan.
+
+        Raises:
+            BudgetError: not even the largest budget would do.
+        """
+        direct = self._variants[0][1]
+        high = _rung_above(self._largest)
+        if direct.rung(high) is None:
+            raise BudgetError(2 * self._largest, self._largest)
+        low = 0
+        while high - low > 1:
+            middle = (low + high) // 2
+            if direct.rung(middle) is None:
+                low = middle
+            else:
+                high = middle
+        placed = [direct.rung(rung) for rung in range(high, high + RUNGS_PER_OCTAVE // 4)]
+        return min(p.peak_bytes for p in placed if p is not None)
+
+    def plan(self, budget_bytes: int, progress: Callable[[float], None] | None = None) -> Plan:
+        """The fastest plan for a budget.
+
+        Raises:
+            BudgetError: there is none; says the least budget that would do.
+        """
+        variants = [variant for least, variant in self._variants if budget_bytes >= least]
+        found = []
+        for number, variant in enumerate(variants):
+            share = _share(progress, number, len(variants))
+            found.append(variant.best(budget_bytes, share))
+        best = min((b for b in found if b is not None), key=lambda b: b.seconds, default=None)
+        if best is None:
+            raise BudgetError(self._known_floor(budget_bytes), budget_bytes)
+        return self._finish(best, budget_bytes)
+
+    def layerwise(self, budget_bytes: int) -> Plan:
+        """Layer by layer, all weights pinned, every feature map whole: what memory planning is measured by.
+
+        Raises:
+            BudgetError: that takes more than the budget; says how much.
+        """
+        direct = self._variants[0][1]
+        placed = direct.place(direct.partitioner.layerwise())
+        pinned = frozenset(n for n, node in enumerate(direct.network.nodes) if node.weight_bytes)
+        opened = sum(direct.partitioner.resident_choice(n, n).seconds for n in pinned)
+        plan = self._finish(_Best(placed, pinned, placed.seconds - opened), budget_bytes)
+        if plan.peak_secure_memory_bytes > budget_bytes:
+            raise BudgetError(plan.peak_secure_memory_bytes, budget_bytes)
+        return plan
+
+    def _finish(self, best: _Best, budget_bytes: int) -> Plan:
+        placed = best.placed
+        layout = lay_out(placed.network, placed.choices, best.pinned) if best.pinned else placed.layout
+        lowered = lowering.lower(placed.network, placed.choices, layout)
+        return Plan(
+            network=placed.network,
+            choices=placed.choices,
+            layout=layout,
+            budget_bytes=budget_bytes,
+            peak_secure_memory_bytes=lowered.arena_bytes,
+            predicted_seconds=best.seconds,
+            suite=self.suite,
+            profile=self.profile.name,
+            _lowered=lowered,
+        )
+
+    def _known_floor(self, budget_bytes: int) -> int:
+        larger = max(self._largest, budget_bytes)
+        while True:
+            larger *= 4
+            planner = Planner(self._graph, self.profile, self.suite, larger)
+            try:
+                return planner.least_budget()
+            except BudgetError:
+                if larger > 1 << 32:
+                    raise
+
+
+def _share(progress: Callable[[float], None] | None, number: int, count: int) -> Callable[[float], None] | None:
+    """Progress of one of several equal parts."""
+    return None if progress is None else lambda fraction: progress((number + fraction) / count)
 
 
 def _rung_bytes(rung: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from tinytee.ir.graph import (
     Binary,
@@ -41,6 +42,20 @@ def conv_seconds(op: Conv, out: Shape, profile: Profile) -> float:
     pairs = vectors / 2
     per_row = max(pixels * 2, 4.0) if per_group > profile.lanes else max(pixels, 4.0) * 2
     return out.height * tiles * pairs * (rows * per_row * profile.fma_seconds + profile.tile_seconds)
+
+
+def winograd_seconds(op: Conv, out: Shape, profile: Profile) -> float:
+    """Time of a convolution by Winograd's F(4, 3) along x: six products for four pixels in place of twelve.
+
+    Input and output transforms count as about 4 accesses of a vector for each that they read or write.
+    """
+    channels, _, _, depth = op.weight.shape
+    tiles = -(-out.width // 4)
+    narrow = replace(op, weight=op.weight[:, :, :1], strides=(op.strides[0], 1))
+    products = 6 * conv_seconds(narrow, Shape(out.height, tiles, channels), profile)
+    vectors = math.ceil(depth / profile.lanes) * op.strides[0] + math.ceil(channels / profile.lanes)
+    transforms = 12 * out.height * tiles * vectors * 2 * profile.depthwise_seconds
+    return products + transforms + activation_seconds(op, out.elems, profile)
 
 
 def activation_seconds(op: Op, elems: int, profile: Profile) -> float:

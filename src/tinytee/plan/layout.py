@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from tinytee.plan import arena
 from tinytee.plan.arena import Buffer
 from tinytee.plan.network import Network
-from tinytee.plan.partition import Choice, overwrites
+from tinytee.plan.partition import Choice, overwrites, workspace_bytes
 from tinytee.plan.segments import Growth
 from tinytee.plan.weights import aligned
 
@@ -35,6 +35,7 @@ class Layout:
         instance_of: (segment, tensor) to its instance.
         weights: (segment, node) to the offset of its resident weights.
         staging: offset of each segment's staging place (-1 where it streams nothing).
+        workspaces: offset of each segment's workspace (-1 where it has none).
         pinned: node to the offset of its pinned weights.
         peak_bytes: end of the highest buffer.
         growths: frontiers and capacities of each segment.
@@ -46,6 +47,7 @@ class Layout:
     instance_of: dict[tuple[int, int], int]
     weights: dict[tuple[int, int], int]
     staging: tuple[int, ...]
+    workspaces: tuple[int, ...]
     pinned: dict[int, int]
     peak_bytes: int
     growths: tuple[Growth, ...]
@@ -135,6 +137,11 @@ class _Builder:
             )
         return inside, staging
 
+    def workspaces(self) -> list[int]:
+        """Each segment's workspace buffer (-1: none)."""
+        sizes = [workspace_bytes(self.network, c.segment.first, c.segment.last) for c in self.choices]
+        return [self._add_buffer("workspace", size, n, n) if size else -1 for n, size in enumerate(sizes)]
+
 
 def lay_out(network: Network, choices: list[Choice], pinned: frozenset[int] = frozenset()) -> Layout:
     """Places a partition's tensors and weights; pinned nodes' weights lie apart, above everything else.
@@ -145,6 +152,7 @@ def lay_out(network: Network, choices: list[Choice], pinned: frozenset[int] = fr
     builder.whole_tensors()
     builder.rings()
     inside, staging = builder.weights(pinned)
+    workspaces = builder.workspaces()
     offsets, peak = arena.place(builder.buffers)
     weights = {key: offsets[buffer] + at for key, (buffer, at) in inside.items()}
     places: dict[int, int] = {}
@@ -162,6 +170,7 @@ def lay_out(network: Network, choices: list[Choice], pinned: frozenset[int] = fr
         instance_of=builder.instance_of,
         weights=weights,
         staging=tuple(offsets[b] if b >= 0 else -1 for b in staging),
+        workspaces=tuple(offsets[b] if b >= 0 else -1 for b in workspaces),
         pinned=places,
         peak_bytes=peak,
         growths=tuple(builder.growths),

@@ -78,7 +78,7 @@ class _Chunks:
         info = self.network.nodes[node]
         first = len(self.sizes) + 1
         per_block, rows, blocks = stream_geometry(self.network, self.choices[segment], node)
-        depth = weights.conv_depth(info.op)  # type: ignore[arg-type]
+        depth = info.depth
         panels = weights.panel_count(info.op, info.panel)  # type: ignore[arg-type]
         splits = -(-depth // rows)
         for block in range(blocks):
@@ -95,7 +95,7 @@ class _Chunks:
             return self._resident(segment)[begin:end]
         _, node, panel, last_panel, row, last_row = maker
         info = self.network.nodes[node]
-        packed = weights.pack_weights(info.op, info.panel, panel, last_panel)  # type: ignore[arg-type]
+        packed = weights.pack_weights(info.op, info.panel, panel, last_panel, info.winograd)  # type: ignore[arg-type]
         return weights.as_bytes(packed[:, row:last_row])
 
     def _resident(self, segment: int) -> bytes:
@@ -117,7 +117,7 @@ class _Chunks:
         parts = [weights.as_bytes(piece) for piece in weights.small_pieces(info.op, info.panel)]
         if with_stream and isinstance(info.op, Conv):
             panels = weights.panel_count(info.op, info.panel)
-            parts.append(weights.as_bytes(weights.pack_weights(info.op, info.panel, 0, panels)))
+            parts.append(weights.as_bytes(weights.pack_weights(info.op, info.panel, 0, panels, info.winograd)))
         return b"".join(part + bytes(-len(part) % weights.ALIGN) for part in parts)
 
 
@@ -189,6 +189,9 @@ class _Records:
                     record["first_chunk"] = self.chunks.add_stream(segment, position)
                 record["panel"] = node.panel
         record |= self._attributes(op)
+        if node.winograd:
+            record["flags"] |= constants.TT_FLAG_WINOGRAD
+            record["workspace"] = layout.workspaces[segment]
         self._op_of[position] = len(self.ops)
         self.ops.append(record)
 
@@ -319,7 +322,7 @@ class _Records:
             for record in records:
                 record["offset"] += data
         for record in self.ops:
-            for place in ("weights", "bias"):
+            for place in ("weights", "bias", "workspace"):
                 record[place] = record.get(place, 0) + data
         arena_bytes = data + self.layout.peak_bytes
         head = {

@@ -13,7 +13,7 @@ import numpy as np
 
 from tinytee.ir.graph import Conv, DepthwiseConv, Graph, Op, Shape, Unary
 from tinytee.plan import rowmap, weights
-from tinytee.plan.cost import op_seconds
+from tinytee.plan.cost import op_seconds, winograd_seconds
 from tinytee.plan.profile import Profile
 from tinytee.plan.rowmap import RowMap
 
@@ -66,6 +66,9 @@ class Node:
         small_bytes: weights that must be whole in the arena while it runs.
         stream_bytes: a convolution's packed weights, which may be fed block by block; 0 for others.
         panel: a convolution's panel width.
+        depth: rows of its panels.
+        winograd: whether it is computed by Winograd's F(4, 3) along x.
+        workspace_bytes: what that needs besides, while it runs.
         seconds: predicted arithmetic (or sealing) time.
     """
 
@@ -78,6 +81,9 @@ class Node:
     small_bytes: int = 0
     stream_bytes: int = 0
     panel: int = 0
+    depth: int = 0
+    winograd: bool = False
+    workspace_bytes: int = 0
     seconds: float = 0.0
 
     @property
@@ -118,7 +124,7 @@ def _separate_outputs(graph: Graph) -> Graph:
     return replace(graph, ops=tuple(ops), shapes=shapes, outputs=tuple(ports))
 
 
-def _padding(graph: Graph) -> dict[str, tuple[int, int]]:
+def _padding(graph: Graph, winograd: dict[str, int]) -> dict[str, tuple[int, int]]:
     """Padding columns (left, right) that each tensor's rows carry for the convolutions that read it."""
     found = {name: (0, 0) for name in graph.shapes}
     for op in graph.ops:
@@ -126,15 +132,55 @@ def _padding(graph: Graph) -> dict[str, tuple[int, int]]:
             kernel_x = op.weight.shape[2 if isinstance(op, Conv) else 1]
             left = op.pads[1]
             last = (graph.shapes[op.output].width - 1) * op.strides[1] - left + (kernel_x - 1) * op.dilations[1]
+            if op.output in winograd:  # whole tiles of 4 outputs, 6 inputs
+                last = 4 * winograd_tiles(graph.shapes[op.output]) + 1 - left
             right = max(0, last - (graph.shapes[op.inputs[0]].width - 1))
             had = found[op.inputs[0]]
             found[op.inputs[0]] = (max(had[0], left), max(had[1], right))
     return found
 
 
-def build(graph: Graph, profile: Profile, suite: str) -> Network:
-    """The planner's view of a graph, its times predicted for a profile and a suite."""
+def winograd_tiles(out: Shape) -> int:
+    return -(-out.width // 4)
+
+
+def winograd_workspace(op: Conv, out: Shape, panel: int) -> int:
+    """Bytes of the workspace that ``tt_op`` describes."""
+    _, kernel_y, _, channels = op.weight.shape
+    return weights.aligned((6 * winograd_tiles(out) * (kernel_y * channels + panel) + panel) * 4)
+
+
+def choose_winograd(graph: Graph, profile: Profile, suite: str, largest_panel_bytes: int) -> dict[str, int]:
+    """Convolutions to compute by Winograd's method, whose weights are twice as large: output to panel width.
+
+    Those for which it is predicted to be faster, with weights opened once, and whose panels are at most so large: a
+    panel must be in the arena whole.
+    """
+    chosen: dict[str, int] = {}
+    for op in graph.ops:
+        if isinstance(op, Conv) and weights.can_be_winograd(op):
+            depth, transformed = weights.conv_depth(op), weights.conv_depth(op, winograd=True)
+            preferred = weights.panel_width(op, profile)
+            fitting = [p for p in profile.panels if p <= preferred and transformed * p * 4 <= largest_panel_bytes]
+            if not fitting:
+                continue
+            panel = max(fitting)
+            row = weights.panel_count(op, panel) * panel * 4
+            out = graph.shapes[op.output]
+            saved = op_seconds(op, graph.shapes, profile) - winograd_seconds(op, out, profile)
+            spent = (transformed - depth) * row / profile.aead_bytes_per_second[suite]
+            if saved > spent:
+                chosen[op.output] = panel
+    return chosen
+
+
+def build(graph: Graph, profile: Profile, suite: str, winograd: dict[str, int] | None = None) -> Network:
+    """The planner's view of a graph, its times predicted for a profile and a suite.
+
+    winograd: the convolutions to compute by Winograd's method (``choose_winograd``).
+    """
     graph = _separate_outputs(graph)
+    winograd = winograd or {}
     shapes = graph.shapes
     unfed = list(range(len(graph.inputs)))
     order: list[tuple[str, int]] = []
@@ -156,9 +202,17 @@ def build(graph: Graph, profile: Profile, suite: str) -> Network:
         if kind == "op":
             op = graph.ops[number]
             producers[op.output] = at
-            panel = weights.panel_width(op, profile) if isinstance(op, Conv) else 0
+            panel = winograd.get(op.output) or (weights.panel_width(op, profile) if isinstance(op, Conv) else 0)
             small = sum(weights.aligned(piece.nbytes) for piece in weights.small_pieces(op, panel))
-            stream = weights.panel_count(op, panel) * panel * weights.conv_depth(op) * 4 if isinstance(op, Conv) else 0
+            fast = op.output in winograd
+            depth = stream = workspace = 0
+            seconds = op_seconds(op, shapes, profile)
+            if isinstance(op, Conv):
+                depth = weights.conv_depth(op, fast)
+                stream = weights.panel_count(op, panel) * panel * depth * 4
+                if fast:
+                    seconds = winograd_seconds(op, shapes[op.output], profile)
+                    workspace = winograd_workspace(op, shapes[op.output], panel)
             for name in dict.fromkeys(op.inputs):
                 consumers[name].append(at)
             nodes.append(
@@ -172,7 +226,10 @@ def build(graph: Graph, profile: Profile, suite: str) -> Network:
                     small_bytes=small,
                     stream_bytes=weights.aligned(stream),
                     panel=panel,
-                    seconds=op_seconds(op, shapes, profile),
+                    depth=depth,
+                    winograd=fast,
+                    workspace_bytes=workspace,
+                    seconds=seconds,
                 )
             )
             continue
@@ -188,7 +245,7 @@ def build(graph: Graph, profile: Profile, suite: str) -> Network:
             maps = (rowmap.identity(shape.height),)
             nodes.append(Node(None, number, (index[name],), -1, shape.height, maps, seconds=seconds))
 
-    padding = _padding(graph)
+    padding = _padding(graph, winograd)
     tensors = tuple(
         TensorInfo(name, shape, *padding[name], producers[name], tuple(consumers[name]))
         for name, shape in shapes.items()

@@ -12,6 +12,7 @@ time never grows with the budget.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
@@ -22,7 +23,7 @@ from tinytee.plan.profile import Profile
 from tinytee.plan.segments import Growth, Segment, SegmentTable
 from tinytee.plan.weights import aligned
 
-STAGING_BYTES = (256 * 1024, 64 * 1024, 16 * 1024)
+STAGING_BYTES = (960 * 1024, 640 * 1024, 256 * 1024, 64 * 1024, 16 * 1024)
 """Sizes of the place that streamed weight blocks pass through."""
 
 SMALL_TENSOR_BYTES = 16 * 1024
@@ -66,13 +67,17 @@ class Choice:
 def stream_blocks(network: Network, node: int, staging_bytes: int) -> tuple[int, int, int]:
     """Geometry of a streamed convolution: (panels a block, panel rows a block, blocks)."""
     info = network.nodes[node]
-    depth = int(info.op.weight[0].size)  # type: ignore[union-attr]
-    panels = info.stream_bytes // (depth * info.panel * 4)
-    per_block = min(panels, staging_bytes // (depth * info.panel * 4))
+    panels = info.stream_bytes // (info.depth * info.panel * 4)
+    per_block = min(panels, staging_bytes // (info.depth * info.panel * 4))
     if per_block:
-        return per_block, depth, -(-panels // per_block)
+        return per_block, info.depth, -(-panels // per_block)
     rows = max(1, staging_bytes // (info.panel * 4))
-    return 1, rows, panels * -(-depth // rows)
+    return 1, rows, panels * -(-info.depth // rows)
+
+
+def workspace_bytes(network: Network, first: int, last: int) -> int:
+    """The place that the nodes first .. last of a segment share for their workspaces."""
+    return max(node.workspace_bytes for node in network.nodes[first : last + 1])
 
 
 def overwrites(network: Network, node: int) -> tuple[int, int] | None:
@@ -138,8 +143,9 @@ class Partitioner:
         if key not in self._streams:
             info = self.network.nodes[node]
             _, rows, blocks = stream_blocks(self.network, node, staging_bytes)
-            depth = int(info.op.weight[0].size)  # type: ignore[union-attr]
-            passes = -(-depth // rows) - 1
+            passes = -(-info.depth // rows) - 1
+            if info.winograd and passes:  # its panels are not to be split
+                return math.inf, math.inf
             rate = self.profile.aead_bytes_per_second[self.suite]
             each = info.stream_bytes / rate + blocks * (self.profile.chunk_seconds + self.profile.step_seconds)
             once = passes * self.network.tensors[info.output].shape.elems * self.profile.element_seconds
@@ -164,6 +170,8 @@ class Partitioner:
                 extra += steps * each + once
                 place = aligned(min(staging, nodes[by_size[0]].stream_bytes))
                 seconds = self._open_seconds(resident) + extra
+                if seconds == math.inf:
+                    break
                 found.append(WeightChoice(tuple(by_size[:count]), place, resident, seconds))
         found.sort(key=lambda choice: (choice.seconds, choice.bytes))
         kept: list[WeightChoice] = []
@@ -184,7 +192,7 @@ class Partitioner:
         return next((choice for choice in choices if choice.bytes <= room), None)
 
     def layerwise(self) -> list[Choice]:
-        """One node a segment, in one step, whole feature maps, weights whole: how an engine without memory planning runs."""
+        """One node a segment, in one step, maps and weights whole: how an engine without memory planning runs."""
         choices = []
         for number in range(len(self.network.nodes)):
             segment = Growth(self.network, number, 1).add()
@@ -229,6 +237,7 @@ class Partitioner:
         both = frozenset(in_live) & frozenset(out_live)
         held_bytes = sum(whole[t] for t in held)
         pair = overwrites(network, first) if first == last else None
+        held_bytes += workspace_bytes(network, first, last)
         compute = self._node_seconds[last + 1] - self._node_seconds[first]
         resident = self.resident_choice(first, last)
         for after in self._states[last + 1]:

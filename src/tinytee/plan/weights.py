@@ -16,9 +16,28 @@ def aligned(count_bytes: int) -> int:
     return -(-count_bytes // ALIGN) * ALIGN
 
 
-def conv_depth(op: Conv) -> int:
-    """Rows of a weight panel: kernel_y * kernel_x * in_channels / groups."""
-    return int(np.prod(op.weight.shape[1:]))
+WINOGRAD = np.array(
+    [
+        [1 / 4, 0, 0],
+        [-1 / 6, -1 / 6, -1 / 6],
+        [-1 / 6, 1 / 6, -1 / 6],
+        [1 / 24, 1 / 12, 1 / 6],
+        [1 / 24, -1 / 12, 1 / 6],
+        [0, 0, 1],
+    ]
+)
+"""Weight transform of Winograd's F(4, 3), points 0, 1, -1, 2, -2 and infinity (Lavin and Gray, arXiv 1509.09308)."""
+
+
+def can_be_winograd(op: Conv) -> bool:
+    """Whether the core can compute a convolution by F(4, 3) along x."""
+    return op.weight.shape[2] == 3 and op.strides[1] == 1 and op.dilations == (1, 1) and op.groups == 1
+
+
+def conv_depth(op: Conv, winograd: bool = False) -> int:
+    """Rows of a weight panel: kernel_y * kernel_x * in_channels / groups; kernel_x = 6 after Winograd's transform."""
+    _, kernel_y, kernel_x, channels = op.weight.shape
+    return kernel_y * (6 if winograd else kernel_x) * channels
 
 
 def panel_width(op: Conv, profile: Profile) -> int:
@@ -32,16 +51,18 @@ def panel_count(op: Conv, panel: int) -> int:
     return op.groups * -(-(op.weight.shape[0] // op.groups) // panel)
 
 
-def pack_weights(op: Conv, panel: int, first: int, last: int) -> Array:
+def pack_weights(op: Conv, panel: int, first: int, last: int, winograd: bool = False) -> Array:
     """Panels first .. last of the weights, [panels, depth, panel], zero-filled at the end of each group."""
-    channels, depth = op.weight.shape[0] // op.groups, conv_depth(op)
+    channels, depth = op.weight.shape[0] // op.groups, conv_depth(op, winograd)
     per_group = -(-channels // panel)
-    rows = op.weight.reshape(op.groups, channels, depth)
+    kernels = op.weight.reshape(op.groups, channels, *op.weight.shape[1:])
     packed = np.zeros((last - first, depth, panel), np.float32)
     for at in range(first, last):
         group, n = at // per_group, at % per_group * panel
-        part = rows[group, n : n + panel]
-        packed[at - first, :, : len(part)] = part.T
+        part = kernels[group, n : n + panel]
+        if winograd:
+            part = np.einsum("jk,nykc->nyjc", WINOGRAD, part.astype(np.float64))
+        packed[at - first, :, : len(part)] = part.reshape(len(part), depth).T
     return packed
 
 

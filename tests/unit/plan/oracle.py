@@ -131,6 +131,13 @@ class Oracle:
                 for y in self.rows_read(op, which, unit):
                     self.check_row(tensor, y, f"unit {unit} of operator {number}")
         self.check_weights(number, op)
+        if op.kind == C.TT_OP_CONV and op.flags & C.TT_FLAG_WINOGRAD:
+            tiles, channels = (
+                -(-self.program.tensors[op.output].width // 4),
+                self.program.tensors[self.operands(op)[0]].channels,
+            )
+            workspace = (6 * tiles * (op.kernel_y * channels + op.panel) + op.panel) * 4
+            self.write(op.workspace, workspace, self.name("workspace", number))
         for unit in [0] if reduces else range(self.done[number], end):
             self.write_row(op.output, unit)
         # What was read, and lies elsewhere, is still there when the writing is over.
@@ -144,7 +151,8 @@ class Oracle:
     def conv_sizes(self, op: Any) -> tuple[int, int]:
         """(panels, depth) of a convolution."""
         channels = self.program.tensors[op.output].channels // op.groups
-        depth = op.kernel_y * op.kernel_x * (self.program.tensors[self.operands(op)[0]].channels // op.groups)
+        columns = 6 if op.kind == C.TT_OP_CONV and op.flags & C.TT_FLAG_WINOGRAD else op.kernel_x
+        depth = op.kernel_y * columns * (self.program.tensors[self.operands(op)[0]].channels // op.groups)
         return op.groups * -(-channels // op.panel), depth
 
     def stream_weights(self, number: int, op: Any) -> None:

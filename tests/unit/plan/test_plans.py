@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import platform
 
 import numpy as np
 import pytest
@@ -11,16 +12,18 @@ from hypothesis import strategies as st
 
 from tinytee import BudgetError
 from tinytee.api import compile_graph
-from tinytee.ir.graph import Graph
+from tinytee.ir.graph import Conv, Graph
 from tinytee.ir.reference import evaluate
-from tinytee.plan import profile
+from tinytee.plan import api, profile
 from tinytee.plan.api import Planner, least_budget, lower, make_plan
+from tinytee.plan.weights import can_be_winograd
 from tinytee.runtime.session import Session
 from unit.plan.graphs import graphs
 from unit.plan.oracle import Oracle
 
 PROFILE = profile.load()
 KEY = bytes(range(32))
+ISAS = ("portable", "avx2", None) if platform.machine() == "x86_64" else ("portable", None)
 quick = settings(
     max_examples=60,
     deadline=None,
@@ -70,12 +73,9 @@ def test_below_the_floor_the_error_names_the_floor(graph: Graph) -> None:
     assert make_plan(graph, caught.value.needed_bytes, PROFILE).peak_secure_memory_bytes <= caught.value.needed_bytes
 
 
-@settings(parent=quick, max_examples=120)
-@given(graphs(), st.floats(0, 1), st.sampled_from(["portable", None]), st.integers(0, 1 << 30))
-def test_any_budget_gives_the_reference_s_answer(graph: Graph, share: float, isa: str | None, seed: int) -> None:
-    low, high = budgets_of(graph)
-    low = max(low, 8192)  # the smallest graphs need more to open the bundle's preamble than to run
-    bundle = compile_graph(graph, int(low * (high / low) ** share), KEY)
+def check_answers(graph: Graph, budget_bytes: int, isa: str | None, seed: int) -> None:
+    """Two runs in a budget give the reference's answer, in as much memory as the compiler said."""
+    bundle = compile_graph(graph, max(8192, budget_bytes), KEY)  # the smallest graphs need more to open than to run
     rng = np.random.default_rng(seed)
     inputs = {port.name: rng.standard_normal(port.shape).astype(np.float32) for port in graph.inputs}
     expected = evaluate(graph, inputs)
@@ -86,3 +86,26 @@ def test_any_budget_gives_the_reference_s_answer(graph: Graph, share: float, isa
                 scale = max(1.0, float(np.abs(want).max()))
                 np.testing.assert_allclose(outputs[name], want, rtol=1e-4, atol=2e-5 * scale)
         assert session.stats.peak_secure_memory_bytes == bundle.peak_secure_memory_bytes
+
+
+@settings(parent=quick, max_examples=120)
+@given(graphs(), st.floats(0, 1), st.sampled_from(ISAS), st.integers(0, 1 << 30))
+def test_any_budget_gives_the_reference_s_answer(graph: Graph, share: float, isa: str | None, seed: int) -> None:
+    low, high = budgets_of(graph)
+    check_answers(graph, int(low * (high / low) ** share), isa, seed)
+
+
+@settings(parent=quick, max_examples=80)
+@given(graphs(), st.floats(0, 1), st.sampled_from(ISAS), st.integers(0, 1 << 30))
+def test_winograd_gives_the_reference_s_answer(
+    monkeypatch: pytest.MonkeyPatch, graph: Graph, share: float, isa: str | None, seed: int
+) -> None:
+    """Wherever it is possible, whether it is faster or not."""
+    monkeypatch.setattr(api, "choose_winograd", wherever_possible)
+    monkeypatch.setattr(api, "WINOGRAD_PANEL_BYTES", (1,))
+    low, high = budgets_of(graph)
+    check_answers(graph, int(low * (high / low) ** share), isa, seed)
+
+
+def wherever_possible(graph: Graph, *_: object) -> dict[str, int]:
+    return {op.output: 16 for op in graph.ops if isinstance(op, Conv) and can_be_winograd(op)}
