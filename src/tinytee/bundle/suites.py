@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Callable
 
 from tinytee.bundle.abi import constants
+from tinytee.errors import AuthenticationError
 
 NUMBERS: dict[str, int] = {
     "aes-256-gcm": constants.TT_SUITE_AES256GCM,
@@ -55,3 +56,26 @@ def sealer(name: str, key: bytes) -> Seal:
 
     cipher = AESGCM(key) if number == constants.TT_SUITE_AES256GCM else ChaCha20Poly1305(key)
     return lambda nonce, plain, associated: cipher.encrypt(nonce[:12], plain, associated)
+
+
+def opener(name: str, key: bytes) -> Seal:
+    """A function that opens what aes-256-gcm or chacha20-poly1305 has sealed: (nonce, ciphertext and tag, associated
+    data) -> plaintext. It raises AuthenticationError if anything was changed.
+
+    Raises:
+        ValueError: there is no such suite, or the package that carries it is not installed.
+    """
+    if suite_number(name) == constants.TT_SUITE_AEGIS256X4 or not is_available(name):
+        raise ValueError(f"suite {name} cannot be opened by Python here")
+    from cryptography.exceptions import InvalidTag  # noqa: PLC0415
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305  # noqa: PLC0415
+
+    cipher = AESGCM(key) if suite_number(name) == constants.TT_SUITE_AES256GCM else ChaCha20Poly1305(key)
+
+    def open_sealed(nonce: bytes, sealed: bytes, associated: bytes) -> bytes:
+        try:
+            return cipher.decrypt(nonce[:12], sealed, associated)
+        except InvalidTag:
+            raise AuthenticationError("something sealed did not authenticate") from None
+
+    return open_sealed

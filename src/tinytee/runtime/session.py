@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,11 @@ from tinytee.errors import EngineError, TinyteeError
 from tinytee.runtime.process import ProcessBackend
 from tinytee.runtime.stats import SessionStats
 from tinytee.runtime.tensors import check_inputs, from_core, to_core
+
+if TYPE_CHECKING:
+    from tinytee.runtime.optee import OpteeBackend
+
+BACKENDS = ("process", "optee", "optee-qemu")
 
 KEY_BYTES: int = constants.TT_KEY_BYTES
 
@@ -45,14 +50,15 @@ class Session:
     Args:
         bundle: a Bundle, or the path of one.
         key: the 32 bytes it was compiled with.
-        backend: where the core runs; "process" is this process (see docs/threat-model.md).
+        backend: where the core runs: "process" is this process (see docs/threat-model.md), "optee" the trusted
+            application on this device, "optee-qemu" the same in a machine that is booted for it (see docs/optee.md).
         isa: instruction set of the kernels ("portable", "avx2", "avx512", "neon"); None: the best there is.
         not_dumpable: also make the whole process not dumpable, nor traceable by its own user.
 
     Raises:
         AuthenticationError: the key is not this bundle's key, or the bundle was changed.
         BundleError: it is not a bundle, truncated, or of another version.
-        EngineError: the library is not built, or the core refuses the bundle.
+        EngineError: the library is not built, the core refuses the bundle, or the backend is not to be had here.
         OSError: the file cannot be read.
         TypeError, ValueError: the key or the backend is no such thing.
     """
@@ -66,12 +72,17 @@ class Session:
         isa: str | None = None,
         not_dumpable: bool = False,
     ) -> None:
-        self._backend: ProcessBackend | None = None
+        self._backend: ProcessBackend | OpteeBackend | None = None
         self._lock = threading.Lock()
-        if backend != "process":
-            raise ValueError(f"there is no backend '{backend}'; there is 'process'")
+        if backend not in BACKENDS:
+            raise ValueError(f"there is no backend '{backend}'; there are {', '.join(BACKENDS)}")
         opened = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
-        self._backend = ProcessBackend(opened, check_key(key), isa=isa, not_dumpable=not_dumpable)
+        if backend == "process":
+            self._backend = ProcessBackend(opened, check_key(key), isa=isa, not_dumpable=not_dumpable)
+        else:
+            from tinytee.runtime import optee  # noqa: PLC0415
+
+            self._backend = optee.open_backend(backend, opened, check_key(key))
         self.manifest: Manifest = self._backend.manifest
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
@@ -126,7 +137,7 @@ class Session:
         if backend is not None:
             backend.close()
 
-    def _open_backend(self) -> ProcessBackend:
+    def _open_backend(self) -> ProcessBackend | OpteeBackend:
         if self._backend is None:
             raise EngineError("the session is closed; open the bundle again")
         return self._backend

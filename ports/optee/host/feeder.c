@@ -1,0 +1,338 @@
+/* See the header. Whatever this side does wrong, the trusted application refuses; nothing here is trusted. */
+#define _POSIX_C_SOURCE 200809L
+#include "feeder.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "tinytee_program.h"
+
+static const TEEC_UUID application = TTA_UUID;
+
+const char *ttf_explain(TEEC_Result result) {
+  switch (result) {
+    case TEEC_ERROR_ITEM_NOT_FOUND:
+      return "the trusted application is not installed: put it into /lib/optee_armtz, and see that tee-supplicant runs";
+    case TEEC_ERROR_SECURITY:
+      return "the trusted application is signed with a key that this OP-TEE does not know";
+    case TEEC_ERROR_OUT_OF_MEMORY:
+      return "OP-TEE has not enough secure memory left for the trusted application's heap: build it with a smaller "
+             "HEAP";
+    case TEEC_ERROR_TARGET_DEAD:
+      return "the trusted application has panicked";
+    case TEEC_ERROR_COMMUNICATION:
+      return "OP-TEE does not answer: is tee-supplicant running?";
+    case TEEC_ERROR_ACCESS_DENIED:
+      return "this user may not use /dev/tee0";
+    case TEEC_ERROR_BUSY:
+      return "OP-TEE is busy";
+    case TEEC_ERROR_BAD_PARAMETERS:
+      return "the trusted application refuses a call's parameters";
+    case TEEC_ERROR_BAD_STATE:
+      return "the trusted application wants something else than it was given";
+    case TEEC_ERROR_SHORT_BUFFER:
+      return "the trusted application wants more room";
+    case TEEC_ERROR_NOT_SUPPORTED:
+      return "the trusted application does not know this call: it is of another version";
+    default:
+      return "OP-TEE refuses a call";
+  }
+}
+
+__attribute__((format(printf, 3, 4))) static int fail(ttf_session *s, int kind, const char *format, ...) {
+  if (s->failed) return s->failed;
+  va_list arguments;
+  va_start(arguments, format);
+  (void)vsnprintf(s->error, sizeof s->error, format, arguments);
+  va_end(arguments);
+  return s->failed = kind;
+}
+
+static int core_failed(ttf_session *s) {
+  switch (s->reply.status) {
+    case TT_ERROR_AUTHENTICATION:
+      return fail(s, TT_ERROR_AUTHENTICATION, "the key is not this bundle's key, or the bundle was changed");
+    case TT_ERROR_ARENA:
+      return fail(
+          s, TT_ERROR_ARENA,
+          "the bundle needs %llu bytes of secure memory, which the trusted application's heap of %llu bytes does"
+          " not hold: compile it for less, or build the application with a larger HEAP",
+          (unsigned long long)s->stats.arena_bytes, (unsigned long long)s->stats.heap_bytes);
+    case TT_ERROR_PROGRAM:
+      return fail(s, TT_ERROR_PROGRAM, "the core refuses the bundle's program");
+    case TT_ERROR_BUNDLE:
+      return fail(s, TT_ERROR_BUNDLE, "the core refuses the bundle's preamble");
+    case TT_ERROR_PORT:
+      return fail(s, TT_ERROR_PORT,
+                  "the trusted application has not the bundle's suite: compile it with --suite"
+                  " chacha20-poly1305 or aes-256-gcm");
+    default:
+      return fail(s, (int)s->reply.status, "the core refused a call (status %u)", (unsigned)s->reply.status);
+  }
+}
+
+static uint64_t nanoseconds(void) {
+  struct timespec now = {0};
+  (void)clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* ---- calls */
+
+enum { REPLY_OFFSET = 0, KEYS_OFFSET = 4096, SMALL_BYTES = 8192 };
+
+static void part(TEEC_Parameter *slot, TEEC_SharedMemory *memory, size_t offset, size_t bytes) {
+  slot->memref.parent = memory;
+  slot->memref.offset = offset;
+  slot->memref.size = bytes;
+}
+
+static int call(ttf_session *s, uint32_t command, TEEC_Operation *operation, uint32_t type0, uint32_t type1) {
+  uint32_t origin = 0;
+  operation->paramTypes = TEEC_PARAM_TYPES(type0, type1, TEEC_MEMREF_PARTIAL_OUTPUT, TEEC_NONE);
+  part(&operation->params[2], &s->small, REPLY_OFFSET, sizeof(tta_reply));
+  s->stats.calls++;
+  const TEEC_Result result = TEEC_InvokeCommand(&s->session, command, operation, &origin);
+  if (result != TEEC_SUCCESS)
+    return fail(s, TTF_FAILED_CALL, "%s (0x%08x from %u)", ttf_explain(result), (unsigned)result, (unsigned)origin);
+  memcpy(&s->reply, (uint8_t *)s->small.buffer + REPLY_OFFSET, sizeof s->reply);
+  if (s->reply.status != TT_OK) return core_failed(s);
+  s->stats.peak_bytes = s->reply.peak_bytes;
+  return 0;
+}
+
+static int transfer(ttf_session *s, uint32_t command, size_t bytes) {
+  TEEC_Operation operation = {0};
+  part(&operation.params[0], &s->window, 0, bytes);
+  operation.params[1].value.a = s->reply.event;
+  operation.params[1].value.b = s->reply.index;
+  return call(s, command, &operation, command == TTA_FEED ? TEEC_MEMREF_PARTIAL_INPUT : TEEC_MEMREF_PARTIAL_OUTPUT,
+              TEEC_VALUE_INPUT);
+}
+
+/* ---- the bundle */
+
+/* Finds every chunk. The trusted application checks for itself all that matters. */
+static int read_preamble(ttf_session *s, const uint8_t *bundle, size_t bundle_bytes, size_t *preamble_bytes) {
+  static const uint8_t magic[8] = "tinytee";
+  tt_bundle_header header;
+  if (bundle_bytes < sizeof header) return fail(s, TT_ERROR_BUNDLE, "not a tinytee bundle: too short");
+  memcpy(&header, bundle, sizeof header);
+  if (memcmp(header.magic, magic, sizeof magic) != 0) return fail(s, TT_ERROR_BUNDLE, "not a tinytee bundle");
+  if (header.version != TT_BUNDLE_VERSION || header.header_bytes != sizeof header)
+    return fail(s, TT_ERROR_BUNDLE, "bundle of version %u, this feeder reads %d", (unsigned)header.version,
+                (int)TT_BUNDLE_VERSION);
+  const uint64_t table = sizeof header + (uint64_t)header.manifest_bytes;
+  const uint64_t end = table + 4 * (uint64_t)header.chunk_count + TT_KEY_BYTES + TT_TAG_BYTES;
+  if (end > bundle_bytes) return fail(s, TT_ERROR_BUNDLE, "the bundle is truncated");
+  if (end > TTA_WINDOW_BYTES) return fail(s, TT_ERROR_BUNDLE, "the bundle's public part is too large");
+  s->places = calloc((size_t)header.chunk_count + 1, sizeof *s->places);
+  if (!s->places) return fail(s, TTF_FAILED_CALLER, "no memory");
+  size_t place = (size_t)end;
+  for (uint32_t k = 0; k < header.chunk_count; k++) {
+    uint32_t sealed_bytes;
+    memcpy(&sealed_bytes, bundle + table + 4 * (size_t)k, sizeof sealed_bytes);
+    s->places[k] = place;
+    if (sealed_bytes > bundle_bytes - place)
+      return fail(s, TT_ERROR_BUNDLE, "the bundle is truncated in chunk %u", (unsigned)k);
+    place += sealed_bytes;
+  }
+  s->places[header.chunk_count] = place;
+  s->chunk_count = header.chunk_count;
+  s->bundle = bundle;
+  s->stats.suite = header.suite;
+  s->stats.arena_bytes = header.arena_bytes;
+  *preamble_bytes = (size_t)end;
+  return 0;
+}
+
+/* ---- what the core wants */
+
+/* The chunk that is wanted and those after it that fit the window, in one call. Of these the core uses as many as it
+ * wants in this order. */
+static int feed_chunks(ttf_session *s) {
+  const uint32_t first = s->reply.index;
+  if (first >= s->chunk_count) return fail(s, TT_ERROR_PROGRAM, "the program asks for chunk %u", (unsigned)first);
+  uint32_t end = first + 1;
+  while (end < s->chunk_count && s->places[end + 1] - s->places[first] <= TTA_WINDOW_BYTES) end++;
+  const size_t bytes = s->places[end] - s->places[first];
+  if (bytes > TTA_WINDOW_BYTES)
+    return fail(s, TT_ERROR_BUNDLE, "chunk %u of %zu bytes is larger than a window", (unsigned)first, bytes);
+  memcpy(s->window.buffer, s->bundle + s->places[first], bytes);
+  if (transfer(s, TTA_FEED, bytes)) return s->failed;
+  uint32_t used = end;
+  if (s->reply.event == TT_WANT_CHUNK && s->reply.index > first && s->reply.index < end) used = s->reply.index;
+  s->stats.chunks += used - first;
+  s->stats.chunk_bytes += s->places[used] - s->places[first];
+  return 0;
+}
+
+static ttf_spill *find_spill(ttf_session *s, uint32_t index) {
+  if (index >= s->spill_count) {
+    const size_t count = (size_t)index + 1;
+    ttf_spill *larger = realloc(s->spills, count * sizeof *larger);
+    if (!larger) return NULL;
+    memset(larger + s->spill_count, 0, (count - s->spill_count) * sizeof *larger);
+    s->spills = larger;
+    s->spill_count = count;
+  }
+  return &s->spills[index];
+}
+
+static int take_spill(ttf_session *s) {
+  const size_t bytes = s->reply.bytes;
+  ttf_spill *spill = find_spill(s, s->reply.index);
+  if (spill && spill->bytes != bytes) {
+    free(spill->sealed);
+    s->stats.spill_memory_bytes -= spill->bytes;
+    *spill = (ttf_spill){malloc(bytes), bytes};
+    s->stats.spill_memory_bytes += bytes;
+  }
+  if (!spill || !spill->sealed) return fail(s, TTF_FAILED_CALLER, "no memory for a spill of %zu bytes", bytes);
+  if (transfer(s, TTA_TAKE, bytes)) return s->failed;
+  memcpy(spill->sealed, s->window.buffer, bytes);
+  s->stats.spills++;
+  s->stats.spill_bytes += bytes;
+  return 0;
+}
+
+static int feed_spill(ttf_session *s) {
+  const uint32_t index = s->reply.index;
+  const size_t bytes = s->reply.bytes;
+  if (index >= s->spill_count || s->spills[index].bytes != bytes)
+    return fail(s, TT_ERROR_PROGRAM, "the program fetches spill %u before it was made", (unsigned)index);
+  memcpy(s->window.buffer, s->spills[index].sealed, bytes);
+  s->stats.fetches++;
+  s->stats.fetch_bytes += bytes;
+  return transfer(s, TTA_FEED, bytes);
+}
+
+static int feed_input(ttf_session *s, const ttf_client *client) {
+  const uint64_t begun = nanoseconds();
+  const int failed = !client || client->give_input(client->context, &s->reply, s->window.buffer);
+  s->client_nanoseconds += nanoseconds() - begun;
+  if (failed) return fail(s, TTF_FAILED_CALLER, "input %u was not given", (unsigned)s->reply.index);
+  s->stats.inputs++;
+  s->stats.input_bytes += s->reply.bytes;
+  return transfer(s, TTA_FEED, s->reply.bytes);
+}
+
+static int take_output(ttf_session *s, const ttf_client *client) {
+  const tta_reply given = s->reply;
+  if (transfer(s, TTA_TAKE, given.bytes)) return s->failed;
+  s->stats.outputs++;
+  s->stats.output_bytes += given.bytes;
+  const uint64_t begun = nanoseconds();
+  const int failed = !client || client->take_output(client->context, &given, s->window.buffer);
+  s->client_nanoseconds += nanoseconds() - begun;
+  if (failed) return fail(s, TTF_FAILED_CALLER, "output %u was not taken", (unsigned)given.index);
+  return 0;
+}
+
+static int pump(ttf_session *s, const ttf_client *client) {
+  while (!s->failed) {
+    if (s->reply.event != TT_WANT_CHUNK && s->reply.bytes > TTA_WINDOW_BYTES)
+      return fail(s, TT_ERROR_PROGRAM,
+                  "rows of %u bytes are larger than a window of %d: compile the network for less"
+                  " secure memory",
+                  (unsigned)s->reply.bytes, (int)TTA_WINDOW_BYTES);
+    switch (s->reply.event) {
+      case TT_READY:
+        return 0;
+      case TT_WANT_CHUNK:
+        (void)feed_chunks(s);
+        break;
+      case TT_WANT_INPUT:
+        (void)feed_input(s, client);
+        break;
+      case TT_WANT_FETCH:
+        (void)feed_spill(s);
+        break;
+      case TT_GIVE_SPILL:
+        (void)take_spill(s);
+        break;
+      case TT_GIVE_OUTPUT:
+        (void)take_output(s, client);
+        break;
+      default:
+        return fail(s, TTF_FAILED_CALL, "the trusted application answers nonsense");
+    }
+  }
+  return s->failed;
+}
+
+/* ---- sessions */
+
+static int connect_application(ttf_session *s, TEEC_Context *context) {
+  uint32_t origin = 0;
+  TEEC_Result result = TEEC_OpenSession(context, &s->session, &application, TEEC_LOGIN_PUBLIC, NULL, NULL, &origin);
+  s->is_open = result == TEEC_SUCCESS;
+  if (s->is_open) {
+    s->window.size = TTA_WINDOW_BYTES;
+    s->window.flags = TEEC_MEM_INPUT | TEEC_MEM_OUTPUT;
+    s->small.size = SMALL_BYTES;
+    s->small.flags = TEEC_MEM_INPUT | TEEC_MEM_OUTPUT;
+    result = TEEC_AllocateSharedMemory(context, &s->window);
+    if (result == TEEC_SUCCESS) result = TEEC_AllocateSharedMemory(context, &s->small);
+  }
+  if (result == TEEC_SUCCESS) return 0;
+  return fail(s, TTF_FAILED_DEVICE, "%s (0x%08x from %u)", ttf_explain(result), (unsigned)result, (unsigned)origin);
+}
+
+/* The heap's size; the reply says that there is no engine yet, which is no failure. */
+static int ask_heap(ttf_session *s) {
+  TEEC_Operation operation = {0};
+  operation.paramTypes = TEEC_PARAM_TYPES(TEEC_VALUE_OUTPUT, TEEC_NONE, TEEC_MEMREF_PARTIAL_OUTPUT, TEEC_NONE);
+  part(&operation.params[2], &s->small, REPLY_OFFSET, sizeof(tta_reply));
+  const TEEC_Result result = TEEC_InvokeCommand(&s->session, TTA_INFO, &operation, NULL);
+  if (result != TEEC_SUCCESS) return fail(s, TTF_FAILED_CALL, "%s (0x%08x)", ttf_explain(result), (unsigned)result);
+  s->stats.heap_bytes = operation.params[0].value.a;
+  return 0;
+}
+
+static int open_engine(ttf_session *s, size_t preamble_bytes, const tta_keys *keys) {
+  TEEC_Operation operation = {0};
+  uint8_t *shared_keys = (uint8_t *)s->small.buffer + KEYS_OFFSET;
+  memcpy(s->window.buffer, s->bundle, preamble_bytes);
+  memcpy(shared_keys, keys, sizeof *keys);
+  part(&operation.params[0], &s->window, 0, preamble_bytes);
+  part(&operation.params[1], &s->small, KEYS_OFFSET, sizeof *keys);
+  const int failed = call(s, TTA_OPEN, &operation, TEEC_MEMREF_PARTIAL_INPUT, TEEC_MEMREF_PARTIAL_INPUT);
+  memset(shared_keys, 0, sizeof *keys);
+  return failed;
+}
+
+int ttf_open(ttf_session *s, TEEC_Context *context, const uint8_t *bundle, size_t bundle_bytes, const tta_keys *keys) {
+  size_t preamble_bytes = 0;
+  const uint64_t begun = nanoseconds();
+  memset(s, 0, sizeof *s);
+  if (read_preamble(s, bundle, bundle_bytes, &preamble_bytes) || connect_application(s, context) || ask_heap(s) ||
+      open_engine(s, preamble_bytes, keys) || pump(s, NULL))
+    return s->failed;
+  s->stats.open_nanoseconds = nanoseconds() - begun;
+  return 0;
+}
+
+int ttf_run(ttf_session *s, const ttf_client *client) {
+  TEEC_Operation operation = {0};
+  const uint64_t begun = nanoseconds();
+  s->client_nanoseconds = 0;
+  if (s->failed || call(s, TTA_START, &operation, TEEC_NONE, TEEC_NONE) || pump(s, client)) return s->failed;
+  s->stats.last_run_nanoseconds = nanoseconds() - begun - s->client_nanoseconds;
+  s->stats.run_nanoseconds += s->stats.last_run_nanoseconds;
+  s->stats.runs++;
+  return 0;
+}
+
+void ttf_close(ttf_session *s) {
+  if (s->is_open) TEEC_CloseSession(&s->session);
+  if (s->window.buffer) TEEC_ReleaseSharedMemory(&s->window);
+  if (s->small.buffer) TEEC_ReleaseSharedMemory(&s->small);
+  for (size_t i = 0; i < s->spill_count; i++) free(s->spills[i].sealed);
+  free(s->spills);
+  free(s->places);
+  memset(s, 0, sizeof *s);
+}

@@ -1,0 +1,57 @@
+/* Drives the trusted application from the normal world: streams a bundle's chunks to it and parks its spills.
+ *
+ * The caller keeps the bundle readable while a session is open. Inputs are asked for and outputs handed over sealed
+ * with the I/O key, through callbacks: whoever has the key need not be on this device.
+ */
+#ifndef TTF_FEEDER_H
+#define TTF_FEEDER_H
+#include <stddef.h>
+#include <stdint.h>
+#include <tee_client_api.h>
+
+#include "tinytee.h"
+#include "tinytee_ta.h"
+#include "tinytee_wire.h"
+
+typedef struct ttf_spill {
+  uint8_t *sealed;
+  size_t bytes;
+} ttf_spill;
+
+typedef struct ttf_session {
+  TEEC_Session session;
+  TEEC_SharedMemory window, small; /* of TTA_WINDOW_BYTES; of a reply and the keys */
+  int is_open;
+  const uint8_t *bundle;
+  size_t *places; /* chunk k: bundle[places[k]] .. bundle[places[k + 1]] */
+  uint32_t chunk_count;
+  ttf_spill *spills;
+  size_t spill_count;
+  tta_reply reply;
+  ttf_stats stats;
+  uint64_t client_nanoseconds; /* spent in this run's callbacks */
+  int failed;                  /* 0, or what failed; sticks */
+  char error[200];
+} ttf_session;
+
+/* What a run asks of its caller; both return 0, or anything else to give up. sealed has room for want->bytes. */
+typedef struct ttf_client {
+  void *context;
+  int (*give_input)(void *context, const tta_reply *want, uint8_t *sealed);
+  int (*take_output)(void *context, const tta_reply *given, const uint8_t *sealed);
+} ttf_client;
+
+/* Says in a line what a TEEC result means and what to do. */
+const char *ttf_explain(TEEC_Result result);
+
+/* Opens a session of the trusted application, and a bundle in it, pinned weights included. Returns 0, or the class of
+ * failure, with session->error saying what failed; ttf_close it in either case. */
+int ttf_open(ttf_session *session, TEEC_Context *context, const uint8_t *bundle, size_t bundle_bytes,
+             const tta_keys *keys);
+
+/* Runs one sample. Likewise. */
+int ttf_run(ttf_session *session, const ttf_client *client);
+
+void ttf_close(ttf_session *session);
+
+#endif

@@ -1,0 +1,56 @@
+/* The trusted application's commands: what the normal world may ask of the core inside OP-TEE.
+ *
+ * One session holds one engine (see tinytee.h). Memory comes from the application's own heap, whose size is set when it
+ * is built, and is wiped with the session. Every command checks its parameter types first, then every length against
+ * memref.size; a call that does not pass returns a TEE error and leaves the engine as it was. All else that can happen
+ * is in the reply, and the call succeeds: a wrong key, say, is reply.status = TT_ERROR_AUTHENTICATION, and sticks.
+ *
+ *     command    slot 0                   slot 1                   slot 2               slot 3
+ *     TTA_OPEN   memref in: preamble      memref in: tta_keys      memref out: reply    none
+ *     TTA_START  none                     none                     memref out: reply    none
+ *     TTA_FEED   memref in: sealed bytes  value in: event, index   memref out: reply    none
+ *     TTA_TAKE   memref out: sealed bytes value in: event, index   memref out: reply    none
+ *     TTA_INFO   value out: heap, flags   none                     memref out: reply    none
+ *
+ * TTA_OPEN   makes an arena of the preamble's arena_bytes and opens the bundle in it. An engine that was open is
+ * closed. TTA_START  begins a run. TTA_FEED   event and index repeat what the last reply wants. A fed chunk may be
+ * followed at once by those that come after it in the bundle: as many are used as are wanted in that order and lie in
+ * the memref whole. Inputs and fetches are fed one by one, in a memref of exactly the length wanted. TTA_TAKE   writes
+ * what the last reply gives, and sets memref.size to its length. TTA_INFO   heap: bytes; flags: TTA_DEVELOPMENT if keys
+ * are taken in the clear.
+ *
+ * TEE_ERROR_BAD_PARAMETERS: parameter types, a NULL memref, a length. TEE_ERROR_BAD_STATE: no engine, or something else
+ * is wanted. TEE_ERROR_SHORT_BUFFER: the memref to write is too small. TEE_ERROR_NOT_SUPPORTED: no such command.
+ *
+ * Shared memory may change while it is read: sealed bytes are copied into the arena before they are opened, and are
+ * sealed in secure memory before they are copied out.
+ */
+#ifndef TINYTEE_TA_H
+#define TINYTEE_TA_H
+#include <stdint.h>
+
+#define TTA_UUID {0x73899df4, 0x862f, 0x46f4, {0xb8, 0x02, 0x39, 0xf4, 0x7a, 0x9c, 0x3b, 0x58}}
+
+enum { TTA_OPEN = 0, TTA_START, TTA_FEED, TTA_TAKE, TTA_INFO };
+
+enum { TTA_DEVELOPMENT = 1 };
+
+/* A window of shared memory larger than this may not be mappable by OP-TEE. */
+enum { TTA_WINDOW_BYTES = 1 << 20 };
+
+typedef struct tta_keys {
+  uint8_t model_key[32], io_key[32];
+} tta_keys;
+
+/* What tt_poll says after the command. */
+typedef struct tta_reply {
+  uint32_t status; /* tt_status */
+  uint32_t event;  /* tt_event, and as tt_want from here on */
+  uint32_t index, row, rows;
+  uint32_t bytes;
+  uint32_t peak_bytes; /* tt_peak_bytes; of a failed engine, 0 */
+  uint32_t reserved;
+  uint8_t nonce[32];
+} tta_reply;
+
+#endif

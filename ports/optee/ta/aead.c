@@ -1,0 +1,133 @@
+/* See the header. Pieces of data are multiples of 64 bytes but for the last, as nettle asks. */
+#include "aead.h"
+
+#include <string.h>
+#include <string_ext.h>
+#include <trace.h>
+
+#include "tinytee_program.h"
+
+enum { NONCE_BYTES = 12, PIECE_BYTES = 4096 };
+
+/* nettle's assertions are of its callers' arguments. */
+__attribute__((noreturn)) void __assert_fail(const char *text, const char *file, unsigned line, const char *function);
+void __assert_fail(const char *text, const char *file, unsigned line, const char *function) {
+  (void)function;
+  EMSG("%s:%u: %s", file, line, text);
+  TEE_Panic(TEE_ERROR_BAD_STATE);
+  __builtin_unreachable();
+}
+
+static int set_gcm_key(TEE_OperationHandle *operation, uint32_t mode, const uint8_t *key) {
+  TEE_ObjectHandle object = TEE_HANDLE_NULL;
+  TEE_Attribute attribute;
+  if (TEE_AllocateOperation(operation, TEE_ALG_AES_GCM, mode, 8 * TT_KEY_BYTES) != TEE_SUCCESS) return -1;
+  TEE_Result result = TEE_AllocateTransientObject(TEE_TYPE_AES, 8 * TT_KEY_BYTES, &object);
+  if (result != TEE_SUCCESS) return -1;
+  TEE_InitRefAttribute(&attribute, TEE_ATTR_SECRET_VALUE, key, TT_KEY_BYTES);
+  result = TEE_PopulateTransientObject(object, &attribute, 1);
+  if (result == TEE_SUCCESS) result = TEE_SetOperationKey(*operation, object);
+  TEE_FreeTransientObject(object);
+  return result == TEE_SUCCESS ? 0 : -1;
+}
+
+int tta_aead_set_key(tta_aead *aead, uint32_t suite, const uint8_t *key) {
+  tta_aead_forget(aead);
+  if (suite == TT_SUITE_CHACHA20POLY1305) {
+    chacha_poly1305_set_key(&aead->chacha, key);
+  } else if (suite != TT_SUITE_AES256GCM || set_gcm_key(&aead->open, TEE_MODE_DECRYPT, key) != 0 ||
+             set_gcm_key(&aead->seal, TEE_MODE_ENCRYPT, key) != 0) {
+    tta_aead_forget(aead);
+    return -1;
+  }
+  aead->suite = suite;
+  return 0;
+}
+
+void tta_aead_forget(tta_aead *aead) {
+  if (aead->open != TEE_HANDLE_NULL) TEE_FreeOperation(aead->open);
+  if (aead->seal != TEE_HANDLE_NULL) TEE_FreeOperation(aead->seal);
+  memzero_explicit(aead, sizeof *aead);
+}
+
+static int open_chacha(tta_aead *aead, const uint8_t *nonce, const void *associated, size_t associated_bytes,
+                       const uint8_t *ciphertext, size_t bytes, const uint8_t *tag, uint8_t *plain) {
+  uint8_t computed[TT_TAG_BYTES];
+  chacha_poly1305_set_nonce(&aead->chacha, nonce);
+  chacha_poly1305_update(&aead->chacha, associated_bytes, associated);
+  for (size_t at = 0; at < bytes; at += PIECE_BYTES) {
+    const size_t piece = bytes - at < PIECE_BYTES ? bytes - at : PIECE_BYTES;
+    memmove(plain + at, ciphertext + at, piece);
+    chacha_poly1305_decrypt(&aead->chacha, piece, plain + at, plain + at);
+  }
+  chacha_poly1305_digest(&aead->chacha, sizeof computed, computed);
+  return consttime_memcmp(computed, tag, sizeof computed) == 0 ? 0 : -1;
+}
+
+static int open_gcm(tta_aead *aead, const uint8_t *nonce, const void *associated, size_t associated_bytes,
+                    const uint8_t *ciphertext, size_t bytes, uint8_t *tag, uint8_t *plain) {
+  size_t written = bytes;
+  memmove(plain, ciphertext, bytes);
+  if (TEE_AEInit(aead->open, nonce, NONCE_BYTES, 8 * TT_TAG_BYTES, associated_bytes, bytes) != TEE_SUCCESS) return -1;
+  if (associated_bytes != 0) TEE_AEUpdateAAD(aead->open, associated, associated_bytes);
+  const TEE_Result result = TEE_AEDecryptFinal(aead->open, plain, bytes, plain, &written, tag, TT_TAG_BYTES);
+  return result == TEE_SUCCESS && written == bytes ? 0 : -1;
+}
+
+int tta_aead_open(tta_aead *aead, const uint8_t *nonce, const void *associated, size_t associated_bytes,
+                  const uint8_t *ciphertext, size_t bytes, const uint8_t *tag, uint8_t *plain) {
+  uint8_t given[TT_TAG_BYTES];
+  int failed = -1;
+  memcpy(given, tag, sizeof given);
+  if (aead->suite == TT_SUITE_CHACHA20POLY1305)
+    failed = open_chacha(aead, nonce, associated, associated_bytes, ciphertext, bytes, given, plain);
+  else if (aead->suite == TT_SUITE_AES256GCM)
+    failed = open_gcm(aead, nonce, associated, associated_bytes, ciphertext, bytes, given, plain);
+  if (failed) memzero_explicit(plain, bytes);
+  return failed;
+}
+
+static int seal_chacha(tta_aead *aead, const uint8_t *nonce, const void *associated, size_t associated_bytes,
+                       const uint8_t *plain, size_t bytes, uint8_t *ciphertext, uint8_t *tag) {
+  uint8_t piece[PIECE_BYTES];
+  chacha_poly1305_set_nonce(&aead->chacha, nonce);
+  chacha_poly1305_update(&aead->chacha, associated_bytes, associated);
+  for (size_t at = 0; at < bytes; at += sizeof piece) {
+    const size_t count = bytes - at < sizeof piece ? bytes - at : sizeof piece;
+    chacha_poly1305_encrypt(&aead->chacha, count, piece, plain + at);
+    memcpy(ciphertext + at, piece, count);
+  }
+  chacha_poly1305_digest(&aead->chacha, TT_TAG_BYTES, piece);
+  memcpy(tag, piece, TT_TAG_BYTES);
+  return 0;
+}
+
+static int seal_gcm(tta_aead *aead, const uint8_t *nonce, const void *associated, size_t associated_bytes,
+                    const uint8_t *plain, size_t bytes, uint8_t *ciphertext, uint8_t *tag) {
+  uint8_t piece[PIECE_BYTES], made[TT_TAG_BYTES];
+  size_t at = 0, written = sizeof piece, tag_bytes = sizeof made;
+  if (TEE_AEInit(aead->seal, nonce, NONCE_BYTES, 8 * TT_TAG_BYTES, associated_bytes, bytes) != TEE_SUCCESS) return -1;
+  if (associated_bytes != 0) TEE_AEUpdateAAD(aead->seal, associated, associated_bytes);
+  for (; bytes - at > sizeof piece; at += sizeof piece) {
+    written = sizeof piece;
+    if (TEE_AEUpdate(aead->seal, plain + at, sizeof piece, piece, &written) != TEE_SUCCESS || written != sizeof piece)
+      return -1;
+    memcpy(ciphertext + at, piece, sizeof piece);
+  }
+  written = sizeof piece;
+  if (TEE_AEEncryptFinal(aead->seal, plain + at, bytes - at, piece, &written, made, &tag_bytes) != TEE_SUCCESS ||
+      written != bytes - at || tag_bytes != sizeof made)
+    return -1;
+  memcpy(ciphertext + at, piece, written);
+  memcpy(tag, made, sizeof made);
+  return 0;
+}
+
+int tta_aead_seal(tta_aead *aead, const uint8_t *nonce, const void *associated, size_t associated_bytes,
+                  const uint8_t *plain, size_t bytes, uint8_t *ciphertext, uint8_t *tag) {
+  if (aead->suite == TT_SUITE_CHACHA20POLY1305)
+    return seal_chacha(aead, nonce, associated, associated_bytes, plain, bytes, ciphertext, tag);
+  if (aead->suite == TT_SUITE_AES256GCM)
+    return seal_gcm(aead, nonce, associated, associated_bytes, plain, bytes, ciphertext, tag);
+  return -1;
+}

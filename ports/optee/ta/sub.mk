@@ -1,0 +1,2 @@
+srcs-y += ta.c
+srcs-y += aead.c

@@ -1,0 +1,225 @@
+"""The OP-TEE backends: the core as a trusted application, driven through the feeder (ports/optee/host)."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+import threading
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinytee.bundle import suites
+from tinytee.bundle.abi import constants
+from tinytee.bundle.container import Bundle
+from tinytee.bundle.preamble import parse_preamble
+from tinytee.errors import EngineError, TinyteeError
+from tinytee.runtime import optee_machine
+from tinytee.runtime.optee_wire import Wire, ffi, numbers, record
+from tinytee.runtime.stats import SessionStats
+
+HEAP_VARIABLE = "TINYTEE_OPTEE_HEAP"
+"""Environment variable: heap of the trusted application of backend "optee-qemu"; 2MiB if it is not set."""
+
+SUITES = ("chacha20-poly1305", "aes-256-gcm")
+
+DEVELOPMENT = "OP-TEE in development mode: the normal world sees the model key; nothing is protected from it"
+
+
+class OpteeBackend:
+    """A session of the trusted application. Its manifest is the authenticated one.
+
+    Inputs are sealed and outputs opened here; the normal world in between passes ciphertext on.
+
+    Args:
+        bundle: the bundle.
+        key: its model key.
+        machine: where to run it, held meanwhile; None: on this device, by the feeder installed on it.
+
+    Raises:
+        AuthenticationError: the key is not the bundle's key, or the bundle was changed.
+        BundleError: the bundle is malformed.
+        EngineError: there is no OP-TEE or no such machine, or the application refuses the bundle.
+    """
+
+    def __init__(self, bundle: Bundle, key: bytes, machine: optee_machine.Machine | None = None) -> None:
+        self._link: _DeviceLink | _MachineLink | None = None
+        if bundle.suite not in SUITES:
+            raise EngineError(f"OP-TEE has no {bundle.suite}: compile with --suite {SUITES[0]}, or {SUITES[1]}")
+        self._suite = bundle.suite
+        sealed = bundle.sealed()
+        preamble_bytes = bundle.preamble.total_bytes
+        io_key = secrets.token_bytes(constants.TT_KEY_BYTES)
+        self._seal, self._open = suites.sealer(bundle.suite, io_key), suites.opener(bundle.suite, io_key)
+        warnings.warn(DEVELOPMENT, RuntimeWarning, stacklevel=4)
+        link = self._link = _DeviceLink() if machine is None else _MachineLink(machine)
+        try:
+            with link.lock:
+                # What is authenticated there must be what is read here.
+                preamble = bytes(sealed[:preamble_bytes])
+                link.wire.ask(numbers.TTF_PUT, link.number, preamble, sealed[preamble_bytes:])
+                stats = link.wire.ask(numbers.TTF_OPEN, link.number, key + io_key)
+        except BaseException:
+            self.close()
+            raise
+        self._stats = record("ttf_stats", stats)
+        self.manifest = parse_preamble(preamble, len(sealed)).manifest
+
+    def run(self, inputs: Sequence[NDArray[np.float32]], outputs: Sequence[NDArray[np.float32]]) -> None:
+        """Runs one sample.
+
+        Args:
+            inputs: one array an input, C-contiguous, height x width x channels elements.
+            outputs: likewise, written.
+
+        Raises:
+            TinyteeError: the run failed; the session is dead.
+        """
+        link = self._link
+        if link is None:
+            raise EngineError("the session is closed; open the bundle again")
+        with link.lock:
+            link.wire.send(numbers.TTF_RUN, link.number)
+            while True:
+                kind, data = link.wire.receive()
+                if kind == numbers.TTF_DONE:
+                    self._stats = record("ttf_stats", data)
+                    return
+                want = record("tta_reply", data)
+                try:
+                    if kind == numbers.TTF_INPUT_WANTED:
+                        rows = _rows(inputs, want)
+                        sealed = self._seal(bytes(want.nonce), rows.tobytes(), b"")
+                        link.wire.send(numbers.TTF_INPUT, link.number, sealed)
+                    else:
+                        plain = self._open(bytes(want.nonce), bytes(data[ffi.sizeof("tta_reply") :]), b"")
+                        _rows(outputs, want)[:] = np.frombuffer(plain, np.float32)
+                except TinyteeError:
+                    link.give_up()
+                    raise
+
+    def stats(self) -> SessionStats:
+        found = self._stats
+        same = ("arena_bytes", "runs", "chunks", "chunk_bytes", "inputs", "input_bytes", "outputs", "output_bytes")
+        same += ("spills", "spill_bytes", "fetches", "fetch_bytes", "spill_memory_bytes")
+        return SessionStats(
+            peak_secure_memory_bytes=found.peak_bytes,
+            touched_bytes=0,
+            arena_kind="secure world",
+            isa="neon",
+            suite=self._suite,
+            open_seconds=1e-9 * found.open_nanoseconds,
+            run_seconds=1e-9 * found.run_nanoseconds,
+            last_run_seconds=1e-9 * found.last_run_nanoseconds,
+            aead_seconds=0.0,
+            **{name: int(getattr(found, name)) for name in same},
+        )
+
+    @property
+    def calls(self) -> int:
+        """Calls into the trusted application since the session was opened."""
+        return int(self._stats.calls)
+
+    def invoke(self, command: int, types: Sequence[int], slots: Sequence[tuple[int, int]], data: bytes = b"") -> Any:
+        """Makes a call as a hostile normal world might; see ttf_invocation. For tests.
+
+        Returns:
+            A ttf_result.
+        """
+        link = self._link
+        assert link is not None
+        call = {"command": command, "types": sum(kind << 4 * i for i, kind in enumerate(types)), "slots": list(slots)}
+        with link.lock:
+            made = ffi.buffer(ffi.new("ttf_invocation *", call))
+            return record("ttf_result", link.wire.ask(numbers.TTF_INVOKE, link.number, bytes(made), data))
+
+    def close(self) -> None:
+        """Ends the trusted application's session, which wipes it; permitted more than once."""
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
+
+
+def _rows(arrays: Sequence[NDArray[np.float32]], want: Any) -> NDArray[np.float32]:
+    """The elements of the y-planes wanted. What the normal world says of them is checked."""
+    count = (want.bytes - constants.TT_TAG_BYTES) // 4
+    if want.index >= len(arrays) or want.rows == 0 or count <= 0 or count % want.rows:
+        raise EngineError("the feeder asks for rows that there are not")
+    flat = arrays[want.index].reshape(-1)
+    first = count // want.rows * want.row
+    if first + count > flat.size:
+        raise EngineError("the feeder asks for rows that there are not")
+    return flat[first : first + count]
+
+
+class _MachineLink:
+    """A session's place in a machine, which it holds."""
+
+    def __init__(self, machine: optee_machine.Machine) -> None:
+        self._machine = machine
+        self.lock = machine.lock
+        self.wire = Wire(machine.stream, machine.stream, machine.why)
+        machine.hold()
+        try:
+            self.number = machine.take_session()
+        except EngineError:
+            machine.release()
+            raise
+
+    def give_up(self) -> None:
+        """The feeder waits for something that it will not get: only the end of the machine frees it."""
+        self._machine.off()
+
+    def close(self) -> None:
+        with self.lock:
+            if self._machine.is_on:
+                try:
+                    self.wire.ask(numbers.TTF_CLOSE, self.number)
+                except TinyteeError:
+                    self._machine.off()
+            self._machine.give_session(self.number)
+        self._machine.release()
+
+
+class _DeviceLink:
+    """The feeder of this device as a child, over pipes."""
+
+    number = 0
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        program = shutil.which("tinytee-feeder")
+        if program is None:
+            raise EngineError("tinytee-feeder is not installed here: build it with make -C ports/optee/host")
+        self._process = subprocess.Popen([program, "--agent"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self.wire = Wire(self._process.stdout, self._process.stdin, lambda: "its own message says why")
+
+    def give_up(self) -> None:
+        self._process.kill()
+
+    def close(self) -> None:
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                try:
+                    stream.close()
+                except OSError:
+                    pass
+        self._process.wait()
+
+
+def open_backend(name: str, bundle: Bundle, key: bytes) -> OpteeBackend:
+    """A session of the backend "optee" or "optee-qemu"."""
+    if name == "optee":
+        return OpteeBackend(bundle, key)
+    heap = optee_machine.check_heap(os.environ.get(HEAP_VARIABLE) or optee_machine.DEFAULT_HEAP)
+    machine = optee_machine.shared_machine(heap)
+    try:
+        return OpteeBackend(bundle, key, machine)
+    finally:
+        machine.release()
