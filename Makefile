@@ -9,10 +9,12 @@ PYTEST_ARGS ?=
 
 SYSTEM_STAMP := build/.system
 VENV_STAMP := $(VENV)/.installed
-C_FILES = $(shell git ls-files 'core/*.[ch]' 'ports/*.[ch]' 'examples/*.[ch]' 'fuzz/*.[ch]')
+C_FILES = $(shell git ls-files 'core/*.[ch]' 'ports/*.[ch]' 'examples/*.[ch]' 'fuzz/*.[ch]' 'bench/*.[ch]')
+RESULTS := bench/results
+SMOKE := build/bench/smoke
 PYTHON_FILES := src tests bench tools examples
 
-.PHONY: help demo test check check-python check-c check-house bench bench-quick lib install format clean
+.PHONY: help demo test check check-python check-c check-house bench bench-all bench-smoke lib install format clean
 .DEFAULT_GOAL := help
 
 help: ## shows this
@@ -40,13 +42,26 @@ check-house: lib
 	$(BIN)/python -m pytest -rs tests/checks
 	$(BIN)/python tools/core_lines.py
 
-bench: lib ## measures every network, finds every floor, and writes docs/results.md
-	$(BIN)/python bench/floors.py --json bench/results/floors.json
-	$(BIN)/python bench/zoo.py --json bench/results/zoo.json
+bench: lib ## measures for about ten minutes, and writes docs/results.md
+	$(BIN)/python bench/floors.py --json $(RESULTS)/floors.json
+	$(BIN)/python bench/zoo.py --quick --json $(RESULTS)/zoo.json
+	$(BIN)/python bench/kernels.py --json $(RESULTS)/kernels.json
+	$(BIN)/python bench/paging.py resnet50 mobilenet_v2 --rounds 3 --json $(RESULTS)/paging.json
 	$(BIN)/python bench/report.py
 
-bench-quick: lib ## measures a few networks at a few budgets, and prints the table
-	$(BIN)/python bench/zoo.py --quick
+bench-all: lib ## likewise, with every network at every budget: most of an hour
+	$(BIN)/python bench/floors.py --json $(RESULTS)/floors.json
+	$(BIN)/python bench/zoo.py --json $(RESULTS)/zoo.json
+	$(BIN)/python bench/kernels.py --json $(RESULTS)/kernels.json
+	$(BIN)/python bench/paging.py --json $(RESULTS)/paging.json
+	$(BIN)/python bench/report.py
+
+bench-smoke: lib ## runs every benchmark for a moment, to see that it works; writes build/bench/smoke/results.md
+	$(BIN)/python bench/floors.py lenet5 --json $(SMOKE)/floors.json
+	$(BIN)/python bench/zoo.py --smoke --json $(SMOKE)/zoo.json
+	$(BIN)/python bench/kernels.py --smoke --json $(SMOKE)/kernels.json
+	$(BIN)/python bench/paging.py --smoke --json $(SMOKE)/paging.json
+	$(BIN)/python bench/report.py --results $(SMOKE) --page $(SMOKE)/results.md
 
 lib: install ## builds libtinytee.so
 	@$(BIN)/cmake -S . -B build -G Ninja -USKBUILD -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja >/dev/null

@@ -1,6 +1,7 @@
 """What happens without tinytee: latency against secure memory, where the operating system pages an enclave.
 
 python bench/paging.py [NETWORK ...] [--budgets 4MiB,128MiB] [--rounds 5] [--seconds 20] [--suite SUITE] [--json FILE]
+                       [--smoke]
 
 For each size, in turns: ONNX Runtime unprotected; tinytee within that budget; and, in processes of their own whose
 memory is an emulated enclave page cache of that size (bench/pager), ONNX Runtime and tinytee's engine layer by layer.
@@ -33,6 +34,7 @@ from tinytee.zoo.rival import Rival, error_of_range
 
 NETWORKS = ("vgg19", "resnet50", "mobilenet_v2", "alexnet")
 BUDGETS = tuple(size * MIB for size in (4, 8, 16, 32, 64, 96, 128))
+SMOKE_NETWORKS, SMOKE_BUDGETS = ("mobilenet_v1_025_128",), (MIB, 8 * MIB)
 UNPROTECTED, TINYTEE = "unprotected", "tinytee"
 PAGED = ("layerwise", "onnxruntime")
 LEAST_ROUNDS = 2
@@ -199,14 +201,17 @@ def main() -> int:
     parser.add_argument("--suite", default="aes-256-gcm", help="tinytee's; the pager's is AES-256-GCM")
     parser.add_argument("--rivals", default=",".join(PAGED), help="which run in the enclave page cache")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--smoke", action="store_true", help="a small network at two sizes: seconds")
     options = parser.parse_args()
     options.rivals = options.rivals.split(",")
-    budgets = tuple(parse_size(size) for size in options.budgets.split(",")) if options.budgets else BUDGETS
+    names, budgets = (SMOKE_NETWORKS, SMOKE_BUDGETS) if options.smoke else (NETWORKS, BUDGETS)
+    if options.budgets:
+        budgets = tuple(parse_size(size) for size in options.budgets.split(","))
 
     rows: list[dict[str, Any]] = []
     try:
         fault = measure_fault()
-        for network in chosen_networks(options.networks or NETWORKS):
+        for network in chosen_networks(options.networks or names):
             for row in sweep(network, budgets, options):
                 rows.append({**row, "fault": fault})
                 ratios = {name: f"{found['ratio']:.2f}" for name, found in row["contenders"].items()}

@@ -63,7 +63,7 @@ def plot_zoo(rows: Rows, path: Path) -> None:
     )
     budgets.sort()
     figure = _new_figure(max(7.0, 1.5 + 0.13 * len(networks) * (len(budgets) + 2)), 1.0 + 3.0 * len(suites))
-    panels = figure.subplots(len(suites), 1, sharex=True, squeeze=False).ravel()
+    panels = figure.subplots(len(suites), 1, sharex=True, sharey=True, squeeze=False).ravel()
     for panel, suite in zip(panels, suites, strict=True):
         for position, budget in enumerate(budgets):
             found = [row for row in measured if (row["suite"], row["budget_bytes"]) == (suite, budget)]
@@ -76,7 +76,7 @@ def plot_zoo(rows: Rows, path: Path) -> None:
         panel.set_title(suite, fontsize=10)
         panel.set_xticks(range(len(networks)), networks, rotation=30, ha="right")
         _tidy(panel)
-    panels[0].legend(ncols=len(budgets), fontsize=8, frameon=False, loc="upper left")
+    figure.legend(*panels[0].get_legend_handles_labels(), ncols=len(budgets), frameon=False, loc="outside upper center")
     _save(figure, path)
 
 

@@ -4,12 +4,13 @@
  * and enters the driver on the same core: no other thread is woken. What the handler calls is reentrant, since a fault
  * is synchronous: it can only interrupt code that reads or writes the region, never the pager's own.
  *
- * Which page goes: a queue in the order of arrival, with a second chance for pages that came back too soon. SGX's
- * driver reads the accessed bits of its pages; userfaultfd shows none, and taking pages away to see whether they are
- * touched would cost faults that SGX does not have. So the refault distance stands in for them: if fewer pages were
- * evicted between a page's own eviction and its return than the cache holds, a cache with accessed bits would have kept
- * it, and it is passed over once when its turn comes again. On a scan longer than the cache no page earns that, and the
- * queue is exactly LRU. Pages go in batches of 16, as in Linux's driver, so that unmapping is shared.
+ * Which page goes: a queue in the order of arrival, with second chances for pages that came back too soon. SGX's driver
+ * reads the accessed bits of its pages; userfaultfd shows none, and taking pages away to see whether they are touched
+ * would cost faults that SGX does not have. So the refault distance stands in for them: if fewer pages were evicted
+ * between a page's own eviction and its return than the cache holds, a cache with accessed bits would have kept it.
+ * It is passed over once when its turn comes again; 3, then 7 times if that was not enough; not at all once it comes
+ * back late. On a scan longer than the cache no page earns that, and the queue is exactly LRU. Pages go in batches of
+ * 16, as in Linux's driver, so that unmapping is shared.
  *
  * A sealed page's nonce is a counter that never repeats (SGX's version), its place is the associated data. Tags and
  * versions stay here, in what stands for SGX's version arrays. */
@@ -36,14 +37,14 @@
 #include "steer.h"
 
 enum { PAGE = 4096, BATCH = 16, KEY_BYTES = 32, NONCE_BYTES = 12, TAG_BYTES = 16 };
-enum { NONE = UINT32_MAX, MAX_PAGERS = 8 };
+enum { NONE = UINT32_MAX, MAX_PAGERS = 8, MOST_CHANCES = 7 };
 
 typedef enum place { ABSENT = 0, RESIDENT, SEALED } place;
 
 typedef struct page {
   uint64_t version, evicted_at; /* counters of evictions */
   uint32_t next, previous;      /* in the queue, while resident */
-  uint8_t place, chances;
+  uint8_t place, chances, credit;
   uint8_t tag[TAG_BYTES];
 } page;
 
@@ -183,12 +184,14 @@ static void load(epc *pager, uint32_t number) {
   if (one->place == SEALED) {
     pager->counters.loads++;
     open_page(pager, number);
-    one->chances = pager->counters.evictions - one->evicted_at < pager->counters.capacity_pages;
+    int soon = pager->counters.evictions - one->evicted_at < pager->counters.capacity_pages;
+    one->credit = soon ? (uint8_t)((2 * one->credit + 1) & MOST_CHANCES) : 0;
   } else {
     pager->counters.fresh++;
     memset(pager->staging, 0, PAGE);
-    one->chances = 0;
+    one->credit = 0;
   }
+  one->chances = one->credit;
   struct uffdio_copy copy = {
       .dst = (uintptr_t)page_memory(pager, number), .src = (uintptr_t)pager->staging, .len = PAGE};
   if (ioctl(pager->fault_file, UFFDIO_COPY, &copy) != 0) die("UFFDIO_COPY");

@@ -1,0 +1,81 @@
+"""The benchmarks run, and what they write is complete and right. No time is asserted."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _run(script: str, *arguments: str, statuses: tuple[int, ...] = (0,)) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "bench" / script), *arguments]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert ran.returncode in statuses, ran.stdout + ran.stderr
+    return ran
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("results")
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    written = json.loads(path.read_text(encoding="utf-8"))
+    assert {"processor", "onnxruntime"} <= set(written["machine"])
+    return written["rows"]
+
+
+@pytest.mark.xdist_group("bench")
+def test_zoo(results: Path) -> None:
+    _run("zoo.py", "--smoke", "--rounds", "3", "--json", str(results / "zoo.json"))
+    for row in _rows(results / "zoo.json"):
+        assert "failure" not in row
+        assert row["measured_peak_bytes"] == row["peak_bytes"] <= row["budget_bytes"]
+        assert row["error"] < 1e-5
+
+
+@pytest.mark.xdist_group("bench")
+def test_kernels(results: Path) -> None:
+    _run("kernels.py", "--smoke", "--json", str(results / "kernels.json"))
+    rows = _rows(results / "kernels.json")
+    assert {row["unit"] for row in rows} == {"GFLOP/s", "GB/s"}
+    assert all(row["rate"] >= 0 for row in rows)
+
+
+@pytest.mark.xdist_group("bench")
+def test_floors(results: Path) -> None:
+    _run("floors.py", "lenet5", "--json", str(results / "floors.json"))
+
+
+@pytest.mark.xdist_group("bench")
+def test_paging(results: Path) -> None:
+    """Both rivals give the right answer while their pages come and go, and nothing pages where all of it fits."""
+    ran = _run("paging.py", "--smoke", "--rounds", "1", "--json", str(results / "paging.json"), statuses=(0, 2))
+    if ran.returncode == 2:
+        pytest.skip(ran.stderr.strip().splitlines()[-1])
+    small, large = _rows(results / "paging.json")
+    for name in ("layerwise", "onnxruntime"):
+        paged, resident = small["contenders"][name], large["contenders"][name]
+        assert paged["error"] < 1e-5
+        assert paged["loads"] > 100
+        assert abs(paged["loads"] - paged["evictions"]) <= 16
+        assert resident["loads"] == resident["evictions"] == 0
+
+
+@pytest.mark.xdist_group("bench")
+def test_report(results: Path) -> None:
+    written = {path.stem for path in results.glob("*.json")}
+    if not {"zoo", "kernels"} <= written:
+        pytest.skip("it needs what the other tests measure")
+    _run("report.py", "--results", str(results), "--page", str(results / "results.md"))
+    page = (results / "results.md").read_text(encoding="utf-8")
+    assert "## Latency" in page
+    for line in page.splitlines():
+        if "](images/" in line:
+            assert (results / line.split("](")[1].rstrip(")")).stat().st_size > 1000
