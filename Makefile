@@ -46,7 +46,7 @@ bench: lib ## measures for about ten minutes, and writes docs/results.md
 	$(BIN)/python bench/floors.py --json $(RESULTS)/floors.json
 	$(BIN)/python bench/zoo.py --quick --json $(RESULTS)/zoo.json
 	$(BIN)/python bench/kernels.py --json $(RESULTS)/kernels.json
-	$(BIN)/python bench/paging.py resnet50 mobilenet_v2 --rounds 3 --json $(RESULTS)/paging.json
+	$(BIN)/python bench/paging.py resnet50 mobilenet_v2 --json $(RESULTS)/paging.json
 	$(BIN)/python bench/report.py
 
 bench-all: lib ## likewise, with every network at every budget: most of an hour

@@ -1,6 +1,6 @@
 """What happens without tinytee: latency against secure memory, where the operating system pages an enclave.
 
-python bench/paging.py [NETWORK ...] [--budgets 4MiB,128MiB] [--rounds 5] [--seconds 20] [--suite SUITE] [--json FILE]
+python bench/paging.py [NETWORK ...] [--budgets 4MiB,128MiB] [--rounds 15] [--seconds 8] [--suite SUITE] [--json FILE]
                        [--smoke]
 
 For each size, in turns: ONNX Runtime unprotected; tinytee within that budget; and, in processes of their own whose
@@ -196,8 +196,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", help=f"default: {' '.join(NETWORKS)}")
     parser.add_argument("--budgets", help="comma-separated; default: 4MiB to 128MiB")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=20.0, help="of rounds for one size; two rounds at least")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=8.0, help="of rounds for one size; two rounds at least")
     parser.add_argument("--suite", default="aes-256-gcm", help="tinytee's; the pager's is AES-256-GCM")
     parser.add_argument("--rivals", default=",".join(PAGED), help="which run in the enclave page cache")
     parser.add_argument("--json", type=Path)

@@ -33,8 +33,10 @@ def plot_paging(rows: Rows, path: Path) -> None:
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
     for panel in panels[len(networks) :]:
         panel.set_visible(False)
+    ratios = [found["ratio"] for row in rows for found in row["contenders"].values()]
     for panel, network in zip(panels, networks, strict=False):
         _draw_paging(panel, [row for row in rows if row["network"] == network], network)
+        _ratio_axis(panel, ratios)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     _save(figure, path)
 
@@ -49,7 +51,6 @@ def _draw_paging(panel: Axes, rows: Rows, network: str) -> None:
     panel.set_xscale("log", base=2)
     panel.set_yscale("log")
     panel.set_xticks(sizes, [format_size(size).removesuffix(" MiB") for size in sizes])
-    _ratio_axis(panel, [found["ratio"] for row in rows for found in row["contenders"].values()])
     panel.set_title(network)
     panel.set_xlabel("secure memory (MiB)")
     panel.set_ylabel("multiple of unprotected latency")

@@ -1,6 +1,6 @@
 """Measures networks at budgets of secure memory beside ONNX Runtime, and OpenVINO where installed, in turns.
 
-python bench/zoo.py [NETWORK ...] [--budgets 1MiB,4MiB] [--suites aes-256-gcm,aegis-256x4] [--rounds 9] [--seconds 3]
+python bench/zoo.py [NETWORK ...] [--budgets 1MiB,4MiB] [--suites aes-256-gcm,aegis-256x4] [--rounds 15] [--seconds 3]
                     [--json FILE] [--quick | --smoke]
 """
 
@@ -36,7 +36,7 @@ def main() -> int:
     parser.add_argument("networks", nargs="*")
     parser.add_argument("--budgets", help="comma-separated; default: the ladder, 512KiB to 64MiB")
     parser.add_argument("--suites", default=",".join(SUITES), help="comma-separated; those not available are left out")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=3.0, help="of one row's rounds; three rounds at least")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--quick", action="store_true", help="some networks at four budgets: three minutes")
