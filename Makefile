@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 # tests in parallel; each worker may hold a few large models
 JOBS ?= 2
 PYTEST_ARGS ?=
+# of the trusted application: the secure memory of a session in OP-TEE
+HEAP ?= 2MiB
 
 SYSTEM_STAMP := build/.system
 VENV_STAMP := $(VENV)/.installed
@@ -14,7 +16,7 @@ RESULTS := bench/results
 SMOKE := build/bench/smoke
 PYTHON_FILES := src tests bench tools examples
 
-.PHONY: help demo test check check-python check-c check-house bench bench-all bench-smoke lib install format clean
+.PHONY: help demo test ta demo-optee test-optee check check-python check-c check-house bench bench-all bench-smoke lib install format clean
 .DEFAULT_GOAL := help
 
 help: ## shows this
@@ -25,6 +27,15 @@ demo: lib ## runs a real network on a real photograph in 1 MiB of secure memory
 
 test: lib ## runs every test
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -rs --durations=10 $(PYTEST_ARGS)
+
+ta: install ## builds the OP-TEE trusted application, and a QEMU machine for it (HEAP=2MiB: its secure memory)
+	$(BIN)/tinytee optee setup --heap $(HEAP)
+
+demo-optee: lib ## runs a real network on a real photograph inside OP-TEE, in QEMU's TrustZone
+	$(BIN)/tinytee optee demo
+
+test-optee: lib ## runs the tests that boot OP-TEE
+	$(BIN)/python -m pytest -rs --durations=10 -m optee tests/optee $(PYTEST_ARGS)
 
 check: check-python check-c check-house ## checks format, lint, types, warnings, the house's rules and the core's size
 

@@ -42,11 +42,17 @@
 /* A loop over constants that is to be unrolled into registers. */
 #define TTI_FOR(i, count) _Pragma("GCC unroll 16") for (int i = 0; i < (count); i++)
 
-/* One register tile: pixels x .. x + pixels of whole vectors of channels. pixels and vectors are constants at every
- * call, so that each call site is unrolled into registers. */
-TTI_INLINE void tile(const int pixels, const int vectors, const tti_conv_row *c, size_t x, size_t column) {
+/* One register tile: pixels x .. x + pixels of so many vectors of channels, the last of them partial if 'partial' says
+ * so. These are constants at every call, so that each call site is unrolled into registers. */
+TTI_INLINE vf tile_load(const float *in, const int partial, size_t count) {
+  return partial ? v_load_part(in, count) : v_load(in);
+}
+
+TTI_INLINE void tile(const int pixels, const int vectors, const int partial, const tti_conv_row *c, size_t x,
+                     size_t column) {
   vf acc[TTI_TILE][2];
   float *const out = c->out + (ptrdiff_t)x * c->out_stride + column;
+  const size_t left = c->columns - column - (size_t)(vectors - 1) * TTI_LANES; /* of the last vector */
   if (c->bias) {
     TTI_FOR (v, vectors) {
       const vf b = v_load(c->bias + column + v * TTI_LANES);
@@ -54,12 +60,13 @@ TTI_INLINE void tile(const int pixels, const int vectors, const tti_conv_row *c,
     }
   } else {
     TTI_FOR (m, pixels)
-      TTI_FOR (v, vectors) acc[m][v] = v_load(out + m * c->out_stride + v * TTI_LANES);
+      TTI_FOR (v, vectors)
+        acc[m][v] = tile_load(out + m * c->out_stride + v * TTI_LANES, partial && v == vectors - 1, left);
   }
   const ptrdiff_t stride = c->pixel_stride;
   const size_t panel = c->panel;
   for (size_t r = 0; r < c->run_count; r++) {
-    const float *in = c->runs[r].input + (ptrdiff_t)(c->first_pixel + x) * stride;
+    const float *in = c->runs[r].input + (ptrdiff_t)x * stride;
     const float *w = c->weights + (size_t)c->runs[r].weight_row * panel + column;
     for (size_t i = c->runs[r].count; i; i--, in++, w += panel) {
       vf b[2];
@@ -73,20 +80,29 @@ TTI_INLINE void tile(const int pixels, const int vectors, const tti_conv_row *c,
   if (c->residual) {
     const float *residual = c->residual + (ptrdiff_t)x * c->residual_stride + column;
     TTI_FOR (m, pixels)
-      TTI_FOR (v, vectors) acc[m][v] += v_load(residual + m * c->residual_stride + v * TTI_LANES);
+      TTI_FOR (v, vectors)
+        acc[m][v] += tile_load(residual + m * c->residual_stride + v * TTI_LANES, partial && v == vectors - 1, left);
   }
   const vf low = v_set(c->low), high = v_set(c->high);
-  TTI_FOR (m, pixels)
-    TTI_FOR (v, vectors) v_store(out + m * c->out_stride + v * TTI_LANES, v_at_most(v_at_least(acc[m][v], low), high));
+  TTI_FOR (m, pixels) {
+    TTI_FOR (v, vectors) {
+      const vf clamped = v_at_most(v_at_least(acc[m][v], low), high);
+      float *to = out + m * c->out_stride + v * TTI_LANES;
+      if (partial && v == vectors - 1)
+        v_store_part(to, clamped, left);
+      else
+        v_store(to, clamped);
+    }
+  }
 }
 
 #define TTI_TILE_CASE(M)                                                                                               \
   case M:                                                                                                              \
-    tile(M, vectors, c, x, column);                                                                                    \
+    tile(M, vectors, partial, c, x, column);                                                                           \
     break;
 
 /* All pixels of the y-plane for one or two vectors of channels, in tiles of nearly equal size. */
-TTI_INLINE void strip(const int vectors, const tti_conv_row *c, size_t column) {
+TTI_INLINE void strip(const int vectors, const int partial, const tti_conv_row *c, size_t column) {
   size_t tiles = (c->width + TTI_TILE - 1) / TTI_TILE;
   for (size_t x = 0; tiles; tiles--) {
     const size_t pixels = (c->width - x + tiles - 1) / tiles;
@@ -123,7 +139,7 @@ static void conv_row_narrow(const tti_conv_row *c) {
     float *out = c->out + (ptrdiff_t)x * c->out_stride;
     for (size_t n = 0; n < 8; n++) acc[n] = c->bias ? c->bias[n] : n < c->columns ? out[n] : 0.0f;
     for (size_t r = 0; r < c->run_count; r++) {
-      const float *in = c->runs[r].input + (ptrdiff_t)(c->first_pixel + x) * c->pixel_stride;
+      const float *in = c->runs[r].input + (ptrdiff_t)x * c->pixel_stride;
       const float *w = c->weights + (size_t)c->runs[r].weight_row * 8;
       for (size_t i = 0; i < c->runs[r].count; i++)
         for (size_t n = 0; n < 8; n++) acc[n] += in[i] * w[i * 8 + n];
@@ -136,43 +152,20 @@ static void conv_row_narrow(const tti_conv_row *c) {
   }
 }
 
-/* The last columns of a group, fewer than a vector: through a copy, a tile at a time. */
-static __attribute__((noinline)) void conv_row_tail(const tti_conv_row *c, size_t column) {
-  float out[TTI_TILE * TTI_LANES], residual[TTI_TILE * TTI_LANES] = {0};
-  const size_t columns = c->columns - column;
-  tti_conv_row part = *c;
-  part.out = out;
-  part.residual = c->residual ? residual : NULL;
-  part.out_stride = part.residual_stride = TTI_LANES;
-  part.weights += column;
-  part.bias = c->bias ? c->bias + column : NULL;
-  for (size_t x = 0; x < c->width; x += part.width) {
-    part.width = c->width - x < TTI_TILE ? c->width - x : TTI_TILE;
-    part.first_pixel = c->first_pixel + x;
-    for (size_t m = 0; m < part.width; m++) {
-      const ptrdiff_t pixel = (ptrdiff_t)(x + m);
-      if (c->residual)
-        v_store(residual + m * TTI_LANES, v_load_part(c->residual + pixel * c->residual_stride + column, columns));
-      if (!c->bias) v_store(out + m * TTI_LANES, v_load_part(c->out + pixel * c->out_stride + column, columns));
-    }
-    strip(1, &part, 0);
-    for (size_t m = 0; m < part.width; m++)
-      v_store_part(c->out + (ptrdiff_t)(x + m) * c->out_stride + column, v_load(out + m * TTI_LANES), columns);
-  }
-}
-
 static void conv_row(const tti_conv_row *c) {
   if (c->panel % TTI_LANES) {
     conv_row_narrow(c);
     return;
   }
   size_t column = 0;
-  for (; column + 2 * TTI_LANES <= c->columns; column += 2 * TTI_LANES) strip(2, c, column);
-  if (column + TTI_LANES <= c->columns) {
-    strip(1, c, column);
-    column += TTI_LANES;
-  }
-  if (column < c->columns) conv_row_tail(c, column);
+  for (; column + 2 * TTI_LANES <= c->columns; column += 2 * TTI_LANES) strip(2, 0, c, column);
+  const size_t left = c->columns - column;
+  if (left > TTI_LANES)
+    strip(2, 1, c, column);
+  else if (left == TTI_LANES)
+    strip(1, 0, c, column);
+  else if (left)
+    strip(1, 1, c, column);
 }
 
 /* ---- Winograd's F(4, 3) along x, with the points 0, 1, -1, 2, -2 and infinity */

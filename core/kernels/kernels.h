@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 /* A stretch of a convolution's sum that is contiguous in the input: for output pixel x, input elements
- * input[(first_pixel + x) * pixel_stride + i], i < count, meet rows weight_row + i of the weight panel. */
+ * input[x * pixel_stride + i], i < count, meet rows weight_row + i of the weight panel. */
 typedef struct tti_run {
   const float *input;
   uint32_t weight_row, count;
@@ -23,7 +23,7 @@ typedef struct tti_conv_row {
   const tti_run *runs;
   size_t run_count;
   ptrdiff_t pixel_stride;
-  size_t first_pixel, width, panel, columns;
+  size_t width, panel, columns;
   const float *weights; /* [rows][panel] */
   const float *bias;    /* [panel] */
   const float *residual;

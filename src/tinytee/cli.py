@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tinytee import __version__, cli_bench, cli_compile, cli_run
+from tinytee import __version__, cli_bench, cli_compile, cli_optee, cli_run
 from tinytee.cli_common import errors
 from tinytee.errors import TinyteeError
 
@@ -49,6 +49,8 @@ for command in (
     cli_run.demo,
 ):
     app.command(command.__name__.removesuffix("_model"))(command)
+
+app.add_typer(cli_optee.app)
 
 
 def main(arguments: list[str] | None = None) -> None:

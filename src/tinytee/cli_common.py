@@ -37,6 +37,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Isa = Annotated[
     str | None, typer.Option("--isa", help="Instruction set of the kernels: portable, avx2, avx512 or neon.")
 ]
+Backend = Annotated[
+    str, typer.Option("--backend", help="Where the core runs: process, optee (this device) or optee-qemu.")
+]
 
 ImageSize = Annotated[
     str | None, typer.Option("--size", help="Images: size in pixels, 224 or 240x320 (height x width).")

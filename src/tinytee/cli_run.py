@@ -11,10 +11,12 @@ import typer
 from numpy.typing import NDArray
 
 from tinytee import cli_common as common
+from tinytee import cli_optee
 from tinytee.bundle import Bundle, Manifest, Preprocessing, TensorSpec
 from tinytee.report import bundle_table, outputs_table, stats_table, top_table, verify_table
 from tinytee.runtime import Session
 from tinytee.runtime.images import infer_preprocessing, load_image
+from tinytee.runtime.optee_machine import chosen_heap
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -35,6 +37,7 @@ def run(
     as_json: common.Json = False,
     stats: Annotated[bool, typer.Option("--stats", help="Print what was measured.")] = False,
     isa: common.Isa = None,
+    backend: common.Backend = "process",
     size: common.ImageSize = None,
     resize: common.ImageResize = None,
     crop: common.ImageCrop = None,
@@ -48,7 +51,10 @@ def run(
     images = common.image_options(size, resize, crop, interpolation, mean, scale, layout, channels)
     if out is not None and out.suffix not in (".npz", ".npy"):
         raise ValueError(f"--output {out}: a name that ends in .npz or .npy is expected")
-    with Session(bundle, key=common.read_key(key_file), isa=isa) as session:
+    key = common.read_key(key_file)
+    if backend == "optee-qemu":
+        cli_optee.prepare(chosen_heap())
+    with Session(bundle, key=key, backend=backend, isa=isa) as session:
         manifest = session.manifest
         if out is not None and out.suffix == ".npy" and len(manifest.outputs) != 1:
             raise ValueError(f"--output {out}: the network has {len(manifest.outputs)} outputs, write them to a .npz")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,6 +101,38 @@ def main(out: Path = Path("out")) -> None:
     console.print(facts)
     kept = KEPT[stats.arena_kind]
     console.print("\n" + PROTECTION.format(arena=format_size(stats.arena_bytes), kept=kept))
+
+
+def main_optee(profile: Any, budget: str = "1900KiB") -> None:
+    """The same network and photograph, as a trusted application of a genuine OP-TEE in QEMU.
+
+    Args:
+        profile: of the device to plan for.
+        budget: secure memory; it has to fit the trusted application's heap.
+
+    Raises:
+        MissingPackageError: one of the packages that carry the demonstration's data is not installed.
+        EngineError: the machine cannot be prepared or booted.
+    """
+    console = Console(highlight=False)
+    names = efficientnet.class_names()
+    photograph = efficientnet.photograph()
+    model = efficientnet.build_efficientnet_lite0()
+    feed = {"images": tinytee.load_image(photograph, efficientnet.PREPROCESSING)}
+    key = secrets.token_bytes(32)
+    console.print(f"EfficientNet-Lite0, ImageNet weights, {format_size(model.ByteSize())} of ONNX; a fresh key.")
+    bundle = tinytee.compile(model, budget, key, profile=profile)
+    console.print("booting OP-TEE in QEMU's emulated TrustZone")
+    with tinytee.Session(bundle, key=key, backend="optee-qemu") as session:
+        found = session.run(feed)["probabilities"][0]
+        stats = session.stats
+    expected = Rival(model).run(feed)["probabilities"][0]
+    console.print(_top_table(photograph, names, found, expected))
+    console.print(f"largest difference over all {len(names):,} classes: {float(np.max(np.abs(found - expected))):.1e}")
+    console.print(f"secure memory: {stats.peak_secure_memory_bytes:,} bytes of the trusted application's heap")
+    console.print(
+        f"{stats.last_run_seconds:.1f} s in an emulated Cortex-A53: an emulator's speed says nothing of a board's"
+    )
 
 
 def _top_table(photograph: Path, names: list[str], found: NDArray[np.float32], expected: NDArray[np.float32]) -> Table:

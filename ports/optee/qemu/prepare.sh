@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # Prepares a machine with a genuine OP-TEE in QEMU's emulated TrustZone, out of Debian's packages, in a cache folder:
 #
-#   prepare.sh CACHE HEAP      HEAP: the trusted application's, as 2MiB
+#   prepare.sh CACHE HEAP NAME      HEAP: the trusted application's, as 2MiB
 #
-# Afterwards CACHE/flash.bin, CACHE/kernel and CACHE/initramfs-HEAP.cpio.gz are what to boot. Whatever
+# Afterwards CACHE/flash.bin, CACHE/kernel and CACHE/initramfs/NAME are what to boot. Whatever
 # is there already stays. Prints a line for each step; the tools' own words go to CACHE/prepare.log.
 set -Eeuo pipefail
 
 cache=$(mkdir -p "$1" && cd "$1" && pwd)
 heap=$2
+name=$3
 port=$(cd "$(dirname "$0")/.." && pwd)
 root=$cache/arm64
 platform=vexpress-qemu_armv8a
@@ -84,7 +85,7 @@ build_firmware() {
 
 build_initramfs() {
   step "building the normal world"
-  local tree=$cache/initramfs lib=usr/lib/aarch64-linux-gnu drivers
+  local tree=$cache/tree lib=usr/lib/aarch64-linux-gnu drivers
   rm -rf "$tree"
   mkdir -p "$tree"/{bin,dev,proc,sys,tmp,var/lib/optee-client/data/tee,"$lib"}
   ln -s usr/lib "$tree/lib"
@@ -98,28 +99,28 @@ build_initramfs() {
   install -m 755 "$port/qemu/init" "$tree/init"
   (cd "$tree" && find . -print0 | cpio --null --quiet -R 0:0 -H newc -o | gzip -1) >"$cache/base.part"
   mv "$cache/base.part" "$cache/base.cpio.gz"
-  rm -rf "$tree"
+  rm -rf "$tree" "$cache/initramfs"
 }
 
 # The trusted application and the feeder. Archives of an initramfs may follow one another.
 build_application() {
   step "building the trusted application with a heap of $heap"
-  local made=$cache/build/$heap tree
+  local made
+  made=$(mktemp -d "$cache/build.XXXXXX")
   make -s -C "$port/ta" TA_DEV_KIT_DIR="$root/usr/lib/optee-os-dev/$platform" NETTLE="$root" HEAP="$heap" O="$made/ta" \
     PYTHON3="${PYTHON3:-python3}"
   make -s -C "$port/host" ARM64="$root" O="$made/host"
-  tree=$(mktemp -d "$made/tree.XXXXXX")
-  mkdir -p "$tree/bin" "$tree/usr/lib/optee_armtz"
-  cp "$made/host/tinytee-feeder" "$tree/bin/"
-  cp "$made"/ta/*.ta "$tree/usr/lib/optee_armtz/"
-  (cd "$tree" && find bin usr -print0 | cpio --null --quiet -R 0:0 -H newc -o | gzip -1) >"$made/overlay"
-  rm -rf "$tree"
+  mkdir -p "$made/tree/bin" "$made/tree/usr/lib/optee_armtz" "$cache/initramfs"
+  cp "$made/host/tinytee-feeder" "$made/tree/bin/"
+  cp "$made"/ta/*.ta "$made/tree/usr/lib/optee_armtz/"
+  (cd "$made/tree" && find bin usr -print0 | cpio --null --quiet -R 0:0 -H newc -o | gzip -1) >"$made/overlay"
   cat "$cache/base.cpio.gz" "$made/overlay" >"$made/initramfs"
-  mv "$made/initramfs" "$cache/initramfs-$heap.cpio.gz"
+  mv "$made/initramfs" "$cache/initramfs/$name"
+  rm -rf "$made"
 }
 
 [ -e "$cache/kernel" ] || download_packages
 [ -e "$cache/flash.bin" ] || build_firmware
 [ "$cache/base.cpio.gz" -nt "$port/qemu/init" ] || build_initramfs
-build_application
+[ -e "$cache/initramfs/$name" ] || build_application
 step "ready"

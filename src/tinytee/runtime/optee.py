@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import secrets
 import shutil
 import subprocess
@@ -22,9 +22,6 @@ from tinytee.errors import EngineError, TinyteeError
 from tinytee.runtime import optee_machine
 from tinytee.runtime.optee_wire import Wire, ffi, numbers, record
 from tinytee.runtime.stats import SessionStats
-
-HEAP_VARIABLE = "TINYTEE_OPTEE_HEAP"
-"""Environment variable: heap of the trusted application of backend "optee-qemu"; 2MiB if it is not set."""
 
 SUITES = ("chacha20-poly1305", "aes-256-gcm")
 
@@ -206,10 +203,8 @@ class _DeviceLink:
     def close(self) -> None:
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
-                try:
+                with contextlib.suppress(OSError):
                     stream.close()
-                except OSError:
-                    pass
         self._process.wait()
 
 
@@ -217,8 +212,7 @@ def open_backend(name: str, bundle: Bundle, key: bytes) -> OpteeBackend:
     """A session of the backend "optee" or "optee-qemu"."""
     if name == "optee":
         return OpteeBackend(bundle, key)
-    heap = optee_machine.check_heap(os.environ.get(HEAP_VARIABLE) or optee_machine.DEFAULT_HEAP)
-    machine = optee_machine.shared_machine(heap)
+    machine = optee_machine.shared_machine(optee_machine.chosen_heap())
     try:
         return OpteeBackend(bundle, key, machine)
     finally:

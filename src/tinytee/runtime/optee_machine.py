@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import hashlib
 import os
 import re
 import shutil
@@ -14,12 +15,14 @@ import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 from tinytee.errors import EngineError
 
 DEFAULT_HEAP = "2MiB"
 """Heap of the trusted application: the secure memory that a session may have, all included."""
+
+HEAP_VARIABLE = "TINYTEE_OPTEE_HEAP"
+"""Environment variable: heap of the trusted application of backend "optee-qemu"; 2MiB if it is not set."""
 
 SESSIONS = 8
 """At once in one machine."""
@@ -62,6 +65,15 @@ def check_heap(heap: str) -> str:
     return f"{match[1]}{match[2]}iB"
 
 
+def chosen_heap() -> str:
+    """The heap that the environment asks for, or the default.
+
+    Raises:
+        ValueError: it is no heap's size.
+    """
+    return check_heap(os.environ.get(HEAP_VARIABLE) or DEFAULT_HEAP)
+
+
 def prepare(heap: str = DEFAULT_HEAP, progress: Progress | None = None) -> Path:
     """Downloads and builds what a machine needs, once; afterwards only what has changed.
 
@@ -82,7 +94,7 @@ def prepare(heap: str = DEFAULT_HEAP, progress: Progress | None = None) -> Path:
         raise EngineError(
             "the machine is built from tinytee's source tree: clone it, and install with pip install -e ."
         )
-    command = ["bash", str(script), str(cache_folder()), heap]
+    command = ["bash", str(script), str(cache_folder()), heap, _image_name(heap)]
     environment = {**os.environ, "PYTHON3": sys.executable}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
@@ -99,15 +111,18 @@ def prepare(heap: str = DEFAULT_HEAP, progress: Progress | None = None) -> Path:
     return cache_folder()
 
 
-def is_current(heap: str) -> bool:
-    """Whether a machine of that heap is prepared from the sources as they are now."""
-    cache = cache_folder()
-    image = cache / f"initramfs-{check_heap(heap)}.cpio.gz"
-    if not image.exists() or not (cache / "flash.bin").exists():
-        return False
-    rooms = (_SOURCE / "core", _PORT)
-    newest = max((path.stat().st_mtime for room in rooms for path in room.rglob("*.*")), default=0.0)
-    return image.stat().st_mtime >= newest
+def _image_name(heap: str) -> str:
+    """Name of the image of that heap, by what it is built from: several source trees may share a cache."""
+    digest = hashlib.sha256()
+    for room in (_SOURCE / "core", _PORT):
+        for path in sorted(path for path in room.rglob("*") if path.is_file()):
+            digest.update(f"{path.relative_to(_SOURCE)} {path.stat().st_size}\n".encode() + path.read_bytes())
+    return f"{heap}-{digest.hexdigest()[:16]}"
+
+
+def image(heap: str) -> Path:
+    """The initial file system of a machine of that heap, built from the sources as they are now; it may not exist."""
+    return cache_folder() / "initramfs" / _image_name(check_heap(heap))
 
 
 class Machine:
@@ -125,14 +140,14 @@ class Machine:
         self.heap = check_heap(heap)
         if shutil.which("qemu-system-aarch64") is None:
             raise EngineError("qemu-system-aarch64 is missing: apt-get install --no-install-recommends qemu-system-arm")
-        if not is_current(self.heap):
+        if not image(self.heap).exists():
             prepare(self.heap)
         self.lock = threading.RLock()
         self._free = set(range(SESSIONS))
         self._holders = 0
         self._folder = tempfile.TemporaryDirectory(prefix="tinytee-optee-")
         self._process, self._wire = self._boot(count_instructions)
-        self.stream: BinaryIO = self._wire.makefile("rwb")
+        self.stream = self._wire.makefile("rwb")
         atexit.register(self.off)
 
     def _boot(self, count_instructions: bool) -> tuple[subprocess.Popen[bytes], socket.socket]:
@@ -142,7 +157,7 @@ class Machine:
         command += ["-smp", "1", "-m", "1024", "-nic", "none", "-display", "none", "-monitor", "none"]
         command += ["-icount", "shift=0,sleep=off"] if count_instructions else []
         command += ["-bios", str(cache / "flash.bin"), "-kernel", str(cache / "kernel")]
-        command += ["-initrd", str(cache / f"initramfs-{self.heap}.cpio.gz"), "-append", "console=ttyAMA0 loglevel=4"]
+        command += ["-initrd", str(image(self.heap)), "-append", "console=ttyAMA0 loglevel=4"]
         command += ["-serial", f"file:{here / 'normal.log'}", "-serial", f"file:{here / 'secure.log'}"]
         command += ["-chardev", f"socket,id=wire,fd={theirs.fileno()}", "-device", "virtio-serial-pci"]
         command += ["-device", "virtserialport,chardev=wire,name=tinytee"]

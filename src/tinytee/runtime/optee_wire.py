@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from cffi import FFI
 
@@ -38,11 +39,11 @@ class Wire:
     """Requests over a byte stream, and their answers.
 
     Args:
-        stream: to and from the feeder; ``read`` gives all bytes asked for, or fewer at the stream's end.
+        reader, writer: binary streams from and to the feeder.
         why: says why the other end is gone, for a message.
     """
 
-    def __init__(self, reader: BinaryIO, writer: BinaryIO, why: Any) -> None:
+    def __init__(self, reader: Any, writer: Any, why: Callable[[], str]) -> None:
         self._reader, self._writer, self._why = reader, writer, why
 
     def send(self, kind: int, session: int, *parts: Any) -> None:
