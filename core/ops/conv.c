@@ -14,6 +14,21 @@ static void clamp_of(const tt_op *op, float *low, float *high) {
   }
 }
 
+/* An activation that the kernel does not apply as it stores: over the output channels of a block that is complete. */
+static void activate_block(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *b) {
+  const tt_tensor *out = &e->program.tensors[op->output];
+  const uint32_t channels = out->channels / op->groups, group_panels = (channels + op->panel - 1) / op->panel;
+  /* Channel at which a panel begins; after the last one, all channels. */
+  const uint32_t first = b->panel_begin / group_panels * channels + b->panel_begin % group_panels * op->panel;
+  const uint32_t end = b->panel_end / group_panels * channels + b->panel_end % group_panels * op->panel;
+  const int whole = end - first == out->channels;
+  const size_t count = whole ? (size_t)out->width * out->channels : end - first;
+  for (uint32_t y = y0; op->activation > TT_ACT_CLIP && y < y1; y++)
+    for (uint32_t x = 0; x < (whole ? 1 : out->width); x++)
+      e->port->kernels->activation(op->activation, op->alpha, op->beta,
+                                   tti_row(e, out, y) + (size_t)x * out->channels + first, count);
+}
+
 /* Kernel rows ky that meet the map at output y-plane y: from .. to. */
 static void ky_range(const tt_op *op, uint32_t height, uint32_t y, uint32_t *from, uint32_t *to) {
   const uint32_t top = y * op->stride_y; /* in padded coordinates */
@@ -111,11 +126,9 @@ static void winograd(const struct tt_engine *e, const tt_op *op, uint32_t y0, ui
       end.out = tti_row(e, out, y) + channel;
       end.residual = residual ? tti_row(e, residual, y) + channel : NULL;
       kernels->winograd_out(&end);
-      if (op->activation > TT_ACT_CLIP)
-        for (uint32_t x = 0; x < out->width; x++)
-          kernels->activation(op->activation, op->alpha, op->beta, end.out + (size_t)x * out->channels, end.columns);
     }
   }
+  activate_block(e, op, y0, y1, b);
 }
 
 void tti_conv(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *block) {
@@ -161,11 +174,9 @@ void tti_conv(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t 
         kernels->conv_row(&row);
         row.bias = NULL;
       } while (k < b->k_end);
-      if (last && op->activation > TT_ACT_CLIP)
-        for (uint32_t x = 0; x < out->width; x++)
-          kernels->activation(op->activation, op->alpha, op->beta, row.out + (size_t)x * out->channels, row.columns);
     }
   }
+  if (last) activate_block(e, op, y0, y1, b);
 }
 
 /* Rows of the map under the window of output y-plane y. */
