@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -12,17 +13,19 @@ from typing import Any
 
 from tinytee import zoo
 
+RUNTIMES = ("onnxruntime", "openvino")
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def machine() -> dict[str, str]:
-    """What a measurement depends on."""
+    """What a measurement depends on; the load is the last minute's, the benchmark's own included."""
     return {
         "processor": _processor(),
         "cores": str(os.cpu_count()),
         "system": f"{platform.system()} {platform.release().split('-')[0]} {platform.machine()}",
         "python": platform.python_version(),
-        "onnxruntime": importlib.metadata.version("onnxruntime"),
+        **{name: importlib.metadata.version(name) for name in RUNTIMES if importlib.util.find_spec(name)},
+        "load": f"{os.getloadavg()[0]:.1f}",
     }
 
 

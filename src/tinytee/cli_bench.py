@@ -34,8 +34,8 @@ def bench(
 ) -> None:
     """Measure a model within budgets of secure memory beside unprotected ONNX Runtime (and OpenVINO, if installed).
 
-    All run on one thread, in turns; times are medians, with half the distance between the quartiles. Exits with 1 if
-    the network does not fit one of the budgets.
+    All run on one thread, in turns; times are medians, with half the distance between the quartiles.
+    Exits with 1 if a budget is too small.
     """
     from tinytee.bench import Bench, measure_row, prediction_errors  # noqa: PLC0415
 
