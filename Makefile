@@ -35,7 +35,7 @@ demo-optee: lib ## runs a real network on a real photograph inside OP-TEE, in QE
 	$(BIN)/tinytee optee demo
 
 test-optee: lib ## runs the tests that boot OP-TEE
-	$(BIN)/python -m pytest -rs --durations=10 -m optee tests/optee $(PYTEST_ARGS)
+	TINYTEE_TEST_OPTEE=1 $(BIN)/python -m pytest -rs --durations=10 tests/optee $(PYTEST_ARGS)
 
 check: check-python check-c check-house ## checks format, lint, types, warnings, the house's rules and the core's size
 
