@@ -13,6 +13,8 @@ from tinytee.bundle.manifest import TensorSpec
 MAX_INTEGER = 2**24
 """Integers up to this magnitude are exact in float32."""
 
+FEW_CHANNELS = 16
+
 
 def check_inputs(specs: Sequence[TensorSpec], given: Mapping[str, Any]) -> tuple[dict[str, NDArray[Any]], int]:
     """The arrays by name, checked against the signature, and the number of samples.
@@ -63,8 +65,14 @@ def _check_array(spec: TensorSpec, array: NDArray[Any]) -> None:
 def to_core(spec: TensorSpec, array: NDArray[Any], sample: int) -> NDArray[np.float32]:
     """One sample as the core has it: [height, width, channels], float32, C-contiguous."""
     logical = array[sample : sample + 1] if spec.batched else array
+    view = logical.transpose(spec.perm)
+    moved = np.empty(view.shape, np.float32)
     with np.errstate(over="ignore"):
-        moved = np.ascontiguousarray(logical.transpose(spec.perm), dtype=np.float32)
+        if view.ndim and view.shape[-1] <= FEW_CHANNELS:  # channel by channel numpy moves long runs at a time
+            for channel in range(view.shape[-1]):
+                moved[..., channel] = view[..., channel]
+        else:
+            moved[...] = view
     return moved.reshape(spec.height, spec.width, spec.channels)
 
 
