@@ -119,7 +119,8 @@ def plot_kernels(rows: Rows, path: Path) -> None:
     names = [f"{row['kernel']}  {'x'.join(map(str, row['shape']))}" for row in rows]
     panel.set_yticks(range(len(rows)), names, fontsize=7)
     panel.set_ylim(len(rows) - 0.4, -0.6)
-    panel.set_xlim(0, 100)
+    panel.set_xlim(0, max(100.0, *(105 * row["share"] for row in rows)))
+    panel.axvline(100, color="#555555", linewidth=1, linestyle="--")
     panel.set_xlabel("percent")
     panel.legend(fontsize=8, frameon=False, loc="center right")
     _tidy(panel)
