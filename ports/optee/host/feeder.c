@@ -163,10 +163,9 @@ static int feed_chunks(ttf_session *s) {
     return fail(s, TT_ERROR_BUNDLE, "chunk %u of %zu bytes is larger than a window", (unsigned)first, bytes);
   memcpy(s->window.buffer, s->bundle + s->places[first], bytes);
   if (transfer(s, TTA_FEED, bytes)) return s->failed;
-  uint32_t used = end;
-  if (s->reply.event == TT_WANT_CHUNK && s->reply.index > first && s->reply.index < end) used = s->reply.index;
-  s->stats.chunks += used - first;
-  s->stats.chunk_bytes += s->places[used] - s->places[first];
+  if (s->reply.chunks > end - first) return fail(s, TTF_FAILED_CALL, "the trusted application answers nonsense");
+  s->stats.chunks += s->reply.chunks;
+  s->stats.chunk_bytes += s->places[first + s->reply.chunks] - s->places[first];
   return 0;
 }
 

@@ -49,7 +49,7 @@ typedef struct tta_reply {
   uint32_t index, row, rows;
   uint32_t bytes;
   uint32_t peak_bytes; /* tt_peak_bytes; of a failed engine, 0 */
-  uint32_t reserved;
+  uint32_t chunks;     /* used of those that TTA_FEED was given */
   uint8_t nonce[32];
 } tta_reply;
 

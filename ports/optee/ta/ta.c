@@ -62,7 +62,7 @@ static void shut(session *s) {
   s->status = TT_ERROR_STATE;
 }
 
-static TEE_Result reply(session *s, TEE_Param *slot) {
+static TEE_Result reply(session *s, TEE_Param *slot, uint32_t chunks) {
   tta_reply r;
   tt_want want;
   memset(&r, 0, sizeof r);
@@ -75,6 +75,7 @@ static TEE_Result reply(session *s, TEE_Param *slot) {
   r.rows = want.rows;
   r.bytes = (uint32_t)want.bytes;
   r.peak_bytes = r.status == TT_OK ? (uint32_t)tt_peak_bytes(s->engine) : 0;
+  r.chunks = chunks;
   memcpy(r.nonce, want.nonce, sizeof r.nonce);
   memcpy(slot->memref.buffer, &r, sizeof r);
   slot->memref.size = sizeof r;
@@ -106,7 +107,7 @@ static TEE_Result command_open(session *s, TEE_Param slots[4]) {
                               keys.model_key, keys.io_key, &s->engine)
                     : TT_ERROR_ARENA;
   memzero_explicit(&keys, sizeof keys);
-  return reply(s, &slots[2]);
+  return reply(s, &slots[2], 0);
 }
 
 /* What the engine wants, if it is what the normal world thinks it is. */
@@ -125,16 +126,17 @@ static TEE_Result command_feed(session *s, TEE_Param slots[4]) {
   const uint8_t *sealed = slots[0].memref.buffer;
   size_t left = slots[0].memref.size;
   if (want.event != TT_WANT_CHUNK && left != want.bytes) return TEE_ERROR_BAD_PARAMETERS;
-  uint32_t next;
+  uint32_t next, chunks = 0;
   tt_status status;
   do {
     next = want.index + 1;
+    chunks += want.event == TT_WANT_CHUNK;
     status = tt_feed(s->engine, sealed, want.bytes);
     sealed += want.bytes;
     left -= want.bytes;
     if (status == TT_OK) status = tt_poll(s->engine, &want);
   } while (status == TT_OK && want.event == TT_WANT_CHUNK && want.index == next && want.bytes <= left);
-  return reply(s, &slots[2]);
+  return reply(s, &slots[2], chunks);
 }
 
 static TEE_Result command_take(session *s, TEE_Param slots[4]) {
@@ -148,20 +150,20 @@ static TEE_Result command_take(session *s, TEE_Param slots[4]) {
   }
   slots[0].memref.size = want.bytes;
   (void)!tt_take(s->engine, slots[0].memref.buffer, want.bytes); /* the reply carries its status, which sticks */
-  return reply(s, &slots[2]);
+  return reply(s, &slots[2], 0);
 }
 
 static TEE_Result command_start(session *s, TEE_Param slots[4]) {
   tt_want want;
   if (!s->engine || tt_poll(s->engine, &want) != TT_OK || want.event != TT_READY) return TEE_ERROR_BAD_STATE;
   (void)!tt_start(s->engine);
-  return reply(s, &slots[2]);
+  return reply(s, &slots[2], 0);
 }
 
 static TEE_Result command_info(session *s, TEE_Param slots[4]) {
   slots[0].value.a = TINYTEE_HEAP_BYTES;
   slots[0].value.b = TTA_DEVELOPMENT;
-  return reply(s, &slots[2]);
+  return reply(s, &slots[2], 0);
 }
 
 /* ---- OP-TEE's entry points */

@@ -1,0 +1,242 @@
+"""A normal world that lies: the trusted application refuses, does not panic, and keeps answering."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+import tinytee
+from tinytee.errors import AuthenticationError, EngineError
+from tinytee.runtime.optee import OpteeBackend
+from tinytee.runtime.optee_machine import Machine
+from tinytee.runtime.optee_wire import numbers
+
+from .conftest import KEY, Compile, feed_of
+
+pytestmark = pytest.mark.filterwarnings("ignore:OP-TEE in development mode")
+
+NONE, VALUE_IN, VALUE_OUT, VALUE_INOUT, MEMREF_IN, MEMREF_OUT, MEMREF_INOUT = 0, 1, 2, 3, 5, 6, 7
+SUCCESS, BAD_PARAMETERS, BAD_STATE, NOT_SUPPORTED, SHORT_BUFFER = 0, 0xFFFF0006, 0xFFFF0007, 0xFFFF000A, 0xFFFF0010
+REPLY_BYTES = 64
+
+READY, WANT_CHUNK, WANT_INPUT = 0, 1, 2
+
+COMMANDS = {
+    numbers.TTA_OPEN: (MEMREF_IN, MEMREF_IN, MEMREF_OUT, NONE),
+    numbers.TTA_START: (NONE, NONE, MEMREF_OUT, NONE),
+    numbers.TTA_FEED: (MEMREF_IN, VALUE_IN, MEMREF_OUT, NONE),
+    numbers.TTA_TAKE: (MEMREF_OUT, VALUE_IN, MEMREF_OUT, NONE),
+    numbers.TTA_INFO: (VALUE_OUT, NONE, MEMREF_OUT, NONE),
+}
+"""Parameter types of every command, as tinytee_ta.h documents them."""
+
+
+@pytest.fixture
+def bundle(compile_network: Compile) -> tinytee.Bundle:
+    return compile_network("lenet5", "300KiB")
+
+
+@pytest.fixture
+def backend(machine: Machine, bundle: tinytee.Bundle) -> Iterator[OpteeBackend]:
+    """A session that has run once, and must run as well when the test is over."""
+    session = OpteeBackend(bundle, KEY, machine)
+    _check_answer(session, bundle)
+    yield session
+    _check_answer(session, bundle)
+    session.close()
+
+
+def _check_answer(session: OpteeBackend, bundle: tinytee.Bundle) -> None:
+    feed = feed_of("lenet5")
+    with tinytee.Session(bundle, key=KEY) as here:
+        expected = here.run(feed)["output"]
+    found = np.zeros(expected.size, np.float32)
+    session.run([np.ascontiguousarray(feed["input"].reshape(-1))], [found])
+    assert np.abs(found - expected.reshape(-1)).max() < 1e-5
+
+
+def _slots(types: tuple[int, ...], size: int = REPLY_BYTES, there: int = 1) -> list[tuple[int, int]]:
+    return [(size, there) if kind >= MEMREF_IN else (0, 0) for kind in types]
+
+
+def _input_bytes(types: tuple[int, ...], slots: list[tuple[int, int]]) -> bytes:
+    kinds = zip(types, slots, strict=True)
+    return b"".join(b"\xa5" * size for kind, (size, there) in kinds if kind in (MEMREF_IN, MEMREF_INOUT) and there)
+
+
+def _invoke(session: OpteeBackend, command: int, types: tuple[int, ...], slots: list[tuple[int, int]]) -> int:
+    return int(session.invoke(command, types, slots, _input_bytes(types, slots)).result)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_wrong_parameter_types(backend: OpteeBackend, command: int) -> None:
+    right = COMMANDS[command]
+    for slot in range(4):
+        for wrong in {NONE, VALUE_IN, VALUE_OUT, VALUE_INOUT, MEMREF_IN, MEMREF_OUT, MEMREF_INOUT} - {right[slot]}:
+            types = (*right[:slot], wrong, *right[slot + 1 :])
+            assert _invoke(backend, command, types, _slots(types)) == BAD_PARAMETERS
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("size", [0, 1, REPLY_BYTES - 1])
+def test_replies_need_room(backend: OpteeBackend, command: int, size: int) -> None:
+    types = COMMANDS[command]
+    for there in (0, 1):
+        slots = _slots(types)
+        slots[2] = (size, there)
+        assert _invoke(backend, command, types, slots) == BAD_PARAMETERS
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_null_memory_with_a_length(backend: OpteeBackend, command: int) -> None:
+    types = COMMANDS[command]
+    slots = _slots(types, 4096, there=0)
+    assert _invoke(backend, command, types, slots) == BAD_PARAMETERS
+
+
+def test_unknown_commands(backend: OpteeBackend) -> None:
+    for command in (len(COMMANDS), 1000, 0xFFFFFFFF):
+        for types in COMMANDS.values():
+            assert _invoke(backend, command, types, _slots(types)) == NOT_SUPPORTED
+
+
+def test_feeding_what_is_not_wanted(backend: OpteeBackend) -> None:
+    """Ready: nothing may be fed or taken. The engine stays as it is."""
+    for command in (numbers.TTA_FEED, numbers.TTA_TAKE):
+        types = COMMANDS[command]
+        for event in range(8):
+            slots = _slots(types)
+            slots[1] = (event, 0)
+            assert _invoke(backend, command, types, slots) == BAD_STATE
+
+
+def test_lying_lengths(machine: Machine, bundle: tinytee.Bundle) -> None:
+    session = OpteeBackend(bundle, KEY, machine)
+    start, feed = COMMANDS[numbers.TTA_START], COMMANDS[numbers.TTA_FEED]
+    assert _invoke(session, numbers.TTA_START, start, _slots(start)) == SUCCESS
+    for size, there in ((0, 0), (0, 1), (1, 1), (15, 1), (16, 1), (4096, 0), (1 << 20, 1)):
+        slots = [(size, there), (WANT_INPUT, 0), (REPLY_BYTES, 1), (0, 0)]
+        assert _invoke(session, numbers.TTA_FEED, feed, slots) == BAD_PARAMETERS
+    session.close()
+
+
+def test_forged_input_ends_the_engine_not_the_application(machine: Machine, bundle: tinytee.Bundle) -> None:
+    session = OpteeBackend(bundle, KEY, machine)
+    start, feed = COMMANDS[numbers.TTA_START], COMMANDS[numbers.TTA_FEED]
+    assert _invoke(session, numbers.TTA_START, start, _slots(start)) == SUCCESS
+    sealed_bytes = 32 * 32 * 4 + 16
+    slots = [(sealed_bytes, 1), (WANT_INPUT, 0), (REPLY_BYTES, 1), (0, 0)]
+    assert _invoke(session, numbers.TTA_FEED, feed, slots) == SUCCESS  # the reply says that it did not authenticate
+    assert _invoke(session, numbers.TTA_FEED, feed, slots) == BAD_STATE
+    assert _invoke(session, numbers.TTA_START, start, _slots(start)) == BAD_STATE
+    session.close()
+
+
+@pytest.mark.parametrize("arena_bytes", [0, 1, 1023, 1024, 2**21, 2**31, 2**32 - 1])
+def test_hostile_preamble(machine: Machine, bundle: tinytee.Bundle, arena_bytes: int) -> None:
+    changed = bytearray(bundle.to_bytes())
+    changed[28:32] = arena_bytes.to_bytes(4, "little")
+    preamble = bytes(changed[: bundle.preamble.total_bytes])
+    session = OpteeBackend(bundle, KEY, machine)
+    types = COMMANDS[numbers.TTA_OPEN]
+    for cut in (len(preamble), len(preamble) - 1, 80, 79, 1):
+        slots = [(cut, 1), (64, 1), (REPLY_BYTES, 1), (0, 0)]
+        result = int(session.invoke(numbers.TTA_OPEN, types, slots, preamble[:cut] + KEY + bytes(32)).result)
+        assert result == (SUCCESS if cut >= 80 else BAD_PARAMETERS)
+    session.close()
+
+
+def _random_slot(rng: np.random.Generator, kind: int) -> tuple[int, int]:
+    if kind < MEMREF_IN:
+        return int(rng.integers(0, 8)), 0
+    return int(rng.choice([0, 1, 15, 16, 63, 64, 80, 4112, 70000])), int(rng.integers(0, 4) > 0)
+
+
+def test_random_calls(machine: Machine, bundle: tinytee.Bundle) -> None:
+    rng = np.random.default_rng(0)
+    session = OpteeBackend(bundle, KEY, machine)
+    known = {SUCCESS, BAD_PARAMETERS, BAD_STATE, NOT_SUPPORTED, SHORT_BUFFER}
+    for _ in range(300):
+        command = int(rng.integers(0, 6))
+        types = COMMANDS.get(command, COMMANDS[numbers.TTA_FEED])
+        if rng.random() < 0.2:
+            types = tuple(int(kind) for kind in rng.choice([0, 1, 2, 3, 5, 6, 7], 4))
+        slots = [(int(rng.choice([0, 1, 15, 16, 63, 64, 80, 4112, 70000])), int(rng.integers(0, 4) > 0)) for _ in types]
+        slots = [
+            (int(rng.integers(0, 8)), 0) if kind < MEMREF_IN else slot for kind, slot in zip(types, slots, strict=True)
+        ]
+        assert _invoke(session, command, types, slots) in known
+    session.close()
+
+
+@pytest.mark.parametrize("place", [0.3, 0.6, 0.999])
+def test_changed_bundle(machine: Machine, bundle: tinytee.Bundle, place: float) -> None:
+    changed = bytearray(bundle.to_bytes())
+    first = bundle.preamble.total_bytes
+    changed[first + int(place * (len(changed) - first))] ^= 1
+    with pytest.raises(AuthenticationError):
+        OpteeBackend(tinytee.Bundle.parse(changed), KEY, machine)
+
+
+def test_changed_chunk_of_a_run(machine: Machine, compile_network: Compile) -> None:
+    """A chunk that is only fed while the network runs."""
+    changed = bytearray(compile_network("squeezenet", "1MiB").to_bytes())
+    changed[-100] ^= 1
+    with tinytee.Session(tinytee.Bundle.parse(changed), key=KEY, backend="optee-qemu") as session:
+        with pytest.raises(AuthenticationError):
+            session.run(feed_of("squeezenet"))
+        with pytest.raises(EngineError, match="closed"):
+            session.run(feed_of("squeezenet"))
+
+
+def test_wrong_key(machine: Machine, bundle: tinytee.Bundle) -> None:
+    with pytest.raises(AuthenticationError, match="the key is not"):
+        tinytee.Session(bundle, key=bytes(32), backend="optee-qemu")
+
+
+def test_bundle_larger_than_the_heap(machine: Machine, compile_network: Compile) -> None:
+    large = compile_network("mobilenet_v1_025_128", "4MiB")
+    assert large.peak_secure_memory_bytes > 2**21
+    with pytest.raises(EngineError, match=f"needs {large.peak_secure_memory_bytes} bytes.*heap of 2097152 bytes"):
+        tinytee.Session(large, key=KEY, backend="optee-qemu")
+
+
+def test_suite_that_op_tee_lacks(machine: Machine, compile_network: Compile) -> None:
+    with pytest.raises(EngineError, match="--suite chacha20-poly1305"):
+        tinytee.Session(compile_network("lenet5", "300KiB", "aegis-256x4"), key=KEY, backend="optee-qemu")
+
+
+def test_closed_midway_and_reopened(machine: Machine, bundle: tinytee.Bundle) -> None:
+    start = COMMANDS[numbers.TTA_START]
+    for _ in range(3):
+        session = OpteeBackend(bundle, KEY, machine)
+        assert _invoke(session, numbers.TTA_START, start, _slots(start)) == SUCCESS
+        session.close()
+    session = OpteeBackend(bundle, KEY, machine)
+    _check_answer(session, bundle)
+    session.close()
+
+
+def test_two_sessions_at_once(machine: Machine, bundle: tinytee.Bundle, compile_network: Compile) -> None:
+    other = compile_network("mobilenet_v1_025_128", "300KiB")
+    feed = feed_of("mobilenet_v1_025_128")
+    with tinytee.Session(other, key=KEY) as here:
+        expected = here.run(feed)
+    one = OpteeBackend(bundle, KEY, machine)
+    with tinytee.Session(other, key=KEY, backend="optee-qemu") as two:
+        for _ in range(2):
+            _check_answer(one, bundle)
+            found = two.run(feed)
+            for name, values in expected.items():
+                assert np.abs(values - found[name]).max() <= 1e-5 * np.ptp(values)
+    _check_answer(one, bundle)
+    one.close()
+
+
+def test_no_panic_was_seen(machine: Machine) -> None:
+    """Runs last in this file."""
+    said = machine.logs()["secure"]
+    assert not re.findall(r".*(?:panicked|-abort at).*", said)

@@ -1,0 +1,53 @@
+"""Networks inside OP-TEE, in the default heap: the answers are those of the process backend."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tinytee
+from tinytee.runtime.optee_machine import Machine
+
+from .conftest import KEY, Compile, feed_of
+
+CASES = (
+    ("lenet5", "300KiB", None),
+    ("lenet5", "300KiB", "aes-256-gcm"),
+    ("mobilenet_v1_025_128", "300KiB", None),
+    ("mobilenet_v1_025_128", "1900KiB", None),
+    ("tiny_darknet", "1900KiB", None),
+    ("squeezenet", "1MiB", None),
+    ("mobilenet_v2", "1900KiB", None),
+    ("efficientnet_lite0", "1900KiB", None),
+)
+
+TOLERANCE = 1e-5
+"""Of the output's range: another instruction set adds in another order."""
+
+
+@pytest.mark.filterwarnings("ignore:OP-TEE in development mode")
+@pytest.mark.parametrize(("name", "budget", "suite"), CASES)
+def test_answers_as_in_a_process(
+    machine: Machine, compile_network: Compile, name: str, budget: str, suite: str | None
+) -> None:
+    bundle = compile_network(name, budget, suite)
+    with tinytee.Session(bundle, key=KEY) as here, tinytee.Session(bundle, key=KEY, backend="optee-qemu") as there:
+        for seed in (0, 1):
+            feed = feed_of(name, seed)
+            expected, found = here.run(feed), there.run(feed)
+            for output, values in expected.items():
+                assert np.abs(values - found[output]).max() <= TOLERANCE * np.ptp(values)
+        assert there.stats.peak_secure_memory_bytes == bundle.peak_secure_memory_bytes
+        assert there.stats.runs == 2
+        assert there.stats.spills == here.stats.spills
+        assert there.stats.chunk_bytes == here.stats.chunk_bytes
+
+
+def test_says_that_it_is_in_development_mode(machine: Machine, compile_network: Compile) -> None:
+    bundle = compile_network("lenet5", "300KiB")
+    with (
+        pytest.warns(RuntimeWarning, match="development mode"),
+        tinytee.Session(bundle, key=KEY, backend="optee-qemu") as session,
+    ):
+        session.run(feed_of("lenet5"))
+    assert "DEVELOPMENT MODE" in machine.logs()["secure"]
