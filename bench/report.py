@@ -34,7 +34,9 @@ def main() -> int:
     page: Path = options.page
     sections = [
         "# Results",
-        "Written by `bench/report.py` from the files in `bench/results/`, which `make bench` measures anew.",
+        "Written by `bench/report.py` from the files in `bench/results/`, which `make bench` measures anew (`make"
+        " bench-all`: every network at every budget). For a network of your own: `tinytee bench model.onnx --memory"
+        " 1MiB,2MiB,4MiB`.",
     ]
     writers = {"floors": _floors, "paging": _paging, "zoo": _zoo, "kernels": _kernels}
     for name, write in writers.items():
