@@ -32,7 +32,7 @@ WINOGRAD_PANEL_BYTES = (0, 192 * 1024, 640 * 1024, 960 * 1024)
 is considered from three times as much memory on."""
 
 RUNGS_PER_OCTAVE = 16
-COARSE_RUNGS = 8
+COARSE_RUNGS = 16
 """Every so many rungs below the highest that fits, a partition is considered as well: it leaves more for pinning."""
 
 

@@ -166,7 +166,7 @@ def step_counts(height: int) -> list[int]:
 class SegmentTable:
     """Every segment that fits some budget, by last node; shared by all plans of a network."""
 
-    MAX_NODES = 64
+    MAX_NODES = 32
 
     def __init__(self, network: Network, budget_bytes: int) -> None:
         self.network = network
