@@ -11,7 +11,7 @@ import pytest
 import tinytee
 from tinytee.errors import AuthenticationError, EngineError
 from tinytee.runtime.optee import OpteeBackend
-from tinytee.runtime.optee_machine import Machine
+from tinytee.runtime.optee_machine import HEAP_OVERHEAD_BYTES, Machine
 from tinytee.runtime.optee_wire import numbers
 
 from .conftest import KEY, Compile, feed_of
@@ -202,6 +202,17 @@ def test_bundle_larger_than_the_heap(machine: Machine, compile_network: Compile)
     assert large.peak_secure_memory_bytes > 2**21
     with pytest.raises(EngineError, match=f"needs {large.peak_secure_memory_bytes} bytes.*heap of 2097152 bytes"):
         tinytee.Session(large, key=KEY, backend="optee-qemu")
+
+
+@pytest.mark.parametrize(("over_bytes", "error"), [(HEAP_OVERHEAD_BYTES, AuthenticationError), (0, EngineError)])
+def test_largest_arena(
+    machine: Machine, bundle: tinytee.Bundle, over_bytes: int, error: type[tinytee.TinyteeError]
+) -> None:
+    """An arena of the heap but for its overhead is made (and the forged header then refused); a larger one is not."""
+    changed = bytearray(bundle.to_bytes())
+    changed[28:32] = (2**21 - over_bytes).to_bytes(4, "little")
+    with pytest.raises(error):
+        OpteeBackend(tinytee.Bundle.parse(changed), KEY, machine)
 
 
 def test_suite_that_op_tee_lacks(machine: Machine, compile_network: Compile) -> None:

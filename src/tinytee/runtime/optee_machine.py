@@ -21,6 +21,9 @@ from tinytee.errors import EngineError
 DEFAULT_HEAP = "2MiB"
 """Heap of the trusted application: the secure memory that a session may have, all included."""
 
+HEAP_OVERHEAD_BYTES = 8 * 1024
+"""What the largest arena is smaller than the heap, at most."""
+
 HEAP_VARIABLE = "TINYTEE_OPTEE_HEAP"
 """Environment variable: heap of the trusted application of backend "optee-qemu"; 2MiB if it is not set."""
 
