@@ -28,14 +28,20 @@ demo: lib ## runs a real network on a real photograph in 1 MiB of secure memory
 test: lib ## runs every test
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -rs --durations=10 $(PYTEST_ARGS)
 
-ta: install ## builds the OP-TEE trusted application, and a QEMU machine for it (HEAP=2MiB: its secure memory)
+ta: install optee-packages ## builds the OP-TEE trusted application, and a QEMU machine for it (HEAP=2MiB: its secure memory)
 	$(BIN)/tinytee optee setup --heap $(HEAP)
 
-demo-optee: lib ## runs a real network on a real photograph inside OP-TEE, in QEMU's TrustZone
+demo-optee: lib optee-packages ## runs a real network on a real photograph inside OP-TEE, in QEMU's TrustZone
 	$(BIN)/tinytee optee demo
 
-test-optee: lib ## runs the tests that boot OP-TEE
+test-optee: lib optee-packages ## runs the tests that boot OP-TEE
 	TINYTEE_TEST_OPTEE=1 $(BIN)/python -m pytest -rs --durations=10 tests/optee $(PYTEST_ARGS)
+
+.PHONY: optee-packages
+optee-packages:
+	@missing=$$(bash ports/optee/qemu/prepare.sh --missing); [ -z "$$missing" ] || \
+	  $(if $(filter-out 0,$(shell id -u)),sudo) env DEBIAN_FRONTEND=noninteractive \
+	  apt-get install -y -qq --no-install-recommends $$missing
 
 check: check-python check-c check-house ## checks format, lint, types, warnings, the house's rules and the core's size
 

@@ -2,10 +2,24 @@
 # Prepares a machine with a genuine OP-TEE in QEMU's emulated TrustZone, out of Debian's packages, in a cache folder:
 #
 #   prepare.sh CACHE HEAP NAME      HEAP: the trusted application's, as 2MiB
+#   prepare.sh --missing            prints the Debian packages that this machine lacks for it
 #
 # Afterwards CACHE/flash.bin, CACHE/kernel and CACHE/initramfs/NAME are what to boot. Whatever
 # is there already stays. Prints a line for each step; the tools' own words go to CACHE/prepare.log.
 set -Eeuo pipefail
+
+# command:package, of what this machine itself needs
+missing=()
+for need in qemu-system-aarch64:qemu-system-arm aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu dtc:device-tree-compiler \
+  cpio:cpio make:make gcc:gcc xz:xz-utils openssl:openssl apt-get:apt dpkg-source:dpkg-dev flock:util-linux; do
+  command -v "${need%%:*}" >/dev/null || missing+=("${need##*:}")
+done
+[ -e /usr/aarch64-linux-gnu/include/stdio.h ] || missing+=(libc6-dev-arm64-cross)
+[ -e /usr/include/openssl/evp.h ] || missing+=(libssl-dev)
+if [ "$1" = --missing ]; then
+  echo "${missing[*]}"
+  exit
+fi
 
 cache=$(mkdir -p "$1" && cd "$1" && pwd)
 heap=$2
@@ -23,14 +37,6 @@ step() { echo "$1" >&3; echo "== $1"; }
 die() { echo "error: $1" >&3; exit 2; }
 trap 'die "\"$BASH_COMMAND\" failed; $log says why"' ERR
 
-# command:package, of what this machine itself needs
-missing=()
-for need in qemu-system-aarch64:qemu-system-arm aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu dtc:device-tree-compiler \
-  cpio:cpio make:make gcc:gcc xz:xz-utils openssl:openssl apt-get:apt dpkg-source:dpkg-dev flock:util-linux; do
-  command -v "${need%%:*}" >/dev/null || missing+=("${need##*:}")
-done
-[ -e /usr/aarch64-linux-gnu/include/stdio.h ] || missing+=(libc6-dev-arm64-cross)
-[ -e /usr/include/openssl/evp.h ] || missing+=(libssl-dev)
 [ ${#missing[@]} -eq 0 ] || die "packages are missing: apt-get install --no-install-recommends ${missing[*]}"
 
 # apt, told to look only into the cache folder, for arm64, so that nothing of this machine changes.
