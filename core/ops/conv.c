@@ -1,7 +1,7 @@
 /* Convolutions over y-planes. */
 #include "../core.h"
 
-enum { RUNS = 256 };
+enum { RUNS = 256, CACHED_BYTES = 384 * 1024 };
 
 /* The activation as a clamp inside the kernel, where it is one. */
 static void clamp_of(const tt_op *op, float *low, float *high) {
@@ -73,7 +73,8 @@ static size_t collect_runs(const struct tt_engine *e, const tt_op *op, const tt_
 }
 
 /* Winograd's F(4, 3) along x: every input y-plane is transformed once for all panels and for all the output y-planes of
- * this call that read it; the products are then convolutions of one column, summed over the kernel's rows. */
+ * this call (and pass) that read it; the products are then convolutions of one column, summed over the kernel's rows.
+ */
 static void winograd(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *b) {
   const tti_kernels *kernels = e->port->kernels;
   const tt_tensor *in = tti_operand(&e->program, op, 0), *out = &e->program.tensors[op->output];
@@ -97,35 +98,42 @@ static void winograd(const struct tt_engine *e, const tt_op *op, uint32_t y0, ui
       .products = products, .tiles = tiles, .panel = panel, .width = out->width, .out_stride = out->channels};
   clamp_of(op, &end.low, &end.high);
   tti_set(zeros, 0, panel * sizeof(float));
-  uint32_t ready = 0; /* input y-planes below it are transformed, as far as they are needed */
-  for (uint32_t y = y0; y < y1; y++) {
-    uint32_t from, to;
-    ky_range(op, in->height, y, &from, &to);
-    const uint32_t first = y * op->stride_y + from - op->pad_top; /* wraps only where from == to */
-    for (uint32_t i = 0; i < to - from; i++) {
-      const uint32_t iy = first + i;
-      float *slot = transformed + iy % op->kernel_y * 6 * plane;
-      if (iy >= ready) kernels->winograd_in(tti_row(e, in, iy) - op->pad_left * depth, tiles, depth, slot);
-      if (iy >= ready) ready = iy + 1;
-    }
-    for (uint32_t p = b->panel_begin; p < b->panel_end; p++) {
-      const uint32_t channel = p * op->panel;
-      row.weights = weights + (size_t)(p - b->panel_begin) * b->k_end * panel;
-      row.run_count = to - from;
-      for (uint32_t j = 0; j < 6; j++) {
-        for (uint32_t i = 0; i < to - from; i++) {
-          const tti_run run = {transformed + (first + i) % op->kernel_y * 6 * plane + j * plane,
-                               ((from + i) * 6 + j) * in->channels, in->channels};
-          runs[i] = run;
-        }
-        row.out = products + j * tiles * panel;
-        kernels->conv_row(&row);
+  /* Over several y-planes, as many panels at a time as a cache holds, each time transforming the input anew. */
+  const size_t panel_bytes = b->k_end * panel * sizeof(float);
+  const uint32_t at_once = y1 - y0 < 3 ? b->panel_end : (uint32_t)(CACHED_BYTES / panel_bytes) + 1;
+  for (uint32_t begin = b->panel_begin; begin < b->panel_end; begin += at_once) {
+    const uint32_t last = tti_min(at_once, b->panel_end - begin) + begin;
+    uint32_t ready = 0; /* input y-planes below it are transformed, as far as they are needed */
+    for (uint32_t y = y0; y < y1; y++) {
+      uint32_t from, to;
+      ky_range(op, in->height, y, &from, &to);
+      const uint32_t first = y * op->stride_y + from - op->pad_top; /* wraps only where from == to */
+      for (uint32_t i = 0; i < to - from; i++) {
+        const uint32_t iy = first + i;
+        if (iy < ready) continue;
+        kernels->winograd_in(tti_row(e, in, iy) - op->pad_left * depth, tiles, depth,
+                             transformed + iy % op->kernel_y * 6 * plane);
+        ready = iy + 1;
       }
-      end.columns = tti_min(op->panel, out->channels - channel);
-      end.bias = bias + (size_t)p * panel;
-      end.out = tti_row(e, out, y) + channel;
-      end.residual = residual ? tti_row(e, residual, y) + channel : NULL;
-      kernels->winograd_out(&end);
+      for (uint32_t p = begin; p < last; p++) {
+        const uint32_t channel = p * op->panel;
+        row.weights = weights + (size_t)(p - b->panel_begin) * b->k_end * panel;
+        row.run_count = to - from;
+        for (uint32_t j = 0; j < 6; j++) {
+          for (uint32_t i = 0; i < to - from; i++) {
+            const tti_run run = {transformed + (first + i) % op->kernel_y * 6 * plane + j * plane,
+                                 ((from + i) * 6 + j) * in->channels, in->channels};
+            runs[i] = run;
+          }
+          row.out = products + j * tiles * panel;
+          kernels->conv_row(&row);
+        }
+        end.columns = tti_min(op->panel, out->channels - channel);
+        end.bias = bias + (size_t)p * panel;
+        end.out = tti_row(e, out, y) + channel;
+        end.residual = residual ? tti_row(e, residual, y) + channel : NULL;
+        kernels->winograd_out(&end);
+      }
     }
   }
   activate_block(e, op, y0, y1, b);

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tinytee.ir.graph import Permute
 from tinytee.plan.network import Network, block_ceil, block_floor
 from tinytee.plan.rowmap import Rows
 from tinytee.plan.weights import aligned
@@ -71,6 +72,8 @@ class Growth:
         self.first -= 1
         node = network.nodes[self.first]
         frontier = self._frontier(node.output, node.height, node.op is None)
+        if isinstance(node.op, Permute):  # all at once or not at all
+            frontier = np.where(frontier > 0, node.height, 0)
         if node.output < 0:  # an output is taken in whole row blocks
             frontier = block_floor(frontier, network.tensors[node.inputs[0]])
         self.frontiers[self.first] = frontier
