@@ -14,6 +14,7 @@ CASES = (
     ("lenet5", "300KiB", None),
     ("lenet5", "300KiB", "aes-256-gcm"),
     ("mobilenet_v1_025_128", "300KiB", None),
+    ("mobilenet_v1_025_128", "300KiB", "aes-256-gcm"),
     ("mobilenet_v1_025_128", "1900KiB", None),
     ("tiny_darknet", "1900KiB", None),
     ("squeezenet", "1MiB", None),

@@ -64,14 +64,23 @@ static int open_chacha(tta_aead *aead, const uint8_t *nonce, const void *associa
   return consttime_memcmp(computed, tag, sizeof computed) == 0 ? 0 : -1;
 }
 
+/* Not in place: what the TEE's API gives may lag behind what it was given. */
 static int open_gcm(tta_aead *aead, const uint8_t *nonce, const void *associated, size_t associated_bytes,
                     const uint8_t *ciphertext, size_t bytes, uint8_t *tag, uint8_t *plain) {
-  size_t written = bytes;
-  memmove(plain, ciphertext, bytes);
+  uint8_t piece[PIECE_BYTES];
+  size_t at = 0, made = 0, written;
   if (TEE_AEInit(aead->open, nonce, NONCE_BYTES, 8 * TT_TAG_BYTES, associated_bytes, bytes) != TEE_SUCCESS) return -1;
   if (associated_bytes != 0) TEE_AEUpdateAAD(aead->open, associated, associated_bytes);
-  const TEE_Result result = TEE_AEDecryptFinal(aead->open, plain, bytes, plain, &written, tag, TT_TAG_BYTES);
-  return result == TEE_SUCCESS && written == bytes ? 0 : -1;
+  for (; bytes - at > sizeof piece; at += sizeof piece, made += written) {
+    memcpy(piece, ciphertext + at, sizeof piece);
+    written = bytes - made;
+    if (TEE_AEUpdate(aead->open, piece, sizeof piece, plain + made, &written) != TEE_SUCCESS) return -1;
+  }
+  memcpy(piece, ciphertext + at, bytes - at);
+  written = bytes - made;
+  const TEE_Result result =
+      TEE_AEDecryptFinal(aead->open, piece, bytes - at, plain + made, &written, tag, TT_TAG_BYTES);
+  return result == TEE_SUCCESS && made + written == bytes ? 0 : -1;
 }
 
 int tta_aead_open(tta_aead *aead, const uint8_t *nonce, const void *associated, size_t associated_bytes,
@@ -104,22 +113,22 @@ static int seal_chacha(tta_aead *aead, const uint8_t *nonce, const void *associa
 
 static int seal_gcm(tta_aead *aead, const uint8_t *nonce, const void *associated, size_t associated_bytes,
                     const uint8_t *plain, size_t bytes, uint8_t *ciphertext, uint8_t *tag) {
-  uint8_t piece[PIECE_BYTES], made[TT_TAG_BYTES];
-  size_t at = 0, written = sizeof piece, tag_bytes = sizeof made;
+  uint8_t piece[PIECE_BYTES + 64], sealed_tag[TT_TAG_BYTES];
+  size_t at = 0, made = 0, written, tag_bytes = sizeof sealed_tag;
   if (TEE_AEInit(aead->seal, nonce, NONCE_BYTES, 8 * TT_TAG_BYTES, associated_bytes, bytes) != TEE_SUCCESS) return -1;
   if (associated_bytes != 0) TEE_AEUpdateAAD(aead->seal, associated, associated_bytes);
-  for (; bytes - at > sizeof piece; at += sizeof piece) {
+  for (; bytes - at > PIECE_BYTES; at += PIECE_BYTES, made += written) {
     written = sizeof piece;
-    if (TEE_AEUpdate(aead->seal, plain + at, sizeof piece, piece, &written) != TEE_SUCCESS || written != sizeof piece)
+    if (TEE_AEUpdate(aead->seal, plain + at, PIECE_BYTES, piece, &written) != TEE_SUCCESS || written > bytes - made)
       return -1;
-    memcpy(ciphertext + at, piece, sizeof piece);
+    memcpy(ciphertext + made, piece, written);
   }
   written = sizeof piece;
-  if (TEE_AEEncryptFinal(aead->seal, plain + at, bytes - at, piece, &written, made, &tag_bytes) != TEE_SUCCESS ||
-      written != bytes - at || tag_bytes != sizeof made)
+  if (TEE_AEEncryptFinal(aead->seal, plain + at, bytes - at, piece, &written, sealed_tag, &tag_bytes) != TEE_SUCCESS ||
+      made + written != bytes || tag_bytes != sizeof sealed_tag)
     return -1;
-  memcpy(ciphertext + at, piece, written);
-  memcpy(tag, made, sizeof made);
+  memcpy(ciphertext + made, piece, written);
+  memcpy(tag, sealed_tag, sizeof sealed_tag);
   return 0;
 }
 
