@@ -11,6 +11,7 @@ from tinytee.bundle.abi import constants as c
 from tinytee.bundle.abi import ffi
 from tinytee.bundle.preamble import HEADER_BYTES
 from tinytee.runtime import library
+from tinytee.runtime.process import ProcessBackend
 from tinytee.runtime.session import Session as RuntimeSession
 
 KEY = bytes(range(100, 132))
@@ -150,7 +151,7 @@ def test_what_changes_after_opening_is_refused_and_wiped() -> None:
     session = RuntimeSession(Bundle.parse(data), key=KEY)
     np.testing.assert_array_equal(session.run({"x": SAMPLE})["y"], SAMPLE)
     backend = session._backend
-    assert backend is not None
+    assert isinstance(backend, ProcessBackend)
     arena = library.load().tth_session_arena(backend._session)
     held = bytes(ffi.buffer(arena.memory, arena.bytes))
     assert SAMPLE.transpose(0, 2, 3, 1).tobytes() in held
