@@ -7,15 +7,15 @@ static void concat_row(const struct tt_engine *e, const tt_op *op, const tt_tens
     const tt_tensor *in = tti_operand(&e->program, op, i);
     const size_t elems = (size_t)in->width * in->channels;
     if (op->variant == TT_CONCAT_Y) {
-      if (y >= at && y - at < in->height) tti_copy(row, tti_row(e, in, (uint32_t)(y - at)), elems * sizeof(float));
+      if (y >= at && y - at < in->height) tti_move(row, tti_row(e, in, (uint32_t)(y - at)), elems * sizeof(float));
       at += in->height;
     } else if (op->variant == TT_CONCAT_X) {
-      tti_copy(row + at, tti_row(e, in, y), elems * sizeof(float));
+      tti_move(row + at, tti_row(e, in, y), elems * sizeof(float));
       at += elems;
     } else {
       const float *from = tti_row(e, in, y);
       for (uint32_t x = 0; x < out->width; x++)
-        tti_copy(row + (size_t)x * out->channels + at, from + (size_t)x * in->channels, in->channels * sizeof(float));
+        tti_move(row + (size_t)x * out->channels + at, from + (size_t)x * in->channels, in->channels * sizeof(float));
       at += in->channels;
     }
   }
@@ -34,13 +34,13 @@ static void gather_row(const struct tt_engine *e, const tt_op *op, const tt_tens
   const float *from = rows[y] < 0 ? NULL : tti_row(e, in, (uint32_t)rows[y]);
   const int whole_pixels = consecutive(chans, out->channels);
   if (from && whole_pixels && in->channels == out->channels && consecutive(cols, out->width)) {
-    tti_copy(row, from + (size_t)cols[0] * in->channels, (size_t)out->width * out->channels * sizeof(float));
+    tti_move(row, from + (size_t)cols[0] * in->channels, (size_t)out->width * out->channels * sizeof(float));
     return;
   }
   for (uint32_t x = 0; x < out->width; x++, row += out->channels) {
     const float *pixel = from && cols[x] >= 0 ? from + (size_t)cols[x] * in->channels : NULL;
     if (pixel && whole_pixels)
-      tti_copy(row, pixel + chans[0], out->channels * sizeof(float));
+      tti_move(row, pixel + chans[0], out->channels * sizeof(float));
     else
       for (uint32_t c = 0; c < out->channels; c++) row[c] = pixel && chans[c] >= 0 ? pixel[chans[c]] : op->p0;
   }
@@ -71,7 +71,7 @@ static void depth_to_space_row(const struct tt_engine *e, const tt_op *op, const
     const float *pixel = from + x / block * in->channels;
     const size_t phase = i * block + x % block;
     if (op->variant == TT_DCR)
-      tti_copy(row, pixel + phase * channels, channels * sizeof(float));
+      tti_move(row, pixel + phase * channels, channels * sizeof(float));
     else
       for (size_t c = 0; c < channels; c++) row[c] = pixel[c * block * block + phase];
   }
@@ -84,7 +84,7 @@ static void space_to_depth_row(const struct tt_engine *e, const tt_op *op, const
   for (size_t i = 0; i < block; i++) {
     const float *from = tti_row(e, in, (uint32_t)(y * block + i));
     for (size_t x = 0; x < out->width; x++)
-      tti_copy(row + x * out->channels + i * block * channels, from + x * block * channels,
+      tti_move(row + x * out->channels + i * block * channels, from + x * block * channels,
                block * channels * sizeof(float));
   }
 }
@@ -133,7 +133,7 @@ void tti_move_rows(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint
     } else if (op->kind == TT_OP_SPACE_TO_DEPTH) {
       space_to_depth_row(e, op, out, y, row);
     } else if (op->kind == TT_OP_CONSTANT) {
-      tti_copy(row, (const float *)(const void *)(e->arena + op->weights) + (size_t)y * row_elems,
+      tti_move(row, (const float *)(const void *)(e->arena + op->weights) + (size_t)y * row_elems,
                row_elems * sizeof(float));
     } else {
       const float *from = tti_row(e, tti_operand(&e->program, op, 0), y);

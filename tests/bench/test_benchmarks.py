@@ -20,7 +20,7 @@ def _run(script: str, *arguments: str, statuses: tuple[int, ...] = (0,)) -> subp
     return ran
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("results")
 
