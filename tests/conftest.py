@@ -11,7 +11,6 @@ from hypothesis import settings
 
 from tinytee.runtime import library
 
-
 # One and the same set of examples on every run of CI; new ones on every run elsewhere.
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):

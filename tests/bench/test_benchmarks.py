@@ -70,9 +70,9 @@ def test_paging(results: Path) -> None:
 
 @pytest.mark.xdist_group("bench")
 def test_report(results: Path) -> None:
-    written = {path.stem for path in results.glob("*.json")}
-    if not {"zoo", "kernels"} <= written:
-        pytest.skip("it needs what the other tests measure")
+    for script in ("zoo", "kernels"):  # unless the other tests have measured it already
+        if not (results / f"{script}.json").exists():
+            _run(f"{script}.py", "--smoke", "--json", str(results / f"{script}.json"))
     _run("report.py", "--results", str(results), "--page", str(results / "results.md"))
     page = (results / "results.md").read_text(encoding="utf-8")
     assert "## Latency" in page
