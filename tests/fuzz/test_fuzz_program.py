@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinytee import zoo
@@ -17,7 +17,7 @@ from tinytee.importer import load
 from tinytee.ir.graph import Graph
 from tinytee.passes import optimize
 from tinytee.plan.api import least_budget, lower, make_plan
-from unit.plan.graphs import graphs
+from unit.plan.graphs import SLOW_IS_FINE, graphs
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "sanitize"
@@ -62,13 +62,7 @@ def test_mutated_programs_of_networks(fuzzer: Path, tmp_path: Path, name: str) -
 @settings(
     max_examples=15,
     deadline=None,
-    suppress_health_check=[
-        HealthCheck.too_slow,
-        HealthCheck.data_too_large,
-        HealthCheck.filter_too_much,
-        HealthCheck.function_scoped_fixture,
-        HealthCheck.large_base_example,
-    ],
+    suppress_health_check=SLOW_IS_FINE,
 )
 @given(graphs(), st.integers(0, 1 << 30))
 def test_mutated_programs_of_random_networks(fuzzer: Path, tmp_path: Path, graph: Graph, seed: int) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import numpy as np
+from hypothesis import HealthCheck
 from hypothesis import strategies as st
 
 from tinytee.ir.graph import (
@@ -30,6 +31,15 @@ from tinytee.ir.graph import (
     SpaceToDepth,
     Unary,
 )
+
+SLOW_IS_FINE = [
+    HealthCheck.too_slow,
+    HealthCheck.data_too_large,
+    HealthCheck.filter_too_much,
+    HealthCheck.function_scoped_fixture,
+    HealthCheck.large_base_example,
+]
+"""Of a test that draws these networks."""
 
 ACTIVATIONS = (
     Activation(),

@@ -7,7 +7,7 @@ import platform
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinytee import BudgetError
@@ -18,7 +18,7 @@ from tinytee.plan import api, profile
 from tinytee.plan.api import Planner, least_budget, lower, make_plan
 from tinytee.plan.weights import can_be_winograd
 from tinytee.runtime.session import Session
-from unit.plan.graphs import graphs
+from unit.plan.graphs import SLOW_IS_FINE, graphs
 from unit.plan.oracle import Oracle
 
 PROFILE = profile.load()
@@ -27,13 +27,7 @@ ISAS = ("portable", "avx2", None) if platform.machine() == "x86_64" else ("porta
 quick = settings(
     max_examples=60,
     deadline=None,
-    suppress_health_check=[
-        HealthCheck.too_slow,
-        HealthCheck.data_too_large,
-        HealthCheck.filter_too_much,
-        HealthCheck.function_scoped_fixture,
-        HealthCheck.large_base_example,
-    ],
+    suppress_health_check=SLOW_IS_FINE,
 )
 
 
