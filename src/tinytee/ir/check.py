@@ -8,6 +8,7 @@ from math import prod
 import numpy as np
 
 from tinytee.ir import graph as g
+from tinytee.ir import quantized as q
 from tinytee.ir.graph import Graph, Op, Port, Shape
 
 MOST_KERNEL_ROWS = 256
@@ -15,14 +16,24 @@ MOST_KERNEL_ROWS = 256
 
 _DTYPES = ("float32", "float64", "int64", "int32", "int16", "int8", "uint8", "bool")
 _RULES: dict[type[Op], Callable[..., Shape]] = {}
+_INDICES: dict[str, type] = dict.fromkeys(("rows", "cols", "chans", "row_index", "col_index"), np.int32)
+_INTEGERS: dict[tuple[type[Op], str], type] = {
+    (q.QConv, "weight"): np.int8,
+    (q.QConv, "bias"): np.int32,
+    (q.QDepthwiseConv, "weight"): np.int8,
+    (q.QDepthwiseConv, "bias"): np.int32,
+    (q.QBinary, "constant"): np.uint8,
+    (q.QLut, "table"): np.uint8,
+}
 
 
 def check(graph: Graph) -> None:
     """Verifies every invariant of ``graph``.
 
     Tensors are written once and before they are read; every tensor has a shape that its operator's rule yields;
-    weights are float32 and of fitting shape; ports agree with their tensors; outputs are distinct and written by
-    operators, not inputs passed through.
+    weights have the right type and a fitting shape; ports agree with their tensors, which are float32; outputs are
+    distinct and written by operators, not inputs passed through; operators read and write uint8 where they must and
+    nowhere else, and no accumulator can overflow.
 
     Raises:
         ValueError: naming the operator or port, what was found and what the rule asks for.
@@ -45,6 +56,10 @@ def check(graph: Graph) -> None:
         written.add(op.output)
     if set(graph.shapes) != known:
         raise ValueError(f"shapes list {sorted(set(graph.shapes) ^ known)}, which no operator or port carries")
+    for name, quant in graph.quants.items():
+        _check_quant(f"tensor '{name}'", quant)
+        if name not in known:
+            raise ValueError(f"quants list '{name}', which no operator carries")
     tensors = [port.tensor for port in graph.outputs]
     if not tensors or len(set(tensors)) != len(tensors):
         raise ValueError("a graph has outputs, and no tensor is an output twice")
@@ -84,6 +99,8 @@ def _check_port(graph: Graph, port: Port, side: str) -> None:
     where = f"{side} '{port.name}'"
     if port.tensor not in graph.shapes:
         raise ValueError(f"{where}: tensor '{port.tensor}' has no shape")
+    if port.tensor in graph.quants:
+        raise ValueError(f"{where}: tensor '{port.tensor}' is uint8; ports carry float32")
     if port.dtype not in _DTYPES:
         raise ValueError(f"{where}: dtype {port.dtype} is not carried")
     if sorted(port.perm) != list(range(len(port.shape))):
@@ -101,12 +118,46 @@ def _check_op(graph: Graph, op: Op) -> None:
         raise ValueError(f"{_label(op)}: output '{op.output}' has the shape {declared}")
     for name, value in vars(op).items():
         if isinstance(value, np.ndarray):
-            expected = np.int32 if name in ("rows", "cols", "chans", "row_index", "col_index") else np.float32
+            expected = _INTEGERS.get((type(op), name)) or _INDICES.get(name) or np.float32
             if value.dtype != expected:
                 raise ValueError(f"{_label(op)}: {name} is {value.dtype}, not {np.dtype(expected)}")
+    _check_types(graph, op)
     found = infer_shape(op, [graph.shapes[name] for name in op.inputs], declared)
     if found != declared:
         raise ValueError(f"{_label(op)}: yields {found}, but '{op.output}' is declared {declared}")
+
+
+def _check_quant(where: str, quant: g.Quant) -> None:
+    scale = quant.scale
+    if not (np.isfinite(scale) and scale > 0 and float(np.float32(scale)) == scale):
+        raise ValueError(f"{where}: the scale {scale} is not a positive float32")
+    if not 0 <= quant.zero_point <= 255:
+        raise ValueError(f"{where}: the zero point {quant.zero_point} is not within 0 to 255")
+
+
+def _check_types(graph: Graph, op: Op) -> None:
+    """Which operands and results are uint8."""
+    sources, target = [graph.quants.get(name) for name in op.inputs], graph.quants.get(op.output)
+    reads = [source is not None for source in sources]
+    if isinstance(op, q.MOVING):
+        _need(op, all(source == target for source in sources), f"moves elements of {sources} to {target}")
+        _need(op, target is None or op.activation.kind == "identity", "has an activation on uint8")
+        return
+    if not isinstance(op, q.QUANTIZED):
+        _need(op, not any(reads) and target is None, "works on float32, but reads or writes uint8")
+        return
+    convolves = isinstance(op, (q.QConv, q.QDepthwiseConv))
+    if isinstance(op, q.Quantize):
+        _need(op, not any(reads) and target is not None, "reads float32 and writes uint8")
+    elif isinstance(op, q.Dequantize):
+        _need(op, all(reads) and target is None, "reads uint8 and writes float32")
+    else:
+        _need(op, all(reads) and (target is not None or convolves), "reads and writes uint8")
+    kind = op.activation.kind
+    free = convolves and target is None and kind in ("relu", "clip")
+    _need(op, kind == "identity" or free, f"the activation {kind} is not allowed")
+    if isinstance(op, q.QPool) and op.kind == "max":
+        _need(op, sources[0] == target, f"the largest of {sources[0]} is not of {target}")
 
 
 def _rule(kind: type[Op]) -> Callable[[Callable[..., Shape]], Callable[..., Shape]]:
@@ -126,7 +177,37 @@ def _arity(op: Op, *allowed: int) -> None:
     _need(op, len(op.inputs) in allowed, f"has {len(op.inputs)} inputs, not {allowed}")
 
 
-def _window_attributes(op: g.Conv | g.DepthwiseConv | g.Pool, kernel: tuple[int, int]) -> None:
+AnyConv = g.Conv | q.QConv
+AnyDepthwise = g.DepthwiseConv | q.QDepthwiseConv
+
+
+def most_accumulated(weight: np.ndarray, bias: np.ndarray) -> int:
+    """The largest magnitude that an accumulator may reach on uint8 inputs. weight: the output's axis first."""
+    sums = np.abs(weight.reshape(weight.shape[0], -1).astype(np.int64)).sum(axis=1)
+    return int((255 * sums + np.abs(bias.astype(np.int64))).max())
+
+
+def _integer_filters(op: q.QConv | q.QDepthwiseConv, channels: int) -> None:
+    _need(op, op.multiplier.shape == (channels,), f"multiplier is {op.multiplier.shape}, weight {op.weight.shape}")
+    _need(
+        op, bool(np.isfinite(op.multiplier).all() and (op.multiplier >= 0).all()), "multipliers are finite, not below 0"
+    )
+    _bounds(op)
+    weight = op.weight if isinstance(op, q.QConv) else np.moveaxis(op.weight, 2, 0)
+    _need(op, most_accumulated(weight, op.bias) < 2**31, "an accumulator may overflow")
+
+
+def _bounds(op: q.QConv | q.QDepthwiseConv | q.QBinary) -> None:
+    _need(op, 0 <= op.low <= op.high <= 255, f"bounds {op.low} to {op.high}")
+
+
+def _float_filters(op: g.Conv | g.DepthwiseConv, channels: int) -> None:
+    if op.weight_scale is not None:
+        _need(op, op.weight_scale.shape == (channels,), f"weight_scale is {op.weight_scale.shape}")
+        _need(op, bool((op.weight_scale > 0).all()), "a weight_scale is not positive")
+
+
+def _window_attributes(op: AnyConv | AnyDepthwise | g.Pool | q.QPool, kernel: tuple[int, int]) -> None:
     _need(op, min(op.pads) >= 0, f"pads {op.pads} are negative")
     _need(op, min(op.strides) >= 1 and min(op.dilations) >= 1, "strides and dilations start at 1")
     _need(op, kernel[0] <= MOST_KERNEL_ROWS, f"a window of {kernel[0]} rows is more than {MOST_KERNEL_ROWS}")
@@ -134,7 +215,7 @@ def _window_attributes(op: g.Conv | g.DepthwiseConv | g.Pool, kernel: tuple[int,
     _need(op, all(op.pads[i] < span[i % 2] for i in range(4)), f"a window lies wholly in the padding {op.pads}")
 
 
-def _windows(op: g.Conv | g.DepthwiseConv, shape: Shape, kernel: tuple[int, int], channels: int) -> Shape:
+def _windows(op: AnyConv | AnyDepthwise, shape: Shape, kernel: tuple[int, int], channels: int) -> Shape:
     top, left, bottom, right = op.pads
     _window_attributes(op, kernel)
     height = window_shape(shape.height, kernel[0], op.strides[0], op.dilations[0], top, bottom)
@@ -143,31 +224,42 @@ def _windows(op: g.Conv | g.DepthwiseConv, shape: Shape, kernel: tuple[int, int]
 
 
 @_rule(g.Conv)
-def _conv(op: g.Conv, inputs: list[Shape], declared: Shape) -> Shape:
-    _arity(op, 1, 2)
+@_rule(q.QConv)
+def _conv(op: AnyConv, inputs: list[Shape], declared: Shape) -> Shape:
+    _arity(op, *((1, 2) if isinstance(op, g.Conv) else (1,)))
     _need(op, op.weight.ndim == 4, f"weight has {op.weight.ndim} axes")
     out_channels, kernel_y, kernel_x, group_channels = op.weight.shape
     _need(op, min(op.weight.shape) >= 1, f"weight is {op.weight.shape}")
     _need(op, op.bias.shape == (out_channels,), f"bias is {op.bias.shape}, weight {op.weight.shape}")
     _need(op, op.groups >= 1 and out_channels % op.groups == 0, f"{op.groups} groups of {out_channels} outputs")
     _need(op, group_channels * op.groups == inputs[0].channels, f"weight {op.weight.shape} meets {inputs[0]}")
+    if isinstance(op, g.Conv):
+        _float_filters(op, out_channels)
+    else:
+        _integer_filters(op, out_channels)
     shape = _windows(op, inputs[0], (kernel_y, kernel_x), out_channels)
     _need(op, len(inputs) == 1 or inputs[1] == shape, f"residual {inputs[-1]} is added to {shape}")
     return shape
 
 
 @_rule(g.DepthwiseConv)
-def _depthwise(op: g.DepthwiseConv, inputs: list[Shape], declared: Shape) -> Shape:
+@_rule(q.QDepthwiseConv)
+def _depthwise(op: AnyDepthwise, inputs: list[Shape], declared: Shape) -> Shape:
     _arity(op, 1)
     _need(op, op.weight.ndim == 3, f"weight has {op.weight.ndim} axes")
     kernel_y, kernel_x, channels = op.weight.shape
     _need(op, op.bias.shape == (channels,), f"bias is {op.bias.shape}, weight {op.weight.shape}")
     _need(op, channels == inputs[0].channels, f"weight {op.weight.shape} meets {inputs[0]}")
+    if isinstance(op, g.DepthwiseConv):
+        _float_filters(op, channels)
+    else:
+        _integer_filters(op, channels)
     return _windows(op, inputs[0], (kernel_y, kernel_x), channels)
 
 
 @_rule(g.Pool)
-def _pool(op: g.Pool, inputs: list[Shape], declared: Shape) -> Shape:
+@_rule(q.QPool)
+def _pool(op: g.Pool | q.QPool, inputs: list[Shape], declared: Shape) -> Shape:
     _arity(op, 1)
     top, left, bottom, right = op.pads
     _window_attributes(op, op.kernel)
@@ -182,16 +274,25 @@ def _pool(op: g.Pool, inputs: list[Shape], declared: Shape) -> Shape:
 
 
 @_rule(g.Reduce)
-def _reduce(op: g.Reduce, inputs: list[Shape], declared: Shape) -> Shape:
+@_rule(q.QReduce)
+def _reduce(op: Op, inputs: list[Shape], declared: Shape) -> Shape:
     _arity(op, 1)
     return Shape(1, 1, inputs[0].channels)
 
 
 @_rule(g.Unary)
 @_rule(g.Softmax)
+@_rule(q.Quantize)
+@_rule(q.Dequantize)
 def _same(op: Op, inputs: list[Shape], declared: Shape) -> Shape:
     _arity(op, 1)
     return inputs[0]
+
+
+@_rule(q.QLut)
+def _lut(op: q.QLut, inputs: list[Shape], declared: Shape) -> Shape:
+    _need(op, op.table.shape == (256,), f"table is {op.table.shape}")
+    return _same(op, inputs, declared)
 
 
 @_rule(g.Lrn)
@@ -213,8 +314,17 @@ def _arg_max(op: g.ArgMax, inputs: list[Shape], declared: Shape) -> Shape:
     return Shape(inputs[0].height, inputs[0].width, 1)
 
 
+@_rule(q.QBinary)
+def _q_binary(op: q.QBinary, inputs: list[Shape], declared: Shape) -> Shape:
+    _need(op, (op.constant is None) == (op.constant_quant is None), "a constant has a quant")
+    if op.constant_quant is not None:
+        _check_quant(f"{_label(op)}: constant", op.constant_quant)
+    _bounds(op)
+    return _binary(op, inputs, declared)
+
+
 @_rule(g.Binary)
-def _binary(op: g.Binary, inputs: list[Shape], declared: Shape) -> Shape:
+def _binary(op: g.Binary | q.QBinary, inputs: list[Shape], declared: Shape) -> Shape:
     _arity(op, 2 if op.constant is None else 1)
     sides = [(s.height, s.width, s.channels) for s in inputs]
     if op.constant is not None:

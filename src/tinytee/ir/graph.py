@@ -1,7 +1,8 @@
 """The frozen graph of typed operators that every room after the importer works on.
 
 A tensor is one sample's feature map: ``height`` y-planes of ``width`` x ``channels`` elements, float32, in the
-order y, x, c (NHWC without n). Integer tensors of the model (ArgMax, Cast) are carried as float32 values.
+order y, x, c (NHWC without n). Integer tensors of the model (ArgMax, Cast) are carried as float32 values. A tensor
+that has a ``Quant`` holds uint8 instead: see ``ir.quantized`` for the operators that read and write such tensors.
 
 Operators are named after ONNX's, with their attributes already made explicit: no defaults, no automatic padding,
 no optional inputs. Weights are part of the operator. Where one operator states a rule on shapes, ``check`` holds it.
@@ -38,6 +39,19 @@ class Shape:
 
     def __str__(self) -> str:
         return f"{self.height}x{self.width}x{self.channels}"
+
+
+@dataclass(frozen=True)
+class Quant:
+    """What the uint8 elements q of a tensor stand for: scale * (q - zero_point).
+
+    Attributes:
+        scale: positive, finite, and a float32.
+        zero_point: 0 to 255.
+    """
+
+    scale: float
+    zero_point: int
 
 
 @dataclass(frozen=True)
@@ -105,6 +119,7 @@ class Conv(Op):
     inputs: x, or x and a residual of the output's shape that is added before the activation.
     weight: [out_channels, kernel_y, kernel_x, in_channels / groups]; bias: [out_channels].
     pads: top, left, bottom, right (elements, may differ; never negative).
+    weight_scale: [out_channels], where the model gives the weights as integers: weight / weight_scale is -128 to 127.
     """
 
     weight: Array
@@ -113,13 +128,14 @@ class Conv(Op):
     dilations: tuple[int, int] = (1, 1)
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
     groups: int = 1
+    weight_scale: Array | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class DepthwiseConv(Op):
     """One filter a channel; with a 1 x 1 kernel, a scale and shift per channel.
 
-    weight: [kernel_y, kernel_x, channels]; bias: [channels].
+    weight: [kernel_y, kernel_x, channels]; bias: [channels]. weight_scale: [channels], as for Conv.
     """
 
     weight: Array
@@ -127,6 +143,7 @@ class DepthwiseConv(Op):
     strides: tuple[int, int] = (1, 1)
     dilations: tuple[int, int] = (1, 1)
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    weight_scale: Array | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -284,17 +301,28 @@ class Graph:
         inputs, outputs: the model's signature, in its order.
         shapes: shape of every tensor by name.
         ops: the operators; each writes one tensor, each tensor is written once.
+        quants: what the elements of a tensor stand for, where it is uint8; all other tensors are float32.
     """
 
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     shapes: dict[str, Shape]
     ops: tuple[Op, ...] = field(default=())
+    quants: dict[str, Quant] = field(default_factory=dict)
+
+    def elem_bytes(self, tensor: str) -> int:
+        """Bytes of one element of a tensor: 1 where it is uint8, 4 where it is float32."""
+        return 1 if tensor in self.quants else 4
 
     def with_ops(self, ops: list[Op] | tuple[Op, ...]) -> Graph:
-        """The same signature over other operators; shapes of tensors that are gone are dropped."""
+        """The same signature over other operators; shapes and quants of tensors that are gone are dropped."""
         kept = {port.tensor for port in self.inputs} | {op.output for op in ops}
-        return replace(self, ops=tuple(ops), shapes={name: s for name, s in self.shapes.items() if name in kept})
+        return replace(
+            self,
+            ops=tuple(ops),
+            shapes={name: shape for name, shape in self.shapes.items() if name in kept},
+            quants={name: quant for name, quant in self.quants.items() if name in kept},
+        )
 
     def consumers(self) -> dict[str, list[int]]:
         """For every tensor, the positions of the operators that read it."""

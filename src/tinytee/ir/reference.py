@@ -1,18 +1,20 @@
 """What a graph means: a plain numpy interpreter, the independent definition that every engine is held to.
 
-Sums accumulate in float64; every tensor is rounded to float32 once, when its operator has computed it. It is written
-to be read, not to be fast.
+Sums accumulate in float64; every float32 tensor is rounded once, when its operator has computed it. Operators on
+uint8 tensors are exact: ``reference_quantized``. It is written to be read, not to be fast.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinytee.ir import graph as g
-from tinytee.ir.graph import Activation, Graph, Op, Port
+from tinytee.ir import quantized, reference_quantized
+from tinytee.ir.graph import Activation, Graph, Op, Port, Quant
 
 F64 = NDArray[np.float64]
 
@@ -39,7 +41,8 @@ def evaluate(graph: Graph, inputs: Mapping[str, NDArray]) -> dict[str, NDArray]:
     for sample in range(samples):
         tensors = {port.tensor: _read_port(graph, port, np.asarray(inputs[port.name]), sample) for port in graph.inputs}
         for op in graph.ops:
-            tensors[op.output] = evaluate_op(op, [tensors[name] for name in op.inputs], graph.shapes[op.output])
+            operands = [tensors[name] for name in op.inputs]
+            tensors[op.output] = evaluate_op(op, operands, graph.shapes[op.output], quants=graph.quants)
         runs.append({port.name: _write_port(port, tensors[port.tensor]) for port in graph.outputs})
     return {
         port.name: np.concatenate([run[port.name] for run in runs]) if port.batched else runs[0][port.name]
@@ -47,12 +50,50 @@ def evaluate(graph: Graph, inputs: Mapping[str, NDArray]) -> dict[str, NDArray]:
     }
 
 
-def evaluate_op(op: Op, inputs: list[NDArray], shape: g.Shape, dtype: type = np.float32) -> NDArray:
-    """One operator on tensors of [height, width, channels]; ``shape`` is the output's, ``dtype`` what it rounds to."""
+def evaluate_op(
+    op: Op,
+    inputs: list[NDArray],
+    shape: g.Shape,
+    dtype: type = np.float32,
+    quants: Mapping[str, Quant] | None = None,
+) -> NDArray:
+    """One operator on tensors of [height, width, channels].
+
+    Args:
+        op: the operator.
+        inputs: float32, or uint8 where ``quants`` has the tensor.
+        shape: the output's.
+        dtype: what a float result is rounded to.
+        quants: of the uint8 tensors that the operator reads and writes.
+    """
+    found = quants or {}
+    if isinstance(op, quantized.QUANTIZED):
+        return reference_quantized.evaluate(op, inputs, shape, found, _taps_of(op, shape))
+    target = found.get(op.output)
+    if isinstance(op, g.Gather) and target is not None:
+        op = replace(op, fill=quantized.quantized_fill(op, target))
     with np.errstate(all="ignore"):
         wide = [tensor.astype(np.float64) for tensor in inputs]
         result = activate(op.activation, _FUNCTIONS[type(op)](op, wide, shape))
-        return np.ascontiguousarray(result, dtype=dtype).reshape(shape.height, shape.width, shape.channels)
+        kept = dtype if target is None else np.uint8
+        return np.ascontiguousarray(result, dtype=kept).reshape(shape.height, shape.width, shape.channels)
+
+
+def _taps_of(op: Op, shape: g.Shape) -> reference_quantized.Taps:
+    """What each tap of every window of ``op`` reads."""
+
+    def taps(x: NDArray, fill: int, pads: tuple[int, int, int, int]) -> list[NDArray]:
+        kernel = _kernel(op)
+        padded = _padded(x, pads, kernel, op, shape, fill)
+        return [_tap(padded, op, shape, j, i) for j in range(kernel[0]) for i in range(kernel[1])]
+
+    return taps
+
+
+def _kernel(op) -> tuple[int, int]:
+    if isinstance(op, quantized.QPool):
+        return op.kernel
+    return op.weight.shape[1:3] if isinstance(op, quantized.QConv) else op.weight.shape[:2]
 
 
 def _sample_count(graph: Graph, inputs: Mapping[str, NDArray]) -> int:

@@ -33,6 +33,7 @@ from tinytee.ir.graph import (
     Shape,
     SpaceToDepth,
 )
+from tinytee.ir.quantized import QBinary, QConv, QDepthwiseConv, QPool, QReduce
 
 Rows = NDArray[np.int64]
 
@@ -54,10 +55,18 @@ def from_ranges(low: Rows, high: Rows, in_height: int) -> RowMap:
     return RowMap(needs.astype(np.int64), frees.astype(np.int64))
 
 
-def _window(op: Conv | DepthwiseConv | Pool, height: int, in_height: int) -> RowMap:
-    kernel = op.kernel[0] if isinstance(op, Pool) else op.weight.shape[1 if isinstance(op, Conv) else 0]
+_Windowed = Conv | DepthwiseConv | Pool | QConv | QDepthwiseConv | QPool
+
+
+def _kernel_y(op: _Windowed) -> int:
+    if isinstance(op, Pool | QPool):
+        return op.kernel[0]
+    return op.weight.shape[1 if isinstance(op, Conv | QConv) else 0]
+
+
+def _window(op: _Windowed, height: int, in_height: int) -> RowMap:
     first = np.arange(height) * op.strides[0] - op.pads[0]
-    last = first + (kernel - 1) * op.dilations[0]
+    last = first + (_kernel_y(op) - 1) * op.dilations[0]
     return from_ranges(np.clip(first, 0, in_height), np.clip(last + 1, 0, in_height), in_height)
 
 
@@ -79,7 +88,7 @@ def everything(height: int, in_height: int) -> RowMap:
 
 def units(op: Op, shapes: dict[str, Shape]) -> int:
     """How many units an operator has."""
-    return shapes[op.inputs[0] if isinstance(op, Reduce) else op.output].height
+    return shapes[op.inputs[0] if isinstance(op, Reduce | QReduce) else op.output].height
 
 
 def row_maps(op: Op, shapes: dict[str, Shape]) -> tuple[RowMap, ...]:
@@ -88,9 +97,9 @@ def row_maps(op: Op, shapes: dict[str, Shape]) -> tuple[RowMap, ...]:
     heights = [shapes[name].height for name in op.inputs]
     rows = np.arange(height)
     match op:
-        case Conv() | DepthwiseConv() | Pool():
+        case Conv() | DepthwiseConv() | Pool() | QConv() | QDepthwiseConv() | QPool():
             return (_window(op, height, heights[0]), *(identity(height) for _ in heights[1:]))
-        case Binary():
+        case Binary() | QBinary():
             return tuple(identity(height) if h == height else everything(height, h) for h in heights)
         case Concat(axis="y"):
             ends = np.cumsum(heights)

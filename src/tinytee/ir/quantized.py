@@ -1,0 +1,173 @@
+"""Operators on uint8 tensors, and the arithmetic that they share.
+
+uint8 is the one integer type that tensors have: a model's int8 activations become uint8 by adding 128 to values and
+zero points. Weights are int8 with the zero point 0. Every result is defined to the bit:
+
+- sums of products are exact in int32;
+- they are converted to float32 and scaled in float32, every operation rounded once (no fused multiply-add);
+- ``requantize``: rounded to the nearest integer, ties to even, the zero point added, cut to what is allowed.
+
+No operator here applies ``activation``, but for a convolution with a float32 result: relu and clip of a uint8 result
+are its bounds ``low`` and ``high``. Concat, Gather, DepthToSpace, SpaceToDepth and Permute move uint8 elements as they
+are, where the quants of all inputs and the output are the same; -1 in a Gather then stands for ``quantized_fill``.
+All other operators of ``ir.graph`` read and write float32 only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinytee.ir.graph import Array, Concat, DepthToSpace, Gather, Op, Permute, Quant, SpaceToDepth
+
+Bytes = NDArray[np.uint8]
+SignedBytes = NDArray[np.int8]
+Words = NDArray[np.int32]
+
+MOVING = (Concat, Gather, DepthToSpace, SpaceToDepth, Permute)
+"""Operators that move elements whatever their type."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Quantize(Op):
+    """float32 to uint8: requantize(x / scale) of the output's quant; NaN becomes 0, the least."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Dequantize(Op):
+    """uint8 to float32: float32(x - zero_point) * scale of the input's quant."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class QConv(Op):
+    """Convolution of uint8 by int8; also Gemm and MatMul, as Conv.
+
+    acc[c] = bias[c] + sum (x - zero point of the input) * weight, in int32; padding adds nothing to it. The output is
+    requantize(float32(acc[c]) * multiplier[c]) within low and high where it has a quant, and
+    activation(float32(acc[c]) * multiplier[c]) in float32 where it has none (identity, relu or clip).
+
+    inputs: x. weight: [out_channels, kernel_y, kernel_x, in_channels / groups].
+    bias: [out_channels], in units of the input's scale times the weight's.
+    multiplier: [out_channels], input scale * weight scale / output scale, or without the output scale.
+    low, high: bounds of a uint8 output.
+    """
+
+    weight: SignedBytes
+    bias: Words
+    multiplier: Array
+    strides: tuple[int, int] = (1, 1)
+    dilations: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    groups: int = 1
+    low: int = 0
+    high: int = 255
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class QDepthwiseConv(Op):
+    """One filter a channel; otherwise as QConv.
+
+    weight: [kernel_y, kernel_x, channels]; bias, multiplier: [channels].
+    """
+
+    weight: SignedBytes
+    bias: Words
+    multiplier: Array
+    strides: tuple[int, int] = (1, 1)
+    dilations: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    low: int = 0
+    high: int = 255
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class QBinary(Op):
+    """Elementwise on two uint8 operands, broadcast as Binary's; the quants are a's, b's and the output's.
+
+    add: requantize(float32(a - zero) * ratio(a, out) + float32(b - zero) * ratio(b, out)); sub: the difference.
+    mul: requantize(float32((a - zero) * (b - zero)) * product_ratio(a, b, out)).
+
+    inputs: two tensors, or one where ``constant`` ([1|height, 1|width, 1|channels], with its quant) is the other
+    operand: the second, or the first if ``constant_first``.
+    """
+
+    kind: Literal["add", "sub", "mul"]
+    constant: Bytes | None = None
+    constant_quant: Quant | None = None
+    constant_first: bool = False
+    low: int = 0
+    high: int = 255
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class QLut(Op):
+    """out = table[x]: any function of one element, and the change from one quant to another. table: [256]."""
+
+    table: Bytes
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class QPool(Op):
+    """Max or average pooling, windows as Pool's.
+
+    max: input and output have one quant; padding never wins. average, over the n elements that a window counts:
+    requantize(float32(sum (x - zero)) * (ratio(in, out) / float32(n))); padding adds nothing to the sum.
+    """
+
+    kind: Literal["max", "average"]
+    kernel: tuple[int, int]
+    strides: tuple[int, int] = (1, 1)
+    dilations: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    count_include_pad: bool = False
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class QReduce(Op):
+    """Mean over y and x: output 1 x 1 x channels. Consumes its input row by row.
+
+    requantize(float32(sum (x - zero)) * (ratio(in, out) / float32(n))), n = height * width of the input.
+    """
+
+    kind: Literal["mean"] = "mean"
+
+
+QUANTIZED = (Quantize, Dequantize, QConv, QDepthwiseConv, QBinary, QLut, QPool, QReduce)
+
+
+def ratio(source: Quant, target: Quant) -> np.float32:
+    """source scale / target scale, in float32."""
+    return np.float32(source.scale) / np.float32(target.scale)
+
+
+def product_ratio(left: Quant, right: Quant, target: Quant) -> np.float32:
+    """left scale * right scale / target scale, in float32, from the left."""
+    return np.float32(left.scale) * np.float32(right.scale) / np.float32(target.scale)
+
+
+def requantize(value: NDArray, quant: Quant, low: int = 0, high: int = 255) -> Bytes:
+    """float32 in units of the scale, to uint8: rint, ties to even; + zero point; within low and high; NaN to low."""
+    rounded = np.rint(value.astype(np.float32))
+    bounded = np.clip(
+        np.where(np.isnan(rounded), np.float32(-np.inf), rounded), low - quant.zero_point, high - quant.zero_point
+    )
+    return (bounded + quant.zero_point).astype(np.uint8)
+
+
+def quantize(value: NDArray, quant: Quant) -> Bytes:
+    """What Quantize computes, elementwise."""
+    with np.errstate(all="ignore"):
+        return requantize(value.astype(np.float32) / np.float32(quant.scale), quant)
+
+
+def dequantize(value: Bytes, quant: Quant) -> NDArray[np.float32]:
+    """What Dequantize computes, elementwise."""
+    return (value.astype(np.int32) - quant.zero_point).astype(np.float32) * np.float32(quant.scale)
+
+
+def quantized_fill(op: Gather, quant: Quant) -> int:
+    """The uint8 that stands where a Gather of uint8 elements picks nothing: the zero point for the usual 0."""
+    return int(quantize(np.array(op.fill, np.float32), quant))
