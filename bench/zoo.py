@@ -1,7 +1,7 @@
 """Measures networks at budgets of secure memory beside ONNX Runtime, and OpenVINO where installed, in turns.
 
-python bench/zoo.py [NETWORK ...] [--budgets 1MiB,4MiB] [--suites aes-256-gcm,aegis-256x4] [--rounds 15] [--seconds 3]
-                    [--json FILE] [--quick | --smoke]
+python bench/zoo.py [NETWORK ...] [--budgets 1MiB,4MiB] [--suites aes-256-gcm,aegis-256x4] [--threads 1,2]
+                    [--rounds 15] [--seconds 3] [--json FILE] [--quick | --smoke]
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ def main() -> int:
     parser.add_argument("networks", nargs="*")
     parser.add_argument("--budgets", help="comma-separated; default: the ladder, 512KiB to 64MiB")
     parser.add_argument("--suites", default=",".join(SUITES), help="comma-separated; those not available are left out")
+    parser.add_argument("--threads", default="1", help="comma-separated")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=3.0, help="of one row's rounds; three rounds at least")
     parser.add_argument("--json", type=Path)
@@ -53,13 +54,14 @@ def main() -> int:
     chosen_suites = [suite for suite in options.suites.split(",") if suites.is_available(suite)]
     rows: list[dict[str, Any]] = []
     for network in chosen_networks(options.networks or names):
-        for row in measure_network(network, budgets, chosen_suites, options.rounds, options.seconds):
-            rows.append(row)
-            print(_line(row), file=sys.stderr, flush=True)
-            if options.json:
-                write_json(options.json, rows)
+        for threads in map(int, options.threads.split(",")):
+            for row in measure_network(network, budgets, chosen_suites, threads, options.rounds, options.seconds):
+                rows.append(row)
+                print(_line(row), file=sys.stderr, flush=True)
+                if options.json:
+                    write_json(options.json, rows)
     Console(width=None if sys.stdout.isatty() else 180).print(
-        bench_table(rows, "wall time of a run, one thread each, in turns")
+        bench_table(rows, f"wall time of a run, in turns, threads each: {options.threads}")
     )
     errors = prediction_errors(rows)
     if errors:
@@ -68,11 +70,11 @@ def main() -> int:
 
 
 def measure_network(
-    network: Network, budgets: Sequence[int], suite_names: Sequence[str], rounds: int, seconds: float
+    network: Network, budgets: Sequence[int], suite_names: Sequence[str], threads: int, rounds: int, seconds: float
 ) -> Iterator[dict[str, Any]]:
     """One row a suite and budget; what fails says why under 'failure'."""
     model = network.build()
-    bench = Bench(model, load_graph(model), {network.input_name: reference_input(network)})
+    bench = Bench(model, load_graph(model), {network.input_name: reference_input(network)}, threads=threads)
     del model
     for suite in suite_names:
         for budget in budgets:
@@ -81,7 +83,7 @@ def measure_network(
 
 
 def _line(row: dict[str, Any]) -> str:
-    head = f"{row['network']} at {format_size(row['budget_bytes'])}, {row['suite']}: "
+    head = f"{row['network']} at {format_size(row['budget_bytes'])}, {row['suite']}, {row['threads']} threads: "
     if "failure" in row:
         return head + row["failure"]
     ours, rival = row["tinytee"], row["rivals"][ONNX_RUNTIME]

@@ -10,6 +10,8 @@
 #define tti_set __builtin_memset
 #define tti_equal(a, b, n) (__builtin_memcmp(a, b, n) == 0)
 
+enum { TTI_ITEM_WORK = 128 * 1024 };
+
 /* The records of a program, in place. tensors[], ops[] and spills[] hold the run's counters as well. */
 typedef struct tti_program {
   const tt_program *head;
@@ -104,8 +106,28 @@ static inline float *tti_row(const struct tt_engine *e, const tt_tensor *t, uint
   return (float *)(void *)tti_slot(e, t, y) + (size_t)t->pad_left * t->channels;
 }
 
-/* Computes y-planes op->done .. end of an operator; block is NULL where all its weights are in the arena. */
-void tti_op_run(const struct tt_engine *e, const tt_op *op, uint32_t end, const tti_block *block);
+/* Work that threads share: see tt_port.parallel. */
+typedef void (*tti_work)(void *argument, uint32_t item, uint32_t worker);
+
+static inline uint32_t tti_workers(const struct tt_engine *e) {
+  return e->port->parallel ? e->program.head->workers : 1;
+}
+
+static inline void tti_parallel(const struct tt_engine *e, tti_work work, void *argument, uint32_t items) {
+  const uint32_t workers = tti_workers(e);
+  if (items > 1 && workers > 1)
+    e->port->parallel(e->port->context, workers, work, argument, items);
+  else
+    for (uint32_t item = 0; item < items; item++) work(argument, item, 0);
+}
+
+/* Into how many items to divide work of so many multiply-accumulates (or as much else): few enough that handing one out
+ * costs little beside it, enough for threads of unequal speed. 1 if there is but one thread. */
+static inline uint32_t tti_items(const struct tt_engine *e, uint64_t work) {
+  const uint32_t workers = tti_workers(e);
+  const uint64_t items = work / TTI_ITEM_WORK, most = 4 * (uint64_t)workers;
+  return workers == 1 || items < 2 ? 1 : (uint32_t)(items < most ? items : most);
+}
 
 /* Operators by family, each over y-planes y0 .. y1. */
 void tti_conv(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *block);

@@ -125,6 +125,8 @@ static tt_load wanted_load(const tt_engine *e) {
   return load;
 }
 
+static uint32_t piece_count(const tti_program *p, uint32_t bytes) { return (bytes - 1) / p->head->piece_bytes + 1; }
+
 static void want_instr(const tt_engine *e, tt_want *want) {
   const tti_program *p = &e->program;
   const tti_instr instr = next_instr(e);
@@ -133,7 +135,7 @@ static void want_instr(const tt_engine *e, tt_want *want) {
     const tt_load load = wanted_load(e);
     want->event = TT_WANT_CHUNK;
     want->index = load.chunk;
-    want->bytes = load.bytes + (size_t)TT_TAG_BYTES;
+    want->bytes = load.bytes + (size_t)piece_count(p, load.bytes) * TT_TAG_BYTES;
   } else if (instr.code == TT_INSTR_INPUT) {
     const tt_tensor *t = &p->tensors[p->inputs[instr.index].tensor];
     want->event = TT_WANT_INPUT;
@@ -190,19 +192,23 @@ static void activate_rows(const tt_engine *e, const tt_op *op, uint32_t y0, uint
                                  (size_t)out->width * out->channels);
 }
 
+/* A call of an operator whose y-planes do not depend on one another: item i computes 'rows' of y0 .. y1. */
+typedef struct rows_call {
+  const tt_engine *e;
+  const tt_op *op;
+  uint32_t y0, y1, rows;
+} rows_call;
+
 /* Operators leave their activation to activate_rows, but for convolutions, which apply it as they store. */
-void tti_op_run(const tt_engine *e, const tt_op *op, uint32_t end, const tti_block *block) {
-  const uint32_t y0 = op->done;
-  const tt_tensor *out = &e->program.tensors[op->output];
-  int activated = 0;
+static void run_rows(void *argument, uint32_t item, uint32_t worker) {
+  const rows_call *call = argument;
+  const tt_engine *e = call->e;
+  const tt_op *op = call->op;
+  const uint32_t y0 = call->y0 + item * call->rows, end = tti_min(y0 + call->rows, call->y1);
+  (void)worker;
   switch (op->kind) {
-    case TT_OP_CONV:
-      tti_conv(e, op, y0, end, block);
-      activated = 1;
-      break;
     case TT_OP_DEPTHWISE:
       tti_depthwise(e, op, y0, end);
-      activated = 1;
       break;
     case TT_OP_MAX_POOL:
     case TT_OP_AVERAGE_POOL:
@@ -217,18 +223,33 @@ void tti_op_run(const tt_engine *e, const tt_op *op, uint32_t end, const tti_blo
     case TT_OP_ARG_MAX:
       tti_normalize(e, op, y0, end);
       break;
-    case TT_OP_REDUCE:
-      tti_reduce(e, op, y0, end);
-      if (end == tti_op_height(&e->program, op)) {
-        if (op->activation) activate_rows(e, op, 0, 1);
-        zero_padding(e, out, 0, 1);
-      }
-      return;
     default:
       tti_move_rows(e, op, y0, end);
   }
-  if (op->activation && !activated) activate_rows(e, op, y0, end);
-  zero_padding(e, out, y0, end);
+  if (op->activation && op->kind != TT_OP_DEPTHWISE) activate_rows(e, op, y0, end);
+  zero_padding(e, &e->program.tensors[op->output], y0, end);
+}
+
+/* Computes y-planes op->done .. end of an operator; block is NULL where all its weights are in the arena. */
+static void run_op(const tt_engine *e, const tt_op *op, uint32_t end, const tti_block *block) {
+  const uint32_t y0 = op->done;
+  const tt_tensor *out = &e->program.tensors[op->output];
+  if (op->kind == TT_OP_CONV) {
+    tti_conv(e, op, y0, end, block);
+    zero_padding(e, out, y0, end);
+  } else if (op->kind == TT_OP_REDUCE) {
+    tti_reduce(e, op, y0, end);
+    if (end < tti_op_height(&e->program, op)) return;
+    if (op->activation) activate_rows(e, op, 0, 1);
+    zero_padding(e, out, 0, 1);
+  } else {
+    const uint64_t taps = op->kernel_y && op->kernel_x ? (uint64_t)op->kernel_y * op->kernel_x : 1;
+    const uint64_t work = 4 * taps * (end - y0) * out->width * out->channels;
+    const uint32_t parts = op->kind == TT_OP_PERMUTE ? 1 : tti_min(tti_items(e, work), end - y0);
+    const uint32_t rows = (end - y0 + parts - 1) / parts;
+    rows_call call = {e, op, y0, end, rows};
+    tti_parallel(e, run_rows, &call, (end - y0 + rows - 1) / rows);
+  }
 }
 
 static int needs_host(tti_instr instr) { return instr.code != TT_INSTR_RUN; }
@@ -239,7 +260,7 @@ static tt_status advance(tt_engine *e) {
   const uint32_t end = e->state == TTI_SETTING_UP ? p->head->setup_count : p->head->instr_count;
   while (e->next < end && !needs_host(next_instr(e))) {
     const tti_instr instr = next_instr(e);
-    tti_op_run(e, &p->ops[instr.index], instr.arg, NULL);
+    run_op(e, &p->ops[instr.index], instr.arg, NULL);
     const tt_status status = tti_step(p, instr);
     if (status != TT_OK) return fail(e, status);
     e->next++;
@@ -288,6 +309,28 @@ static void spread_rows(const tt_engine *e, const tt_tensor *t, uint32_t y0, uin
   zero_padding(e, t, y0, y1);
 }
 
+/* A chunk of weights that is being opened; an item is a piece. */
+typedef struct opening {
+  const tt_engine *e;
+  const uint8_t *sealed;
+  tt_load load;
+  int bad;
+} opening;
+
+static void open_piece(void *argument, uint32_t item, uint32_t worker) {
+  opening *o = argument;
+  const tt_port *port = o->e->port;
+  const uint32_t size = o->e->program.head->piece_bytes, begin = item * size;
+  const uint32_t bytes = tti_min(size, o->load.bytes - begin);
+  const uint8_t *sealed = o->sealed + begin + (size_t)item * TT_TAG_BYTES;
+  uint8_t nonce[TT_NONCE_BYTES];
+  (void)worker;
+  make_nonce(nonce, TT_DOMAIN_CHUNK, item, o->load.chunk);
+  if (port->open(port->context, TT_KEY_BUNDLE, nonce, NULL, 0, sealed, bytes, sealed + bytes,
+                 o->e->arena + o->load.offset + begin))
+    __atomic_store_n(&o->bad, 1, __ATOMIC_RELAXED);
+}
+
 static tt_status feed_instr(tt_engine *e, const tt_want *want, const uint8_t *sealed) {
   const tti_program *p = &e->program;
   const tt_port *port = e->port;
@@ -295,10 +338,9 @@ static tt_status feed_instr(tt_engine *e, const tt_want *want, const uint8_t *se
   uint8_t nonce[TT_NONCE_BYTES];
   int bad;
   if (want->event == TT_WANT_CHUNK) {
-    const tt_load load = wanted_load(e);
-    make_nonce(nonce, TT_DOMAIN_CHUNK, 0, load.chunk);
-    bad = port->open(port->context, TT_KEY_BUNDLE, nonce, NULL, 0, sealed, load.bytes, sealed + load.bytes,
-                     e->arena + load.offset);
+    opening o = {e, sealed, wanted_load(e), 0};
+    tti_parallel(e, open_piece, &o, piece_count(p, o.load.bytes));
+    bad = o.bad;
   } else if (want->event == TT_WANT_INPUT) {
     const tt_tensor *t = &p->tensors[p->inputs[instr.index].tensor];
     const size_t bytes = dense_bytes(t, want->rows);
@@ -316,7 +358,7 @@ static tt_status feed_instr(tt_engine *e, const tt_want *want, const uint8_t *se
   if (instr.code == TT_INSTR_STREAM) {
     const tt_op *op = &p->ops[instr.index];
     const tti_block block = tti_block_at(p, op, e->block);
-    tti_op_run(e, op, instr.arg, &block);
+    run_op(e, op, instr.arg, &block);
     if (++e->block < tti_block_count(p, op)) return TT_OK;
     e->block = 0;
   }

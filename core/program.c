@@ -134,7 +134,8 @@ static int check_winograd(const tti_program *p, const tt_op *op, const tt_tensor
   if (op->kernel_x != 3 || op->stride_x != 1 || op->dilation_x != 1 || op->dilation_y != 1 || op->groups != 1) return 0;
   const uint64_t tiles = tti_winograd_tiles(out);
   if (4 * tiles + 2 > (uint64_t)op->pad_left + in->width + in->pad_right) return 0;
-  const uint64_t elems = 6 * tiles * ((uint64_t)op->kernel_y * in->channels + op->panel) + op->panel;
+  const uint64_t elems =
+      6 * tiles * ((uint64_t)op->kernel_y * in->channels + (uint64_t)p->head->workers * op->panel) + op->panel;
   return elems <= UINT32_MAX && in_data(p, op->workspace, elems * sizeof(float));
 }
 
@@ -430,6 +431,8 @@ tt_status tti_program_open(tti_program *p, uint8_t *arena, size_t offset, size_t
   const tt_program *h = section(&at, &left, 1, sizeof(tt_program));
   if (!h || h->magic != TT_PROGRAM_MAGIC || h->version != TT_PROGRAM_VERSION) return TT_ERROR_PROGRAM;
   if (h->arena_bytes > arena_bytes || h->data_offset < offset + bytes || h->data_offset > h->arena_bytes)
+    return TT_ERROR_PROGRAM;
+  if (!h->workers || h->workers > TT_MAX_WORKERS || !h->piece_bytes || h->piece_bytes % sizeof(float))
     return TT_ERROR_PROGRAM;
   if (h->operand_count % 2 || h->setup_count > h->instr_count) return TT_ERROR_PROGRAM;
   p->head = h;

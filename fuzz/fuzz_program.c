@@ -108,7 +108,7 @@ int main(int argc, char **argv) {
                scratch_bytes = arena_bytes + TT_TAG_BYTES;
   uint8_t *arena = aligned_alloc(TT_ALIGN, arena_bytes), *scratch = malloc(scratch_bytes),
           *program = malloc(bytes + TT_TAG_BYTES);
-  const tt_port port = {NULL, set_key, open_plain, seal_plain, no_random, forget, tti_kernels_portable()};
+  const tt_port port = {NULL, set_key, open_plain, seal_plain, no_random, forget, NULL, tti_kernels_portable()};
   uint8_t preamble[256];
   const size_t preamble_bytes = make_preamble(preamble, bytes, (uint32_t)arena_bytes);
   const uint8_t key[TT_KEY_BYTES] = {0};

@@ -9,7 +9,7 @@
  *     tt_close   -> wipes everything; permitted in every state
  *
  * Memory: all state, keys, program, weights and activations lie in the caller's arena, aligned to 64 bytes; the stack
- * used is below 16 KiB. Nothing is allocated. One engine is used by one thread at a time.
+ * used is below 16 KiB. Nothing is allocated. One engine is used by one thread at a time; a port may lend it more.
  *
  * Errors: the first one sticks. It wipes the arena and the port's keys; every later call returns the same status
  * until the arena is opened again.
@@ -64,6 +64,11 @@ typedef struct tt_port {
               const uint8_t *plain, size_t bytes, uint8_t *ciphertext, uint8_t *tag);
   int (*random)(void *context, uint8_t *bytes, size_t count);
   void (*forget)(void *context); /* wipes every key */
+  /* Calls work(argument, item, worker) once for every item below 'items', on at most 'workers' threads at a time, each
+   * with a number of its own below 'workers', and returns when all is done. From within, 'open' is called by several
+   * threads at once. NULL: the core does it all on the thread that called it. */
+  void (*parallel)(void *context, uint32_t workers, void (*work)(void *argument, uint32_t item, uint32_t worker),
+                   void *argument, uint32_t items);
   const struct tti_kernels *kernels;
 } tt_port;
 

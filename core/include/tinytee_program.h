@@ -23,6 +23,7 @@ enum {
   TT_KEY_BYTES = 32,
   TT_ALIGN = 64, /* of every tensor and weight offset in the arena */
   TT_MAX_KERNEL_Y = 256,
+  TT_MAX_WORKERS = 64,
   TT_PERMUTE_DIMS = 6
 };
 
@@ -138,7 +139,7 @@ typedef struct tt_tensor {
  * the blocks of a panel add up in the output. Blocks go through k first; block b is chunk first_chunk + b. */
 /* A convolution with TT_FLAG_WINOGRAD (3 columns, stride and dilation 1, no groups) has weights that are transformed
  * ahead of time: 6 columns instead of 3. It is fed whole panels, and has a workspace: kernel_y transformed y-planes
- * [6][tiles][in_channels], then [6][tiles][panel], then panel zeros, tiles = ceil(out width / 4). */
+ * [6][tiles][in_channels], then panel zeros, then [6][tiles][panel] for each worker, tiles = ceil(out width / 4). */
 typedef struct tt_op {
   uint8_t kind, activation, variant, flags;
   uint16_t output;        /* tensor */
@@ -207,6 +208,9 @@ typedef struct tt_program {
   uint32_t input_count, output_count;
   uint32_t operand_count; /* uint16_t each, an even number */
   uint32_t table_count;   /* 4 bytes each */
+  uint32_t workers;       /* most threads that may share a run, 1 .. TT_MAX_WORKERS */
+  uint32_t
+      piece_bytes; /* a chunk, but for chunk 0, is sealed in pieces of so many bytes, so that they share that too */
 } tt_program;
 
 /* The bundle, a file: a preamble that anyone may read and that the wrapped key authenticates, then the sealed chunks.
@@ -215,7 +219,8 @@ typedef struct tt_program {
  * chunk 1 | ...
  *
  * The bundle's own random key is sealed with the owner's model key under wrap_nonce, everything before it as associated
- * data. Chunk k: nonce {TT_DOMAIN_CHUNK, 0, k, 0, ...}, no associated data, ciphertext then tag. */
+ * data. Chunk k is one piece or several, one after the other, as tt_program.piece_bytes says (chunk 0 is one). Piece i
+ * of it: nonce {TT_DOMAIN_CHUNK, i, k, 0, ...}, no associated data, ciphertext then tag. */
 typedef struct tt_bundle_header {
   uint8_t magic[8]; /* "tinytee" and a zero */
   uint32_t version, suite;
@@ -229,7 +234,7 @@ typedef struct tt_bundle_header {
 
 /* Nonces are four little-endian words {domain, run, index, 0} (then zeros), under the key named. */
 enum {
-  TT_DOMAIN_CHUNK = 1,  /* bundle key; run 0, index k */
+  TT_DOMAIN_CHUNK = 1,  /* bundle key; in place of the run the piece; index k */
   TT_DOMAIN_INPUT = 2,  /* I/O key; index counts the run's inputs */
   TT_DOMAIN_OUTPUT = 3, /* I/O key; index counts the run's outputs */
   TT_DOMAIN_SPILL = 4   /* spill key (random, never leaves the engine); index of the tt_spill */

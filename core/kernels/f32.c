@@ -170,8 +170,7 @@ static void conv_row(const tti_conv_row *c) {
 
 /* ---- Winograd's F(4, 3) along x, with the points 0, 1, -1, 2, -2 and infinity */
 
-static void winograd_in(const float *in, size_t tiles, size_t channels, float *out) {
-  const size_t plane = tiles * channels;
+static void winograd_in(const float *in, size_t tiles, size_t channels, size_t plane, float *out) {
   for (size_t t = 0; t < tiles; t++, in += 4 * channels, out += channels) {
     for (size_t c = 0; c < channels; c += TTI_LANES) {
       const size_t lanes = channels - c;

@@ -68,8 +68,8 @@ typedef struct tti_winograd_row {
 typedef struct tti_kernels {
   const char *name;
   void (*conv_row)(const tti_conv_row *);
-  /* out[6][tiles][channels] from pixels 4 t .. 4 t + 5 of in, t < tiles. */
-  void (*winograd_in)(const float *in, size_t tiles, size_t channels, float *out);
+  /* out[j * plane + t * channels + c], j < 6, from pixels 4 t .. 4 t + 5 of in, t < tiles. */
+  void (*winograd_in)(const float *in, size_t tiles, size_t channels, size_t plane, float *out);
   void (*winograd_out)(const tti_winograd_row *);
   void (*depthwise_row)(const tti_depthwise_row *);
   void (*pool_row)(const tti_pool_row *);

@@ -72,86 +72,30 @@ static size_t collect_runs(const struct tt_engine *e, const tt_op *op, const tt_
   return count;
 }
 
-/* Winograd's F(4, 3) along x: every input y-plane is transformed once for all panels and for all the output y-planes of
- * this call (and pass) that read it; the products are then convolutions of one column, summed over the kernel's rows.
- */
-static void winograd(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *b) {
-  const tti_kernels *kernels = e->port->kernels;
-  const tt_tensor *in = tti_operand(&e->program, op, 0), *out = &e->program.tensors[op->output];
-  const tt_tensor *residual = op->flags & TT_FLAG_RESIDUAL ? tti_operand(&e->program, op, 1) : NULL;
-  const size_t depth = in->channels, panel = op->panel, tiles = tti_winograd_tiles(out), plane = tiles * depth;
-  const float *weights = (const float *)(const void *)(e->arena + op->weights);
-  const float *bias = (const float *)(const void *)(e->arena + op->bias);
-  float *transformed = (float *)(void *)(e->arena + op->workspace), *products = transformed + op->kernel_y * 6 * plane;
-  float *zeros = products + 6 * tiles * panel;
-  tti_run runs[TT_MAX_KERNEL_Y];
-  tti_conv_row row = {.runs = runs,
-                      .pixel_stride = (ptrdiff_t)depth,
-                      .width = tiles,
-                      .panel = panel,
-                      .columns = panel,
-                      .bias = zeros,
-                      .out_stride = (ptrdiff_t)panel,
-                      .low = -__builtin_inff(),
-                      .high = __builtin_inff()};
-  tti_winograd_row end = {
-      .products = products, .tiles = tiles, .panel = panel, .width = out->width, .out_stride = out->channels};
-  clamp_of(op, &end.low, &end.high);
-  tti_set(zeros, 0, panel * sizeof(float));
-  /* Over several y-planes, as many panels at a time as a cache holds, each time transforming the input anew. */
-  const size_t panel_bytes = b->k_end * panel * sizeof(float);
-  const uint32_t at_once = y1 - y0 < 3 ? b->panel_end : (uint32_t)(CACHED_BYTES / panel_bytes) + 1;
-  for (uint32_t begin = b->panel_begin; begin < b->panel_end; begin += at_once) {
-    const uint32_t last = tti_min(at_once, b->panel_end - begin) + begin;
-    uint32_t ready = 0; /* input y-planes below it are transformed, as far as they are needed */
-    for (uint32_t y = y0; y < y1; y++) {
-      uint32_t from, to;
-      ky_range(op, in->height, y, &from, &to);
-      const uint32_t first = y * op->stride_y + from - op->pad_top; /* wraps only where from == to */
-      for (uint32_t i = 0; i < to - from; i++) {
-        const uint32_t iy = first + i;
-        if (iy < ready) continue;
-        kernels->winograd_in(tti_row(e, in, iy) - op->pad_left * depth, tiles, depth,
-                             transformed + iy % op->kernel_y * 6 * plane);
-        ready = iy + 1;
-      }
-      for (uint32_t p = begin; p < last; p++) {
-        const uint32_t channel = p * op->panel;
-        row.weights = weights + (size_t)(p - b->panel_begin) * b->k_end * panel;
-        row.run_count = to - from;
-        for (uint32_t j = 0; j < 6; j++) {
-          for (uint32_t i = 0; i < to - from; i++) {
-            const tti_run run = {transformed + (first + i) % op->kernel_y * 6 * plane + j * plane,
-                                 ((from + i) * 6 + j) * in->channels, in->channels};
-            runs[i] = run;
-          }
-          row.out = products + j * tiles * panel;
-          kernels->conv_row(&row);
-        }
-        end.columns = tti_min(op->panel, out->channels - channel);
-        end.bias = bias + (size_t)p * panel;
-        end.out = tti_row(e, out, y) + channel;
-        end.residual = residual ? tti_row(e, residual, y) + channel : NULL;
-        kernels->winograd_out(&end);
-      }
-    }
-  }
-  activate_block(e, op, y0, y1, b);
-}
+/* A call of a convolution: y-planes y0 .. y1 of the panels of a block. Item i of the work that it is divided into
+ * takes panels_each of the panels and rows_each of the y-planes, the panels' parts side by side. */
+typedef struct conv_call {
+  const struct tt_engine *e;
+  const tt_op *op;
+  const tti_block *block;
+  uint32_t y0, y1, panels_each, panel_parts, rows_each;
+} conv_call;
 
-void tti_conv(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *block) {
-  const tti_kernels *kernels = e->port->kernels;
+static uint32_t divide_up(uint32_t total, uint32_t each) { return (total + each - 1) / each; }
+
+static void conv_item(void *argument, uint32_t item, uint32_t worker) {
+  const conv_call *call = argument;
+  const struct tt_engine *e = call->e;
+  const tt_op *op = call->op;
+  const tti_block *b = call->block;
   const tt_tensor *in = tti_operand(&e->program, op, 0), *out = &e->program.tensors[op->output];
   const tt_tensor *residual = op->flags & TT_FLAG_RESIDUAL ? tti_operand(&e->program, op, 1) : NULL;
   const uint32_t depth = in->channels / op->groups, channels = out->channels / op->groups;
-  const uint32_t group_panels = (channels + op->panel - 1) / op->panel;
-  const uint32_t k_total = tti_conv_depth(&e->program, op);
-  const tti_block whole = {0, group_panels * op->groups, 0, k_total};
-  const tti_block *b = block ? block : &whole;
-  if (op->flags & TT_FLAG_WINOGRAD) {
-    winograd(e, op, y0, y1, b);
-    return;
-  }
+  const uint32_t group_panels = divide_up(channels, op->panel);
+  const uint32_t begin = b->panel_begin + item % call->panel_parts * call->panels_each;
+  const tti_block part = {begin, tti_min(begin + call->panels_each, b->panel_end), b->k_begin, b->k_end};
+  const uint32_t y0 = call->y0 + item / call->panel_parts * call->rows_each;
+  const uint32_t y1 = tti_min(y0 + call->rows_each, call->y1);
   const float *weights = (const float *)(const void *)(e->arena + op->weights);
   const float *bias = (const float *)(const void *)(e->arena + op->bias);
   tti_run runs[RUNS];
@@ -162,9 +106,10 @@ void tti_conv(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t 
                       .out_stride = out->channels,
                       .residual_stride = out->channels};
   float low, high;
+  (void)worker;
   clamp_of(op, &low, &high);
-  const int last = b->k_end == k_total;
-  for (uint32_t panel = b->panel_begin; panel < b->panel_end; panel++) {
+  const int last = b->k_end == tti_conv_depth(&e->program, op);
+  for (uint32_t panel = part.panel_begin; panel < part.panel_end; panel++) {
     const uint32_t group = panel / group_panels, first = panel % group_panels * op->panel;
     const uint32_t channel = group * channels + first;
     row.columns = tti_min(op->panel, channels - first);
@@ -179,12 +124,138 @@ void tti_conv(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t 
         row.residual = row.bias && residual ? tti_row(e, residual, y) + channel : NULL;
         row.low = finish ? low : -__builtin_inff();
         row.high = finish ? high : __builtin_inff();
-        kernels->conv_row(&row);
+        e->port->kernels->conv_row(&row);
         row.bias = NULL;
       } while (k < b->k_end);
     }
   }
-  if (last) activate_block(e, op, y0, y1, b);
+  if (last) activate_block(e, op, y0, y1, &part);
+}
+
+/* One output y-plane by Winograd's method, its panels 'begin' .. 'end' of the block. */
+typedef struct winograd_call {
+  const struct tt_engine *e;
+  const tt_op *op;
+  const tti_block *block;
+  uint32_t y, from, to; /* kernel rows from .. to meet the map */
+  uint32_t begin, end, panels_each;
+  float *transformed, *zeros, *products;
+  const float *input; /* y-plane to transform into 'plane', its tiles in items of tiles_each */
+  float *plane;
+  uint32_t tiles_each;
+} winograd_call;
+
+static void winograd_transform(void *argument, uint32_t item, uint32_t worker) {
+  const winograd_call *call = argument;
+  const tt_tensor *in = tti_operand(&call->e->program, call->op, 0);
+  const uint32_t tiles = tti_winograd_tiles(&call->e->program.tensors[call->op->output]);
+  const uint32_t first = item * call->tiles_each, count = tti_min(call->tiles_each, tiles - first);
+  (void)worker;
+  call->e->port->kernels->winograd_in(call->input + (size_t)first * 4 * in->channels, count, in->channels,
+                                      (size_t)tiles * in->channels, call->plane + (size_t)first * in->channels);
+}
+
+static void winograd_item(void *argument, uint32_t item, uint32_t worker) {
+  const winograd_call *call = argument;
+  const struct tt_engine *e = call->e;
+  const tt_op *op = call->op;
+  const tti_block *b = call->block;
+  const tt_tensor *in = tti_operand(&e->program, op, 0), *out = &e->program.tensors[op->output];
+  const tt_tensor *residual = op->flags & TT_FLAG_RESIDUAL ? tti_operand(&e->program, op, 1) : NULL;
+  const size_t depth = in->channels, panel = op->panel, tiles = tti_winograd_tiles(out), plane = tiles * depth;
+  const float *weights = (const float *)(const void *)(e->arena + op->weights);
+  const float *bias = (const float *)(const void *)(e->arena + op->bias);
+  float *products = call->products + worker * 6 * tiles * panel;
+  const uint32_t first = call->y * op->stride_y + call->from - op->pad_top; /* wraps only where from == to */
+  const uint32_t begin = call->begin + item * call->panels_each;
+  const tti_block part = {begin, tti_min(begin + call->panels_each, call->end), b->k_begin, b->k_end};
+  tti_run runs[TT_MAX_KERNEL_Y];
+  tti_conv_row row = {.runs = runs,
+                      .run_count = call->to - call->from,
+                      .pixel_stride = (ptrdiff_t)depth,
+                      .width = tiles,
+                      .panel = panel,
+                      .columns = panel,
+                      .bias = call->zeros,
+                      .out_stride = (ptrdiff_t)panel,
+                      .low = -__builtin_inff(),
+                      .high = __builtin_inff()};
+  tti_winograd_row end = {
+      .products = products, .tiles = tiles, .panel = panel, .width = out->width, .out_stride = out->channels};
+  clamp_of(op, &end.low, &end.high);
+  for (uint32_t p = part.panel_begin; p < part.panel_end; p++) {
+    const uint32_t channel = p * op->panel;
+    row.weights = weights + (size_t)(p - b->panel_begin) * b->k_end * panel;
+    for (uint32_t j = 0; j < 6; j++) {
+      for (uint32_t i = 0; i < row.run_count; i++) {
+        const tti_run run = {call->transformed + (first + i) % op->kernel_y * 6 * plane + j * plane,
+                             ((call->from + i) * 6 + j) * in->channels, in->channels};
+        runs[i] = run;
+      }
+      row.out = products + j * tiles * panel;
+      e->port->kernels->conv_row(&row);
+    }
+    end.columns = tti_min(op->panel, out->channels - channel);
+    end.bias = bias + (size_t)p * panel;
+    end.out = tti_row(e, out, call->y) + channel;
+    end.residual = residual ? tti_row(e, residual, call->y) + channel : NULL;
+    e->port->kernels->winograd_out(&end);
+  }
+  activate_block(e, op, call->y, call->y + 1, &part);
+}
+
+/* Winograd's F(4, 3) along x: every input y-plane is transformed once for all panels and for all the output y-planes of
+ * this call (and pass) that read it; the products are then convolutions of one column, summed over the kernel's rows.
+ */
+static void winograd(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *b) {
+  const tt_tensor *in = tti_operand(&e->program, op, 0), *out = &e->program.tensors[op->output];
+  const size_t depth = in->channels, tiles = tti_winograd_tiles(out), plane = tiles * depth;
+  winograd_call call = {.e = e, .op = op, .block = b};
+  call.transformed = (float *)(void *)(e->arena + op->workspace);
+  call.zeros = call.transformed + op->kernel_y * 6 * plane;
+  call.products = call.zeros + op->panel;
+  tti_set(call.zeros, 0, op->panel * sizeof(float));
+  call.tiles_each = divide_up((uint32_t)tiles, tti_min(tti_items(e, 64 * plane), (uint32_t)tiles));
+  /* Over several y-planes, as many panels at a time as a cache holds, each time transforming the input anew. */
+  const uint32_t panels = b->panel_end - b->panel_begin;
+  const size_t panel_bytes = b->k_end * op->panel * sizeof(float);
+  const uint32_t at_once = y1 - y0 < 3 ? panels : tti_workers(e) * ((uint32_t)(CACHED_BYTES / panel_bytes) + 1);
+  for (call.begin = b->panel_begin; call.begin < b->panel_end; call.begin = call.end) {
+    call.end = call.begin + tti_min(at_once, b->panel_end - call.begin);
+    const uint32_t here = call.end - call.begin;
+    call.panels_each = divide_up(here, tti_min(tti_items(e, (uint64_t)here * tiles * b->k_end * op->panel), here));
+    uint32_t ready = 0; /* input y-planes below it are transformed, as far as they are needed */
+    for (call.y = y0; call.y < y1; call.y++) {
+      ky_range(op, in->height, call.y, &call.from, &call.to);
+      const uint32_t first = call.y * op->stride_y + call.from - op->pad_top;
+      for (uint32_t i = 0; i < call.to - call.from; i++) {
+        const uint32_t iy = first + i;
+        if (iy < ready) continue;
+        call.input = tti_row(e, in, iy) - op->pad_left * depth;
+        call.plane = call.transformed + iy % op->kernel_y * 6 * plane;
+        tti_parallel(e, winograd_transform, &call, divide_up((uint32_t)tiles, call.tiles_each));
+        ready = iy + 1;
+      }
+      tti_parallel(e, winograd_item, &call, divide_up(here, call.panels_each));
+    }
+  }
+}
+
+void tti_conv(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *block) {
+  const tt_tensor *out = &e->program.tensors[op->output];
+  const tti_block whole = {0, tti_conv_panels(&e->program, op), 0, tti_conv_depth(&e->program, op)};
+  const tti_block *b = block ? block : &whole;
+  if (op->flags & TT_FLAG_WINOGRAD) {
+    winograd(e, op, y0, y1, b);
+    return;
+  }
+  const uint32_t panels = b->panel_end - b->panel_begin, rows = y1 - y0;
+  const uint32_t items = tti_items(e, (uint64_t)panels * op->panel * (b->k_end - b->k_begin) * rows * out->width);
+  conv_call call = {.e = e, .op = op, .block = b, .y0 = y0, .y1 = y1};
+  call.panels_each = divide_up(panels, tti_min(items, panels));
+  call.panel_parts = divide_up(panels, call.panels_each);
+  call.rows_each = divide_up(rows, tti_min(divide_up(items, call.panel_parts), rows));
+  tti_parallel(e, conv_item, &call, call.panel_parts * divide_up(rows, call.rows_each));
 }
 
 /* Rows of the map under the window of output y-plane y. */

@@ -10,6 +10,7 @@
 
 #include "aead.h"
 #include "kernels/kernels.h"
+#include "pool.h"
 #include "tinytee_program.h"
 #include "wipe.h"
 
@@ -18,9 +19,13 @@ struct tth_port {
   tth_options options;
   tth_arena home;
   const char *isa;
-  tthi_aead slots[TT_KEY_SLOTS];
+  tthi_pool *pool;
   tthi_aead client;
-  double aead_seconds;
+  uint32_t threads;
+  struct {
+    _Alignas(64) tthi_aead slots[TT_KEY_SLOTS];
+    double aead_seconds;
+  } workers[]; /* each thread has the keys in contexts of its own */
 };
 
 double tthi_seconds(void) {
@@ -32,7 +37,9 @@ double tthi_seconds(void) {
 static int hook_set_key(void *context, tt_key_slot slot, uint32_t suite, const uint8_t *key) {
   tth_port *port = context;
   if ((unsigned)slot >= TT_KEY_SLOTS) return -1;
-  return tthi_aead_set_key(&port->slots[slot], suite, key, &port->options);
+  for (uint32_t w = 0; w < port->threads; w++)
+    if (tthi_aead_set_key(&port->workers[w].slots[slot], suite, key, &port->options) != 0) return -1;
+  return 0;
 }
 
 static int hook_open(void *context, tt_key_slot slot, const uint8_t *nonce, const void *associated,
@@ -40,9 +47,11 @@ static int hook_open(void *context, tt_key_slot slot, const uint8_t *nonce, cons
                      uint8_t *plain) {
   tth_port *port = context;
   if ((unsigned)slot >= TT_KEY_SLOTS) return -1;
+  const uint32_t w = tthi_pool_worker();
   double begun = tthi_seconds();
-  int failed = tthi_aead_open(&port->slots[slot], nonce, associated, associated_bytes, ciphertext, bytes, tag, plain);
-  port->aead_seconds += tthi_seconds() - begun;
+  int failed =
+      tthi_aead_open(&port->workers[w].slots[slot], nonce, associated, associated_bytes, ciphertext, bytes, tag, plain);
+  port->workers[w].aead_seconds += tthi_seconds() - begun;
   return failed;
 }
 
@@ -50,9 +59,11 @@ static int hook_seal(void *context, tt_key_slot slot, const uint8_t *nonce, cons
                      size_t associated_bytes, const uint8_t *plain, size_t bytes, uint8_t *ciphertext, uint8_t *tag) {
   tth_port *port = context;
   if ((unsigned)slot >= TT_KEY_SLOTS) return -1;
+  const uint32_t w = tthi_pool_worker();
   double begun = tthi_seconds();
-  int failed = tthi_aead_seal(&port->slots[slot], nonce, associated, associated_bytes, plain, bytes, ciphertext, tag);
-  port->aead_seconds += tthi_seconds() - begun;
+  int failed =
+      tthi_aead_seal(&port->workers[w].slots[slot], nonce, associated, associated_bytes, plain, bytes, ciphertext, tag);
+  port->workers[w].aead_seconds += tthi_seconds() - begun;
   return failed;
 }
 
@@ -70,7 +81,14 @@ static int hook_random(void *context, uint8_t *bytes, size_t count) {
 
 static void hook_forget(void *context) {
   tth_port *port = context;
-  for (int slot = 0; slot < TT_KEY_SLOTS; slot++) tthi_aead_forget(&port->slots[slot]);
+  for (uint32_t w = 0; w < port->threads; w++)
+    for (int slot = 0; slot < TT_KEY_SLOTS; slot++) tthi_aead_forget(&port->workers[w].slots[slot]);
+}
+
+static void hook_parallel(void *context, uint32_t workers, void (*work)(void *argument, uint32_t item, uint32_t worker),
+                          void *argument, uint32_t items) {
+  tth_port *port = context;
+  tthi_pool_share(port->pool, workers < port->threads ? workers : port->threads, work, argument, items);
 }
 
 /* The kernels of the instruction set of that name, or the best ones; NULL if this processor or build lacks them. */
@@ -105,20 +123,33 @@ tth_port *tth_port_open(const tth_options *options) {
   const char *isa = NULL;
   const tti_kernels *kernels = choose_kernels(options->isa, &isa);
   tth_arena home;
-  if (kernels == NULL || tth_arena_open(&home, sizeof(tth_port)) != 0) return NULL;
+  uint32_t threads = options->threads == 0 ? 1 : options->threads;
+  if (threads > TT_MAX_WORKERS) threads = TT_MAX_WORKERS;
+  const size_t bytes = sizeof(tth_port) + threads * sizeof(((tth_port *)0)->workers[0]);
+  if (kernels == NULL || tth_arena_open(&home, bytes) != 0) return NULL;
   if (options->flags & TTH_NOT_DUMPABLE) (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
   tth_port *port = (tth_port *)(void *)home.memory;
   port->home = home;
   port->options = *options;
   port->options.isa = NULL;
   port->isa = isa;
-  port->hooks = (tt_port){port, hook_set_key, hook_open, hook_seal, hook_random, hook_forget, kernels};
-  return port;
+  port->threads = threads;
+  port->hooks = (tt_port){port, hook_set_key, hook_open, hook_seal, hook_random, hook_forget, NULL, kernels};
+  if (threads == 1) return port;
+  port->hooks.parallel = hook_parallel;
+  port->pool = tthi_pool_open(threads);
+  if (port->pool != NULL) return port;
+  tth_port_close(port);
+  return NULL;
 }
 
 const tt_port *tth_port_hooks(const tth_port *port) { return &port->hooks; }
 const char *tth_port_isa(const tth_port *port) { return port->isa; }
-double tthi_port_aead_seconds(const tth_port *port) { return port->aead_seconds; }
+double tthi_port_aead_seconds(const tth_port *port) {
+  double sum = 0.0;
+  for (uint32_t w = 0; w < port->threads; w++) sum += port->workers[w].aead_seconds;
+  return sum / port->threads;
+}
 
 void tthi_port_forget(tth_port *port) {
   hook_forget(port);
@@ -127,6 +158,7 @@ void tthi_port_forget(tth_port *port) {
 
 void tth_port_close(tth_port *port) {
   if (port == NULL) return;
+  tthi_pool_close(port->pool);
   tthi_port_forget(port);
   tth_arena home = port->home;
   tth_arena_close(&home);

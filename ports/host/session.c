@@ -312,8 +312,9 @@ static tt_status open_session(tth_session *session, const uint8_t *bundle, size_
   if (status != TT_OK) return status;
   session->port = tth_port_open(options);
   if (session->port == NULL)
-    return fail(session, TT_ERROR_PORT, "instruction set '%s' is not available here",
-                options != NULL && options->isa != NULL ? options->isa : "portable");
+    return fail(session, TT_ERROR_PORT, "instruction set '%s' is not available here, or no %u threads",
+                options != NULL && options->isa != NULL ? options->isa : "portable",
+                options != NULL && options->threads != 0 ? (unsigned)options->threads : 1U);
   session->stats.isa = tth_port_isa(session->port);
   status = authenticate_preamble(session, model_key);
   if (status != TT_OK) return status;

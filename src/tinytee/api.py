@@ -57,6 +57,7 @@ def compile(
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     suite: str | None = None,
     profile: Profile | None = None,
+    threads: int | None = None,
     preprocessing: Preprocessing | None = None,
     class_names: Sequence[str] = (),
     progress: Progress | None = None,
@@ -70,6 +71,7 @@ def compile(
         input_shapes: shapes of inputs by name, to bind symbolic dimensions.
         suite: "aes-256-gcm", "chacha20-poly1305" or "aegis-256x4"; None: the profile's, or aes-256-gcm.
         profile: the device to predict times for; None: the built-in one.
+        threads: most threads that may share a run; None: as the profile says, one unless it was made for more.
         preprocessing: how an image becomes the first input; stored in the bundle.
         class_names: names of the first output's channels; stored in the bundle.
         progress: told what is being done, and which fraction of it is.
@@ -88,6 +90,7 @@ def compile(
         key,
         suite=suite,
         profile=profile,
+        threads=threads,
         preprocessing=preprocessing,
         class_names=class_names,
         progress=progress,
@@ -101,6 +104,7 @@ def compile_graph(
     *,
     suite: str | None = None,
     profile: Profile | None = None,
+    threads: int | None = None,
     preprocessing: Preprocessing | None = None,
     class_names: Sequence[str] = (),
     progress: Progress | None = None,
@@ -109,15 +113,19 @@ def compile_graph(
     from tinytee.bundle import suites  # noqa: PLC0415
     from tinytee.bundle.sealing import Unsealed  # noqa: PLC0415
     from tinytee.plan.api import Plan, lower, make_plan  # noqa: PLC0415
+    from tinytee.plan.profile import load as load_profile  # noqa: PLC0415
 
     chosen = choose_suite(suite, profile)
     if not suites.is_available(chosen):
         suites.sealer(chosen, key)
+    device = profile or load_profile()
+    if threads is not None:
+        device = device.with_threads(threads)
     check_preprocessing(graph, preprocessing)
     told = None if progress is None else lambda fraction: progress("planning", fraction)
 
     def plan_for(budget: int) -> tuple[Plan, Unsealed]:
-        plan = make_plan(graph, budget, profile, suite=chosen, progress=told)
+        plan = make_plan(graph, budget, device, suite=chosen, progress=told)
         lowered = lower(graph, plan)
         manifest = Manifest(
             inputs=tuple(TensorSpec.of(port, shape) for port, shape in lowered.inputs),
@@ -126,6 +134,7 @@ def compile_graph(
             predicted_seconds=float(plan.predicted_seconds),
             preprocessing=preprocessing,
             class_names=tuple(class_names),
+            threads=device.threads,
         )
         return plan, Unsealed(lowered, manifest, chosen, bytes(key))
 

@@ -1,7 +1,8 @@
 """Measures a network within budgets of secure memory beside runtimes that have neither budget nor protection.
 
-Latency is wall time around the call, from the model's own arrays to the model's own arrays, on one thread. Contenders
-run in turns, and a ratio is the median of the ratios of neighbouring runs: both sides share the machine's moods.
+Latency is wall time around the call, from the model's own arrays to the model's own arrays. Contenders have as many
+threads as one another and run in turns, and a ratio is the median of the ratios of neighbouring runs: both sides share
+the machine's moods.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 Feed = Mapping[str, NDArray[Any]]
 
 ONNX_RUNTIME, OPENVINO = "onnxruntime", "openvino"
+
+PAUSE_SECONDS = 0.02
+"""Before a run on several threads: those of the contender before it spin for a while after theirs."""
 
 
 @dataclass(frozen=True)
@@ -87,23 +91,25 @@ class Bench:
         model: a proto, or a file's path.
         graph: the same, imported.
         feed: one sample, by the names of the inputs.
+        isa: as for ``Session``.
+        threads: that share a run, on either side.
 
     Raises:
         ValueError: ONNX Runtime is not installed, or does not run the model.
     """
 
-    def __init__(self, model: Model, graph: Graph, feed: Feed, *, isa: str | None = None) -> None:
+    def __init__(self, model: Model, graph: Graph, feed: Feed, *, isa: str | None = None, threads: int = 1) -> None:
         if importlib.util.find_spec("onnxruntime") is None:
             raise ValueError("bench compares with ONNX Runtime, which is not installed: pip install onnxruntime")
-        self._graph, self._feed, self._isa = graph, feed, isa
+        self._graph, self._feed, self._isa, self.threads = graph, feed, isa, threads
         self._rivals: dict[str, Rival | OpenVinoRival] = {}
         try:
-            self._rivals[ONNX_RUNTIME] = Rival(model)
+            self._rivals[ONNX_RUNTIME] = Rival(model, threads)
             self._expected = self._rivals[ONNX_RUNTIME].run(feed)
         except Exception as error:  # ONNX Runtime's exceptions have no common base but this
             raise ValueError(f"ONNX Runtime does not run the model: {error}") from error
         if OpenVinoRival.is_installed():
-            self._rivals[OPENVINO] = OpenVinoRival(model)
+            self._rivals[OPENVINO] = OpenVinoRival(model, threads)
 
     def measure(
         self,
@@ -130,18 +136,20 @@ class Bench:
         """
         key = secrets.token_bytes(32)
         start = time.perf_counter()
-        bundle = api.compile_graph(self._graph, budget_bytes, key, suite=suite, profile=profile, progress=progress)
+        bundle = api.compile_graph(
+            self._graph, budget_bytes, key, suite=suite, profile=profile, threads=self.threads, progress=progress
+        )
         bundle.sealed()
         compile_seconds = time.perf_counter() - start
         if progress:
             progress("running", 0.0)
-        with Session(bundle, key=key, isa=self._isa) as session:
+        with Session(bundle, key=key, isa=self._isa, threads=self.threads) as session:
             found = session.run(self._feed)
             calls = {"tinytee": lambda: session.run(self._feed)}
             for name, rival in self._rivals.items():
                 calls[name] = lambda rival=rival: rival.run(self._feed)
             before = session.stats
-            seconds = measure_side_by_side(calls, rounds, most_seconds)
+            seconds = measure_side_by_side(calls, rounds, most_seconds, PAUSE_SECONDS if self.threads > 1 else 0.0)
             after = session.stats
         spent = {name: value - getattr(before, name) for name, value in asdict(after).items() if _is_counter(value)}
         runs = int(spent["runs"])
@@ -153,7 +161,7 @@ class Bench:
             suite=after.suite,
             isa=after.isa,
             arena_kind=after.arena_kind,
-            threads=1,
+            threads=self.threads,
             rounds=len(seconds["tinytee"]),
             peak_bytes=bundle.peak_secure_memory_bytes,
             measured_peak_bytes=after.peak_secure_memory_bytes,
@@ -175,7 +183,7 @@ def measure_row(bench: Bench, budget_bytes: int, **how: Any) -> dict[str, Any]:
     try:
         return asdict(bench.measure(budget_bytes, **how))
     except TinyteeError as error:
-        row: dict[str, Any] = {"budget_bytes": budget_bytes, "suite": how.get("suite")}
+        row: dict[str, Any] = {"budget_bytes": budget_bytes, "suite": how.get("suite"), "threads": bench.threads}
         return row | {"failure": f"{type(error).__name__}: {error}"}
 
 

@@ -31,11 +31,12 @@ def bench(
     input_shape: common.InputShapes = None,
     profile: common.ProfileName = None,
     isa: common.Isa = None,
+    threads: common.Threads = None,
 ) -> None:
     """Measure a model within budgets of secure memory beside unprotected ONNX Runtime (and OpenVINO, if installed).
 
-    All run on one thread, in turns; times are medians, with half the distance between the quartiles.
-    Exits with 1 if a budget is too small.
+    All run on one thread, or on as many as --threads says, in turns; times are medians, with half the distance between
+    the quartiles. Exits with 1 if a budget is too small.
     """
     from tinytee.bench import Bench, measure_row, prediction_errors  # noqa: PLC0415
 
@@ -50,7 +51,7 @@ def bench(
         specs = [TensorSpec.of(port, graph.shapes[port.tensor]) for port in graph.inputs]
         feed = {spec.name: random_array(generator, spec) for spec in specs}
         report("ONNX Runtime", 0.0)
-        contest = Bench(model, graph, feed, isa=isa)
+        contest = Bench(model, graph, feed, isa=isa, threads=threads or 1)
         cases = [(name, budget) for name in suites for budget in budgets]
         for position, (name, budget) in enumerate(cases):
             report(f"{name}, {format_size(budget)}", position / len(cases))
@@ -58,7 +59,9 @@ def bench(
     if as_json:
         common.print_json(rows)
     else:
-        common.output.print(bench_table(rows, f"{model.name}: wall time of a run, one thread each, in turns"))
+        common.output.print(
+            bench_table(rows, f"{model.name}: wall time of a run, in turns, threads each: {threads or 1}")
+        )
         errors = prediction_errors(rows)
         if errors:
             common.output.print(f"the cost model's median error is {statistics.median(errors):.0%}")

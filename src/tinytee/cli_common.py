@@ -37,6 +37,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Isa = Annotated[
     str | None, typer.Option("--isa", help="Instruction set of the kernels: portable, avx2, avx512 or neon.")
 ]
+Threads = Annotated[
+    int | None, typer.Option("--threads", min=1, help="That share a run; compiled for one unless you say more.")
+]
 Backend = Annotated[
     str, typer.Option("--backend", help="Where the core runs: process, optee (this device) or optee-qemu.")
 ]

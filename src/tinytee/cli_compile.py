@@ -38,6 +38,7 @@ def compile_model(
     input_shape: common.InputShapes = None,
     suite: common.Suite = None,
     profile: common.ProfileName = None,
+    threads: common.Threads = None,
     class_names: Annotated[
         Path | None, typer.Option("--class-names", help="Names of the first output's channels, one a line.")
     ] = None,
@@ -76,6 +77,7 @@ def compile_model(
             key,
             suite=chosen,
             profile=device,
+            threads=threads,
             preprocessing=preprocessing,
             class_names=names,
             progress=report,

@@ -37,6 +37,7 @@ def run(
     as_json: common.Json = False,
     stats: Annotated[bool, typer.Option("--stats", help="Print what was measured.")] = False,
     isa: common.Isa = None,
+    threads: common.Threads = None,
     backend: common.Backend = "process",
     size: common.ImageSize = None,
     resize: common.ImageResize = None,
@@ -54,7 +55,7 @@ def run(
     key = common.read_key(key_file)
     if backend == "optee-qemu":
         cli_optee.prepare(chosen_heap())
-    with Session(bundle, key=key, backend=backend, isa=isa) as session:
+    with Session(bundle, key=key, backend=backend, isa=isa, threads=threads) as session:
         manifest = session.manifest
         if out is not None and out.suffix == ".npy" and len(manifest.outputs) != 1:
             raise ValueError(f"--output {out}: the network has {len(manifest.outputs)} outputs, write them to a .npz")

@@ -10,6 +10,8 @@ from tinytee.ir.graph import Port, Shape
 from tinytee.plan.lowered import Lowered
 
 CHUNK_BYTES = 256
+PIECE_BYTES = 96
+"""A chunk is sealed in three of them."""
 SMALL = Shape(7, 5, 3)
 
 
@@ -53,6 +55,8 @@ def passthrough(shape: Shape = SMALL, rows: int = 3, port: Port | None = None) -
         "setup_count": 1,
         "input_count": 1,
         "output_count": 1,
+        "workers": 1,
+        "piece_bytes": PIECE_BYTES,
     }
     tensor = {"row_bytes": row_bytes, "height": shape.height, "width": shape.width, "channels": shape.channels}
     tensor["capacity"] = shape.height
@@ -73,6 +77,7 @@ def passthrough(shape: Shape = SMALL, rows: int = 3, port: Port | None = None) -
     given = Port("y", port.tensor, port.shape, port.dtype, port.perm, port.batched)
     return Lowered(
         program=b"".join(record_bytes(record) for record in records),
+        piece_bytes=PIECE_BYTES,
         chunk_bytes=[CHUNK_BYTES] * 3,
         chunk=lambda k: bytes([k + 1]) * CHUNK_BYTES,
         arena_bytes=head["arena_bytes"],

@@ -4,8 +4,8 @@
  *     tth_session_open -> tth_session_run, any number of times -> tth_session_close
  *
  * What this protects against, and what not, is in docs/threat-model.md. A session is used by one thread at a time;
- * any number of sessions may live side by side. A child made by fork() must not use its parent's sessions; it may
- * close them. Parsed by Python (with cffi): plain enums, structs and prototypes only.
+ * any number of sessions may live side by side, each with its own threads. A child made by fork() must not use its
+ * parent's sessions; it may close them. Parsed by Python (with cffi): plain enums, structs and prototypes only.
  */
 #ifndef TINYTEE_HOST_H
 #define TINYTEE_HOST_H
@@ -54,14 +54,15 @@ typedef struct tth_options {
   const char *isa;                 /* "portable", "avx2", "avx512", "neon"; NULL: the best that this processor has */
   tth_aegis_encrypt aegis_encrypt; /* both or neither */
   tth_aegis_decrypt aegis_decrypt;
-  uint32_t flags; /* TTH_BUNDLE_SHARED, TTH_NOT_DUMPABLE */
+  uint32_t flags;   /* TTH_BUNDLE_SHARED, TTH_NOT_DUMPABLE */
+  uint32_t threads; /* that may share a run, at most as many as the bundle was compiled for; 0 and 1: the caller's */
 } tth_options;
 
 /* The port alone, for those who drive the core by themselves. */
 typedef struct tth_port tth_port;
 
 /* Makes a port. Returns NULL if the instruction set is unknown, or this processor or build lacks it, or there is no
- * memory. options may be NULL. */
+ * memory or no more threads. options may be NULL. */
 tth_port *tth_port_open(const tth_options *options);
 const tt_port *tth_port_hooks(const tth_port *port);
 const char *tth_port_isa(const tth_port *port);
@@ -94,7 +95,7 @@ typedef struct tth_stats {
   uint64_t fetches, fetch_bytes;
   double open_seconds; /* tth_session_open, pinned weights included */
   double run_seconds;  /* all runs */
-  double aead_seconds; /* of both, in the core's AEAD hooks */
+  double aead_seconds; /* of both, in the core's AEAD hooks; the mean of the threads that shared it */
   double last_run_seconds;
   const char *isa; /* static text */
 } tth_stats;

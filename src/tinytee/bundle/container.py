@@ -6,6 +6,7 @@ import io
 import mmap
 import os
 import secrets
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -42,6 +43,7 @@ class Bundle:
         self._is_shared = is_shared
         self._unsealed = unsealed
         self._preamble: Preamble | None = None
+        self._lock = threading.RLock()
         self.plan = plan
         if unsealed is not None:
             self.manifest: Manifest = unsealed.manifest
@@ -86,11 +88,12 @@ class Bundle:
 
     def sealed(self) -> memoryview:
         """The sealed bytes, without a copy."""
-        if self._sealed is None:
-            stream = io.BytesIO()
-            self._write_once(stream, None)
-            self._sealed = stream.getbuffer()
-        return self._sealed
+        with self._lock:
+            if self._sealed is None:
+                stream = io.BytesIO()
+                self._write_once(stream, None)
+                self._sealed = stream.getbuffer()
+            return self._sealed
 
     def to_bytes(self) -> bytes:
         """The whole bundle, as :meth:`save` writes it."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from tinytee.bundle.abi import constants
 from tinytee.bundle.version import VERSION
 from tinytee.errors import BundleError
 from tinytee.ir.graph import Port, Shape
@@ -124,6 +125,7 @@ class Manifest:
         producer: what wrote the bundle.
         preprocessing: how an image becomes the first input.
         class_names: names of the first output's channels.
+        threads: most threads that may share a run.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -133,6 +135,7 @@ class Manifest:
     producer: str = f"tinytee {VERSION}"
     preprocessing: Preprocessing | None = None
     class_names: tuple[str, ...] = ()
+    threads: int = 1
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self), separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
@@ -248,6 +251,7 @@ def _manifest(fields: _Fields) -> Manifest:
         producer=fields.take("producer", str, _is_text),
         preprocessing=None if preprocessing is None else _preprocessing(_Fields(preprocessing)),
         class_names=fields.take_list("class_names", str, 1 << 20, _is_text),
+        threads=fields.take("threads", int, lambda value: 1 <= value <= constants.TT_MAX_WORKERS),
     )
     fields.done()
     return manifest

@@ -47,8 +47,9 @@ class Unsealed:
 
     @property
     def sealed_bytes(self) -> list[int]:
-        plain = [len(self.lowered.program), *self.lowered.chunk_bytes]
-        return [count + constants.TT_TAG_BYTES for count in plain]
+        size, tag = self.lowered.piece_bytes, constants.TT_TAG_BYTES
+        weights = [count + -(-count // size) * tag for count in self.lowered.chunk_bytes]
+        return [len(self.lowered.program) + tag, *weights]
 
     def write(self, stream: BinaryIO, progress: Progress | None = None) -> None:
         """Seals everything under a fresh bundle key, chunk after chunk, into the stream.
@@ -65,8 +66,11 @@ class Unsealed:
         stream.write(public)
         stream.write(wrap(wrap_nonce, bundle_key, public))
         for index, expected in enumerate(sealed_bytes):
-            plain = self.lowered.program if index == 0 else self.lowered.chunk(index - 1)
-            sealed = seal(nonce(constants.TT_DOMAIN_CHUNK, 0, index), bytes(plain), b"")
+            plain = bytes(self.lowered.program if index == 0 else self.lowered.chunk(index - 1))
+            size = self.lowered.piece_bytes if index else len(plain)
+            pieces = [plain[at : at + size] for at in range(0, len(plain), size)]
+            numbered = enumerate(pieces)
+            sealed = b"".join(seal(nonce(constants.TT_DOMAIN_CHUNK, i, index), piece, b"") for i, piece in numbered)
             if len(sealed) != expected:
                 raise ValueError(f"chunk {index} has {len(sealed)} bytes, sealed, and should have {expected}")
             stream.write(sealed)

@@ -55,6 +55,16 @@ _KINDS: dict[type[Op], str] = {
 }
 
 
+SHARED_PIECE_BYTES = 64 * 1024
+"""Pieces that a chunk is sealed in where several threads open it: small enough to spread, long enough for the AEAD."""
+
+ONE_PIECE_BYTES = 1 << 30
+
+
+def piece_bytes(threads: int) -> int:
+    return SHARED_PIECE_BYTES if threads > 1 else ONE_PIECE_BYTES
+
+
 def _number(prefix: str, name: str) -> int:
     return getattr(constants, f"TT_{prefix}_{name.upper()}")
 
@@ -341,6 +351,8 @@ class _Records:
             "output_count": len(outputs),
             "operand_count": len(self.operands),
             "table_count": self.table_count,
+            "workers": self.network.threads,
+            "piece_bytes": piece_bytes(self.network.threads),
         }
         parts = [record_bytes(ffi.new("tt_program *", head))]
         parts += [record_bytes(ffi.new(f"{kind}[]", records)) for kind, records in sections if records]
@@ -373,6 +385,7 @@ def lower(network: Network, choices: list[Choice], layout: Layout) -> Lowered:
     graph = network.graph
     return Lowered(
         program=program,
+        piece_bytes=piece_bytes(network.threads),
         chunk_bytes=records.chunks.sizes,
         chunk=records.chunks.make,
         arena_bytes=arena_bytes,

@@ -14,6 +14,7 @@ class Lowered:
 
     Attributes:
         program: chunk 0, the bytes of ``tt_program`` and its records.
+        piece_bytes: weight chunks are sealed in pieces of at most so many bytes.
         chunk_bytes: plaintext length of every weight chunk, in order (chunk k + 1 of the bundle).
         chunk: makes the plaintext of weight chunk k (called once each, in order, so that weights need not be
             in memory twice).
@@ -22,6 +23,7 @@ class Lowered:
     """
 
     program: bytes
+    piece_bytes: int
     chunk_bytes: Sequence[int]
     chunk: Callable[[int], bytes]
     arena_bytes: int

@@ -93,11 +93,12 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """Nodes in order of execution, and the tensors between them."""
+    """Nodes in order of execution, and the tensors between them; threads: how many share a run."""
 
     graph: Graph
     nodes: tuple[Node, ...]
     tensors: tuple[TensorInfo, ...]
+    threads: int
 
     @cached_property
     def live(self) -> tuple[tuple[int, ...], ...]:
@@ -144,10 +145,10 @@ def winograd_tiles(out: Shape) -> int:
     return -(-out.width // 4)
 
 
-def winograd_workspace(op: Conv, out: Shape, panel: int) -> int:
+def winograd_workspace(op: Conv, out: Shape, panel: int, threads: int) -> int:
     """Bytes of the workspace that ``tt_op`` describes."""
     _, kernel_y, _, channels = op.weight.shape
-    return weights.aligned((6 * winograd_tiles(out) * (kernel_y * channels + panel) + panel) * 4)
+    return weights.aligned((6 * winograd_tiles(out) * (kernel_y * channels + threads * panel) + panel) * 4)
 
 
 def choose_winograd(graph: Graph, profile: Profile, suite: str, largest_panel_bytes: int) -> dict[str, int]:
@@ -212,7 +213,7 @@ def build(graph: Graph, profile: Profile, suite: str, winograd: dict[str, int] |
                 stream = weights.panel_count(op, panel) * panel * depth * 4
                 if fast:
                     seconds = winograd_seconds(op, shapes[op.output], profile)
-                    workspace = winograd_workspace(op, shapes[op.output], panel)
+                    workspace = winograd_workspace(op, shapes[op.output], panel, profile.threads)
             for name in dict.fromkeys(op.inputs):
                 consumers[name].append(at)
             nodes.append(
@@ -250,7 +251,7 @@ def build(graph: Graph, profile: Profile, suite: str, winograd: dict[str, int] |
         TensorInfo(name, shape, *padding[name], producers[name], tuple(consumers[name]))
         for name, shape in shapes.items()
     )
-    return Network(graph, tuple(nodes), tensors)
+    return Network(graph, tuple(nodes), tensors, profile.threads)
 
 
 def block_floor(rows: np.ndarray, info: TensorInfo) -> np.ndarray:

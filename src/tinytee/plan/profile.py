@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from importlib import resources
 from pathlib import Path
 
+from tinytee.bundle.abi import constants
+
 DEFAULT = "x86-64-avx512"
+
+SHARING_SECONDS = 1e-6
+"""What it costs to hand an instruction's or a chunk's work to other threads."""
+
+SHARING_EFFICIENCY = 0.9
+"""Of each thread beyond the first: they share caches and memory, and wait for the last of them."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """What the planner knows of a device. All times in seconds, one thread.
+    """What the planner knows of a device. All times in seconds, of ``threads`` threads together.
 
     Attributes:
         name: of the device class.
@@ -29,6 +37,7 @@ class Profile:
         step_seconds: overhead of one instruction.
         chunk_seconds: overhead of one chunk that crosses the boundary.
         aead_bytes_per_second: opening sealed bytes, by suite.
+        threads: threads that share a run.
     """
 
     name: str
@@ -45,6 +54,27 @@ class Profile:
     step_seconds: float
     chunk_seconds: float
     aead_bytes_per_second: dict[str, float]
+    threads: int = 1
+
+    def with_threads(self, threads: int) -> Profile:
+        """The same device with another number of threads to a run.
+
+        Raises:
+            ValueError: fewer than one, or more than a program can say.
+        """
+        if not 1 <= threads <= constants.TT_MAX_WORKERS:
+            raise ValueError(f"a run is shared by 1 to {constants.TT_MAX_WORKERS} threads, not {threads}")
+        speed = _speed(threads) / _speed(self.threads)
+        sharing = SHARING_SECONDS * ((threads > 1) - (self.threads > 1))
+        work = ("fma_seconds", "tile_seconds", "depthwise_seconds", "element_seconds", "function_seconds")
+        return replace(
+            self,
+            threads=threads,
+            step_seconds=self.step_seconds + sharing,
+            chunk_seconds=self.chunk_seconds + sharing,
+            aead_bytes_per_second={suite: rate * speed for suite, rate in self.aead_bytes_per_second.items()},
+            **{name: getattr(self, name) / speed for name in work},
+        )
 
     def aead_seconds(self, suite: str, count_bytes: float, chunks: float) -> float:
         """Time to open (or seal) so many bytes in so many chunks."""
@@ -52,6 +82,10 @@ class Profile:
 
     def save(self, path: str | Path) -> None:
         Path(path).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+
+def _speed(threads: int) -> float:
+    return 1 + (threads - 1) * SHARING_EFFICIENCY
 
 
 def load(name_or_path: str | Path | None = None) -> Profile:
@@ -66,7 +100,8 @@ def load(name_or_path: str | Path | None = None) -> Profile:
     try:
         values = json.loads(source.read_text(encoding="utf-8"))
         values["panels"] = tuple(values["panels"])
-        return Profile(**{f.name: values[f.name] for f in fields(Profile)})
+        known = {f.name: values[f.name] for f in fields(Profile) if f.name in values or f.default is MISSING}
+        return Profile(**known)
     except OSError:
         known = sorted(p.name.removesuffix(".json") for p in (resources.files("tinytee.plan") / "profiles").iterdir())
         raise ValueError(f"no device profile {name!r}: give a file, or one of {', '.join(known)}") from None

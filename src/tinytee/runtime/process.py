@@ -36,7 +36,7 @@ class ProcessBackend:
         EngineError: the core or the port refuses it.
     """
 
-    def __init__(self, bundle: Bundle, key: bytes, *, isa: str | None, not_dumpable: bool) -> None:
+    def __init__(self, bundle: Bundle, key: bytes, *, isa: str | None, threads: int, not_dumpable: bool) -> None:
         self._session = None
         self._library = library.load()
         self._suite = bundle.suite
@@ -50,7 +50,14 @@ class ProcessBackend:
         if not_dumpable:
             flags |= constants.TTH_NOT_DUMPABLE
         options = ffi.new(
-            "tth_options *", {"isa": isa_text, "aegis_encrypt": encrypt, "aegis_decrypt": decrypt, "flags": flags}
+            "tth_options *",
+            {
+                "isa": isa_text,
+                "aegis_encrypt": encrypt,
+                "aegis_decrypt": decrypt,
+                "flags": flags,
+                "threads": threads,
+            },
         )
         self._sealed = ffi.from_buffer("uint8_t[]", bundle.sealed())
         opened, error = ffi.new("tth_session **"), ffi.new("char[]", _ERROR_TEXT_BYTES)

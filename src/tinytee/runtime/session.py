@@ -41,6 +41,12 @@ def check_key(key: bytes) -> bytes:
     return bytes(key)
 
 
+def _thread_count(asked: int | None, most: int) -> int:
+    if asked is not None and (not isinstance(asked, int) or asked < 1):
+        raise ValueError(f"threads is a number from 1, not {asked!r}")
+    return min(most, asked or len(os.sched_getaffinity(0)))
+
+
 class Session:
     """Runs a bundle. A context manager; closing it wipes the secure memory and the keys.
 
@@ -53,6 +59,8 @@ class Session:
         backend: where the core runs: "process" is this process (see docs/threat-model.md), "optee" the trusted
             application on this device, "optee-qemu" the same in a machine that is booted for it (see docs/optee.md).
         isa: instruction set of the kernels ("portable", "avx2", "avx512", "neon"); None: the best there is.
+        threads: that share a run in the process backend; at most as many as the bundle was compiled for are used.
+            None: as many, or the processor's cores if they are fewer.
         not_dumpable: also make the whole process not dumpable, nor traceable by its own user.
 
     Raises:
@@ -70,6 +78,7 @@ class Session:
         *,
         backend: str = "process",
         isa: str | None = None,
+        threads: int | None = None,
         not_dumpable: bool = False,
     ) -> None:
         self._backend: ProcessBackend | OpteeBackend | None = None
@@ -78,7 +87,13 @@ class Session:
             raise ValueError(f"there is no backend '{backend}'; there are {', '.join(BACKENDS)}")
         opened = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         if backend == "process":
-            self._backend = ProcessBackend(opened, check_key(key), isa=isa, not_dumpable=not_dumpable)
+            self._backend = ProcessBackend(
+                opened,
+                check_key(key),
+                isa=isa,
+                threads=_thread_count(threads, opened.manifest.threads),
+                not_dumpable=not_dumpable,
+            )
         else:
             from tinytee.runtime import optee  # noqa: PLC0415
 

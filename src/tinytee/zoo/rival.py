@@ -1,4 +1,4 @@
-"""Runtimes as reference and as rivals: unprotected, on one thread, with all the memory they want."""
+"""Runtimes as reference and as rivals: unprotected, with all the memory they want."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ Model = onnx.ModelProto | str | os.PathLike[str]
 
 
 class Rival:
-    """A model in ONNX Runtime, which uses one thread as tinytee does.
+    """A model in ONNX Runtime.
 
     Args:
         model: a proto, or a file's path.
+        threads: that share a run.
 
     Raises:
         MissingPackageError: onnxruntime is not installed.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, threads: int = 1) -> None:
         try:
             import onnxruntime  # noqa: PLC0415
         except ImportError as error:
             raise MissingPackageError("onnxruntime") from error
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
+        options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = 3
@@ -50,22 +51,24 @@ class Rival:
 
 
 class OpenVinoRival:
-    """A model in OpenVINO, on one thread and in float32 throughout, as the others compute.
+    """A model in OpenVINO, in float32 throughout, as the others compute.
 
     Args:
         model: a proto, or a file's path.
+        threads: that share a run.
 
     Raises:
         MissingPackageError: openvino is not installed.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, threads: int = 1) -> None:
         if not self.is_installed():
             raise MissingPackageError("openvino")
         openvino: Any = importlib.import_module("openvino")
         core = openvino.Core()
         source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else os.fspath(model)
-        config = {"INFERENCE_NUM_THREADS": "1", "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        count = str(threads)
+        config = {"INFERENCE_NUM_THREADS": count, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         self._compiled = core.compile_model(core.read_model(source), "CPU", config)
         self._request = self._compiled.create_infer_request()
 
@@ -80,12 +83,15 @@ class OpenVinoRival:
 
 
 def measure_side_by_side(
-    contenders: Mapping[str, Callable[[], object]], rounds: int, most_seconds: float | None = None
+    contenders: Mapping[str, Callable[[], object]],
+    rounds: int,
+    most_seconds: float | None = None,
+    pause_seconds: float = 0.0,
 ) -> dict[str, list[float]]:
     """Seconds of every call, by contender: one after the other in each round, so that all share the machine's moods.
 
     Each is called once beforehand, which does not count. After ``most_seconds`` no round begins, the first
-    three excepted.
+    three excepted; before each call there is a pause of ``pause_seconds``.
     """
     for call in contenders.values():
         call()
@@ -95,6 +101,7 @@ def measure_side_by_side(
         if most_seconds is not None and done >= LEAST_ROUNDS and time.perf_counter() - begun > most_seconds:
             break
         for name, call in contenders.items():
+            time.sleep(pause_seconds)
             start = time.perf_counter()
             call()
             seconds[name].append(time.perf_counter() - start)

@@ -47,7 +47,8 @@ def test_what_was_written_is_read() -> None:
     assert manifest.budget_bytes == 1 << 20
     assert bundle.suite == "aes-256-gcm"
     assert bundle.peak_secure_memory_bytes == lowered.arena_bytes
-    assert bundle.preamble.sealed_bytes == tuple(n + 16 for n in (len(lowered.program), *lowered.chunk_bytes))
+    weights = (n + 16 * -(-n // lowered.piece_bytes) for n in lowered.chunk_bytes)
+    assert bundle.preamble.sealed_bytes == (len(lowered.program) + 16, *weights)
     assert bundle.preamble.bundle_bytes == len(SEALED)
     assert bundle.plan is None
 

@@ -40,9 +40,13 @@ def open_by_hand(data: bytes, key: bytes) -> list[bytes]:
     assert len(bundle_key) == 32
     unseal, at, plain = opener(bundle_key), wrapped + 48, []
     for index, size in enumerate(sizes):
-        nonce = struct.pack("<3I", 1, 0, index) + bytes(20)
-        plain.append(unseal(nonce, data[at : at + size], b""))
-        at += size
+        piece = struct.unpack_from("<I", plain[0], 64)[0] if index else size
+        end, chunk, number = at + size, b"", 0
+        while at < end:
+            nonce = struct.pack("<3I", 1, number, index) + bytes(20)
+            chunk += unseal(nonce, data[at : min(at + piece + 16, end)], b"")
+            at, number = min(at + piece + 16, end), number + 1
+        plain.append(chunk)
     assert at == len(data)
     return plain
 

@@ -1,0 +1,144 @@
+/* See the header.
+ *
+ * Calls are short (some microseconds) and come close after one another, so a thread without work spins for a while
+ * before it sleeps, and items are claimed one by one, so that a thread that is held up delays no other.
+ *
+ * 'ticket' holds everything that a claim depends on: the call's number, its items, and the next one of them. Whoever
+ * has claimed an item knows that its call is not over, so that 'work' and 'argument' are still that call's. */
+#define _GNU_SOURCE
+#include "pool.h"
+
+#include <limits.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { SPINS = 20000, ITEM_BITS = 20 };
+
+#define ITEM_MASK ((UINT64_C(1) << ITEM_BITS) - 1)
+
+typedef struct worker {
+  tthi_pool *pool;
+  uint32_t number;
+  pthread_t thread;
+} worker;
+
+struct tthi_pool {
+  _Alignas(64) _Atomic uint64_t ticket; /* call << 40 | items << 20 | next */
+  _Alignas(64) _Atomic uint32_t finished;
+  _Alignas(64) _Atomic uint32_t calls; /* calls begun: what the threads wait for */
+  _Atomic uint32_t sleepers, stop, wanted;
+  _Atomic(tthi_work) work;
+  _Atomic(void *) argument;
+  uint32_t thread_count;
+  worker workers[];
+};
+
+static _Thread_local uint32_t my_number;
+
+uint32_t tthi_pool_worker(void) { return my_number; }
+
+static void pause_a_moment(void) {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
+/* Works on the present call's items until none is left to claim. */
+static void help(tthi_pool *pool, uint32_t number) {
+  uint64_t ticket = atomic_load(&pool->ticket);
+  while ((ticket & ITEM_MASK) < (ticket >> ITEM_BITS & ITEM_MASK)) {
+    const tthi_work work = atomic_load(&pool->work);
+    void *argument = atomic_load(&pool->argument);
+    if (!atomic_compare_exchange_weak(&pool->ticket, &ticket, ticket + 1)) continue;
+    work(argument, (uint32_t)(ticket & ITEM_MASK), number);
+    atomic_fetch_add(&pool->finished, 1);
+    ticket = atomic_load(&pool->ticket);
+  }
+}
+
+static void *serve(void *argument) {
+  worker *me = argument;
+  tthi_pool *pool = me->pool;
+  uint32_t seen = 0;
+  my_number = me->number;
+  while (!atomic_load(&pool->stop)) {
+    for (int spin = 0; spin < SPINS && atomic_load_explicit(&pool->calls, memory_order_acquire) == seen; spin++)
+      pause_a_moment();
+    if (atomic_load(&pool->calls) == seen) {
+      atomic_fetch_add(&pool->sleepers, 1);
+      if (atomic_load(&pool->calls) == seen)
+        (void)syscall(SYS_futex, &pool->calls, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+      atomic_fetch_sub(&pool->sleepers, 1);
+    }
+    seen = atomic_load(&pool->calls);
+    if (me->number < atomic_load(&pool->wanted)) help(pool, me->number);
+  }
+  return NULL;
+}
+
+static void announce(tthi_pool *pool) {
+  atomic_fetch_add(&pool->calls, 1);
+  if (atomic_load(&pool->sleepers) != 0)
+    (void)syscall(SYS_futex, &pool->calls, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
+
+tthi_pool *tthi_pool_open(uint32_t workers) {
+  const size_t bytes = sizeof(tthi_pool) + workers * sizeof(worker);
+  tthi_pool *pool = aligned_alloc(64, (bytes + 63) / 64 * 64);
+  if (pool == NULL) return NULL;
+  atomic_init(&pool->ticket, 0);
+  atomic_init(&pool->finished, 0);
+  atomic_init(&pool->calls, 0);
+  atomic_init(&pool->sleepers, 0);
+  atomic_init(&pool->stop, 0);
+  atomic_init(&pool->wanted, 0);
+  atomic_init(&pool->work, NULL);
+  atomic_init(&pool->argument, NULL);
+  pool->thread_count = 0;
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before); /* signals stay the caller's */
+  for (uint32_t number = 1; number < workers; number++) {
+    worker *one = &pool->workers[pool->thread_count];
+    one->pool = pool;
+    one->number = number;
+    if (pthread_create(&one->thread, NULL, serve, one) != 0) break;
+    pool->thread_count++;
+  }
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  if (pool->thread_count + 1 == workers) return pool;
+  tthi_pool_close(pool);
+  return NULL;
+}
+
+void tthi_pool_share(tthi_pool *pool, uint32_t workers, tthi_work work, void *argument, uint32_t items) {
+  for (; items > ITEM_MASK; items--) work(argument, items - 1, 0);
+  const uint64_t call = (atomic_load(&pool->ticket) >> 2 * ITEM_BITS) + 1;
+  atomic_store(&pool->wanted, workers);
+  atomic_store(&pool->work, work);
+  atomic_store(&pool->argument, argument);
+  atomic_store(&pool->finished, 0);
+  atomic_store(&pool->ticket, call << 2 * ITEM_BITS | (uint64_t)items << ITEM_BITS);
+  announce(pool);
+  help(pool, 0);
+  for (int spin = 0; atomic_load_explicit(&pool->finished, memory_order_acquire) != items; spin++) {
+    pause_a_moment();
+    if (spin > SPINS) (void)sched_yield();
+  }
+}
+
+void tthi_pool_close(tthi_pool *pool) {
+  if (pool == NULL) return;
+  atomic_store(&pool->stop, 1);
+  announce(pool);
+  for (uint32_t i = 0; i < pool->thread_count; i++) (void)pthread_join(pool->workers[i].thread, NULL);
+  free(pool);
+}
