@@ -14,7 +14,8 @@ from tinytee.importer import layout as lay
 from tinytee.importer.layout import Layout, Piece
 from tinytee.importer.values import Known, NotSampleWise, Refusal, Value
 from tinytee.ir import graph as g
-from tinytee.ir.graph import Activation, Op, Shape
+from tinytee.ir import quantized as q
+from tinytee.ir.graph import Activation, Op, Quant, Shape
 
 _MOST_PERMUTE_DIMS = 6
 FLOAT = np.dtype(np.float32)
@@ -27,6 +28,7 @@ class Builder:
         self.batch = batch
         self.ops: list[Op] = []
         self.shapes: dict[str, Shape] = {}
+        self.quants: dict[str, Quant] = {}
         self.node = ""
         self._arranged: dict[tuple, str] = {}
 
@@ -40,10 +42,48 @@ class Builder:
         return name
 
     def emit(self, operator: type[Op], inputs: Sequence[str], shape: Shape, **attributes: Any) -> str:
-        """Adds an operator; returns the tensor it writes."""
+        """Adds an operator; returns the tensor it writes. Operators that only move elements keep their quant."""
         output = self.new_tensor(shape)
         self.ops.append(operator(name=self.node, inputs=tuple(inputs), output=output, **attributes))
+        if issubclass(operator, q.MOVING) and inputs[0] in self.quants:
+            self.quants[output] = self.quants[inputs[0]]
         return output
+
+    def emit_bytes(self, operator: type[Op], source: str, quant: Quant, **attributes: Any) -> str:
+        """Adds an elementwise operator that writes uint8."""
+        output = self.emit(operator, (source,), self.shapes[source], **attributes)
+        self.quants[output] = quant
+        return output
+
+    def quantize(self, value: Value, quant: Quant, dtype: np.dtype) -> Value:
+        """A float32 value as uint8; ``dtype`` is what the model calls it, int8 or uint8."""
+        tensor = self.emit_bytes(q.Quantize, value.tensor, quant)
+        return replace(value, tensor=tensor, dtype=dtype, source=None)
+
+    def dequantize(self, value: Value, quant: Quant) -> Value:
+        """An integer value, int8 or uint8, as the float32 that its elements stand for under ``quant``."""
+        tensor, offset = value.tensor, 128 if value.dtype == np.int8 else 0
+        if tensor not in self.quants:
+            tensor = self.emit_bytes(q.Quantize, tensor, Quant(1.0, offset))
+        if self.quants[tensor] != quant:
+            tensor = self.emit_bytes(q.QLut, tensor, quant, table=np.arange(256, dtype=np.uint8))
+        tensor = self.emit(q.Dequantize, (tensor,), self.shapes[tensor])
+        return replace(value, tensor=tensor, dtype=FLOAT, source=None)
+
+    def widen(self, value: Value) -> Value:
+        """An integer value stored as uint8 as the same integers in float32."""
+        if value.tensor not in self.quants:
+            return value
+        found = self.dequantize(value, Quant(1.0, 128 if value.dtype == np.int8 else 0))
+        return replace(found, dtype=value.dtype)
+
+    def meaning(self, value: Value, element: float) -> float:
+        """What an integer of the model stands for as an element of ``value``; itself where that is float32."""
+        quant = self.quants.get(value.tensor)
+        if quant is None:
+            return element
+        offset = 128 if value.dtype == np.int8 else 0
+        return float(np.float32(element + offset - quant.zero_point) * np.float32(quant.scale))
 
     def value(self, tensor: str, shape: Sequence[int], layout: Layout, dtype: np.dtype = FLOAT) -> Value:
         """A logical value over a tensor that this builder made. ``shape`` counts one sample."""
@@ -180,6 +220,7 @@ class Builder:
         if arrays:
             constant = lay.place(as_float(arrays[0]), layout)
             attributes = {"constant": constant, "constant_first": isinstance(left, Known)}
+            attributes["constant_quant"] = next(_quant_of(side) for side in (left, right) if isinstance(side, Known))
             extents.append(constant.shape)
         found = Shape(*(max(pair) for pair in zip(*extents, strict=True)))
         if found != layout.shape:
@@ -253,6 +294,8 @@ class Builder:
         """Values that agree in all axes but ``axis``, side by side."""
         if len(parts) == 1:
             return parts[0]
+        if len({self.quants.get(part.tensor) for part in parts}) > 1:
+            parts = [self.widen(part) for part in parts]
         total = sum(part.sample[axis] for part in parts)
         shape = [*parts[0].sample]
         shape[axis] = total
@@ -302,6 +345,14 @@ class Builder:
             g.DepthwiseConv, (value.tensor,), self.shapes[value.tensor], weight=weight, bias=as_float(shift).reshape(-1)
         )
         return replace(value, tensor=tensor, source=None)
+
+
+def _quant_of(known: Known) -> Quant | None:
+    """The quant of a constant that the model gives as 8-bit integers under one scale."""
+    grid = known.grid
+    if grid is None or grid.axis is not None or grid.dtype.name not in ("int8", "uint8"):
+        return None
+    return Quant(float(grid.scale[0]), int(grid.zero_point[0]) + (128 if grid.dtype == np.int8 else 0))
 
 
 def as_float(array: NDArray) -> NDArray[np.float32]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -10,7 +11,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
-from tinytee.importer.values import Known, Refusal
+from tinytee.importer.values import Grid, Known, Refusal
 
 _NEVER = {
     "RandomNormal",
@@ -22,6 +23,7 @@ _NEVER = {
     "Loop",
     "Scan",
 }
+_MOVES = {"Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose"}
 _MOST_BYTES = 2 << 30
 
 
@@ -36,13 +38,30 @@ def fold(node: ir.Node, version: int, inputs: Sequence[Known | None], output_cou
     arrays = [known.array if known is not None else None for known in inputs]
     results = _evaluate(node, version, arrays, output_count)
     if all(known is None or known.other is None for known in inputs):
-        return [Known(result) for result in results]
+        return [Known(result, grid=_grid(node, inputs, result)) for result in results]
     others = [None if known is None else known.array if known.other is None else known.other for known in inputs]
     alternatives = _evaluate(node, version, others, output_count)
     return [
         Known(result) if np.array_equal(result, other) else Known(result, other)
         for result, other in zip(results, alternatives, strict=True)
     ]
+
+
+def _grid(node: ir.Node, inputs: Sequence[Known | None], result: NDArray) -> Grid | None:
+    """The integers of the first input, where the node only moves them and leaves their axis whole."""
+    source = inputs[0] if inputs else None
+    if source is None or source.grid is None or node.op_type not in _MOVES:
+        return None
+    axis, before = source.grid.axis, source.array
+    if axis is None:
+        return source.grid
+    if node.op_type == "Transpose":
+        perm = list(node.attributes["perm"].value) if "perm" in node.attributes else list(range(before.ndim))[::-1]
+        return replace(source.grid, axis=perm.index(axis))
+    for position, extent in enumerate(result.shape):
+        if extent == before.shape[axis] and np.prod(result.shape[:position]) == np.prod(before.shape[:axis]):
+            return replace(source.grid, axis=position)
+    return None
 
 
 def _evaluate(node: ir.Node, version: int, arrays: Sequence[NDArray | None], output_count: int) -> list[NDArray]:

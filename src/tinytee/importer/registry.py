@@ -4,30 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from tinytee.importer.builder import Builder
-from tinytee.importer.values import Known, NotSampleWise, Refusal, Value
+from tinytee.importer.values import Grid, Known, NotSampleWise, Refusal, Value
 
 Result = Value | Known
 Handler = Callable[["Call"], "Result | Sequence[Result | None]"]
 SampleWise = Callable[["Call"], bool]
+H = TypeVar("H", bound=Handler)
 
 HANDLERS: dict[str, Handler] = {}
 SAMPLE_WISE: dict[str, SampleWise] = {}
 
 
-def handles(*op_types: str, sample_wise: SampleWise) -> Callable[[Handler], Handler]:
-    """Registers a function for ``op_types``.
+BYTEWISE: set[str] = set()
+"""Operators whose handlers take values stored as uint8 as they are; for others such values are widened first."""
+
+
+def key(node: ir.Node) -> str:
+    """The name that a node's handler is registered under: its type, with its domain unless that is the default."""
+    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}:{node.op_type}"
+
+
+def handles(*op_types: str, sample_wise: SampleWise, bytewise: bool = False) -> Callable[[H], H]:
+    """Registers a function for ``op_types``: names as ``key`` makes them.
 
     ``sample_wise`` says of a call whose values carry a sample axis whether the operator leaves it alone: output n
-    depends on input n only, in the same way for every n.
+    depends on input n only, in the same way for every n. ``bytewise``: see ``BYTEWISE``.
     """
 
-    def register(handler: Handler) -> Handler:
+    def register(handler: H) -> H:
+        if bytewise:
+            BYTEWISE.update(op_types)
         for op_type in op_types:
             HANDLERS[op_type] = handler
             SAMPLE_WISE[op_type] = sample_wise
@@ -44,6 +57,7 @@ class Call:
         version: the opset of the default domain that the model imports.
         inputs: as the node lists them; None where omitted.
         output_count: outputs that the node names (omitted ones in between count).
+        alias: the operator as which a handler is to take it, where that is another than the node's own.
     """
 
     node: ir.Node
@@ -51,10 +65,11 @@ class Call:
     inputs: list[Result | None]
     builder: Builder
     output_count: int
+    alias: str = ""
 
     @property
     def op_type(self) -> str:
-        return self.node.op_type
+        return self.alias or self.node.op_type
 
     def has(self, position: int) -> bool:
         return position < len(self.inputs) and self.inputs[position] is not None
@@ -81,6 +96,11 @@ class Call:
         if known.other is not None:
             raise NotSampleWise(f"{what} depends on the batch size")
         return known.array
+
+    def grid(self, position: int) -> Grid | None:
+        """The integers that a constant input was made of."""
+        found = self.inputs[position] if position < len(self.inputs) else None
+        return found.grid if isinstance(found, Known) else None
 
     def sizes(self, position: int, what: str, axes: Sequence[int] | None = None) -> list[int]:
         """The input as a number for each of ``axes`` (default: all); only the sample axis' may be the batch size."""

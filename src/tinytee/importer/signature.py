@@ -15,11 +15,12 @@ from tinytee.importer.layout import Layout
 _DTYPES = ("float32", "int64", "int32", "int16", "int8", "uint8", "bool")
 _IMAGE_OPS = {
     "Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "LRN",
-    "BatchNormalization", "InstanceNormalization", "GroupNormalization", "DepthToSpace", "SpaceToDepth",
+    "BatchNormalization", "InstanceNormalization", "GroupNormalization", "DepthToSpace", "SpaceToDepth", "QLinearConv",
 }  # fmt: skip
 _TRANSPARENT_OPS = {
     "Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "Tanh", "Add", "Sub", "Mul", "Div", "Identity", "Dropout", "Cast",
     "Pad", "Concat", "Slice", "Elu", "Sum", "Abs", "Neg", "HardSigmoid", "Split", "Pow", "Sqrt", "Resize", "Upsample",
+    "QuantizeLinear", "DequantizeLinear",
 }  # fmt: skip
 
 

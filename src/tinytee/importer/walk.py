@@ -12,7 +12,8 @@ from tinytee.importer import layout as lay
 from tinytee.importer.builder import Builder, as_float
 from tinytee.importer.fold import fold
 from tinytee.importer.layout import Layout
-from tinytee.importer.registry import HANDLERS, SAMPLE_WISE, Call, Result
+from tinytee.importer.quantization import fold_quantization
+from tinytee.importer.registry import BYTEWISE, HANDLERS, SAMPLE_WISE, Call, Result, key
 from tinytee.importer.signature import Input, preferred_layout
 from tinytee.importer.values import Known, NotSampleWise, Poison, Refusal, Value
 from tinytee.ir import graph as g
@@ -69,7 +70,8 @@ class Walk:
         outputs = tuple(self._output_port(value, ports) for value in self.model.graph.outputs)
         if self.problems:
             raise UnsupportedNodes(self.problems, self.bindable)
-        return Graph(tuple(ports), outputs, self.builder.shapes, tuple(self.builder.ops))
+        builder = self.builder
+        return Graph(tuple(ports), outputs, builder.shapes, tuple(builder.ops), builder.quants)
 
     def _input_port(self, source: Input) -> Port:
         sample = (1, *source.shape[1:]) if self.builder.batched else source.shape
@@ -111,6 +113,8 @@ class Walk:
             return poison
 
     def _refuse_unknown(self, node: ir.Node) -> None:
+        if key(node) in HANDLERS:
+            return
         if node.domain not in _IGNORED_DOMAINS:
             raise Refusal(f"operators of the domain '{node.domain}' are not supported; export with standard operators")
         if node.op_type in _CONTROL_FLOW:
@@ -130,17 +134,24 @@ class Walk:
 
     def _translate(self, node: ir.Node, inputs: list[Result | None]) -> Sequence[Result]:
         values = [item for item in inputs if isinstance(item, Value)]
-        if not values and (node.domain in _IGNORED_DOMAINS):
-            return fold(node, self.version, [item for item in inputs if not isinstance(item, Value)], len(node.outputs))
+        if not values:
+            known = [item for item in inputs if not isinstance(item, Value)]
+            if (folded := fold_quantization(node, known)) is not None:
+                return [folded]
+            if node.domain in _IGNORED_DOMAINS:
+                return fold(node, self.version, known, len(node.outputs))
         self._refuse_unknown(node)
         if node.op_type == "Shape":
             return [self._shape_of(node, values[0])]
         if node.op_type == "Size":
             return [self._size_of(values[0])]
+        name = key(node)
         call = Call(node, self.version, inputs, self.builder, len(node.outputs))
-        if self.builder.batched and not SAMPLE_WISE[node.op_type](call):
+        if self.builder.batched and not SAMPLE_WISE[name](call):
             raise NotSampleWise(f"{node.op_type} '{self.builder.node}' mixes the leading axis with others")
-        found = HANDLERS[node.op_type](call)
+        if name not in BYTEWISE:
+            call.inputs = [self.builder.widen(item) if isinstance(item, Value) else item for item in inputs]
+        found = HANDLERS[name](call)
         results = [found] if isinstance(found, (Value, Known)) else list(found)
         for result in results:
             if self.builder.batched and isinstance(result, Value) and result.shape[:1] != (self.builder.batch,):
@@ -172,6 +183,7 @@ class Walk:
             return inputs[0] if inputs else Port(name, "", (), "float32", (), False)
         if isinstance(found, Known):
             return self._constant_port(name, found)
+        found = self.builder.widen(found)
         layout = found.layout
         if any(len(layout.of_axis(axis)) > 1 for axis in range(found.rank)) and _perm_or_none(found) is None:
             found = self.builder.to_row_major(found)

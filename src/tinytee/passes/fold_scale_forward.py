@@ -36,4 +36,6 @@ def _fuse(first: Op, second: Op, graph: Graph) -> Op | None:
         cut = weight.reshape(second.groups, -1, *weight.shape[1:])
         bias = second.bias + np.einsum("goyxc,gc->go", cut, per_group[1]).reshape(-1)
         scaled = (cut * per_group[0][:, None, None, None, :]).reshape(weight.shape)
-    return replace(second, inputs=inputs, weight=scaled.astype(np.float32), bias=bias.astype(np.float32))
+    return replace(
+        second, inputs=inputs, weight=scaled.astype(np.float32), bias=bias.astype(np.float32), weight_scale=None
+    )

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from tinytee.ir import graph as g
+from tinytee.ir import quantized as q
 from tinytee.ir.check import reach
 from tinytee.ir.graph import Graph, Indices, Op
 from tinytee.passes.eliminate_dead import eliminate_dead
@@ -27,40 +28,43 @@ def merge_pad(graph: Graph) -> Graph:
         pad = written.get(op.inputs[0]) if op.inputs else None
         merged = None
         if isinstance(pad, g.Gather):
-            merged = _merge(op, pad, written, graph.shapes[pad.inputs[0]])
+            merged = _merge(op, pad, written, graph)
         result.append(merged or op)
     return eliminate_dead(graph.with_ops(result))
 
 
-def _merge(op: Op, pad: g.Gather, written: dict[str, Op], source: g.Shape) -> Op | None:
-    sides = _sides(pad, source)
-    if sides is None or not isinstance(op, (g.Conv, g.DepthwiseConv, g.Pool)):
+Windowed = g.Conv | g.DepthwiseConv | g.Pool | q.QConv | q.QDepthwiseConv | q.QPool
+
+
+def _merge(op: Op, pad: g.Gather, written: dict[str, Op], graph: Graph) -> Op | None:
+    sides = _sides(pad, graph.shapes[pad.inputs[0]])
+    if sides is None or not isinstance(op, Windowed):
         return None
     pads = tuple(own + more for own, more in zip(op.pads, sides, strict=True))
     changed = {"inputs": (pad.inputs[0], *op.inputs[1:]), "pads": pads}
     span = reach(_kernel(op), op.dilations)
     if any(pads[i] >= span[i % 2] for i in range(4)):
         return None
-    if isinstance(op, g.Pool) and op.kind == "max":
-        if not _max_ignores(op, pad, written):
-            return None
-        return replace(op, **changed)
+    if isinstance(op, g.Pool | q.QPool) and op.kind == "max":
+        return replace(op, **changed) if _max_ignores(op, pad, written, graph) else None
     if pad.fill != 0:
         return None
-    if isinstance(op, g.Pool):
+    if isinstance(op, g.Pool | q.QPool):
         if any(op.pads) and not op.count_include_pad:
             return None
         return replace(op, count_include_pad=True, **changed)
     return replace(op, **changed)
 
 
-def _kernel(op: g.Conv | g.DepthwiseConv | g.Pool) -> tuple[int, int]:
-    if isinstance(op, g.Pool):
+def _kernel(op: Windowed) -> tuple[int, int]:
+    if isinstance(op, g.Pool | q.QPool):
         return op.kernel
-    return op.weight.shape[1:3] if isinstance(op, g.Conv) else op.weight.shape[:2]
+    return op.weight.shape[1:3] if isinstance(op, g.Conv | q.QConv) else op.weight.shape[:2]
 
 
-def _max_ignores(op: g.Pool, pad: g.Gather, written: dict[str, Op]) -> bool:
+def _max_ignores(op: g.Pool | q.QPool, pad: g.Gather, written: dict[str, Op], graph: Graph) -> bool:
+    if isinstance(op, q.QPool):
+        return q.quantized_fill(pad, graph.quants[op.output]) == 0
     if pad.fill == -np.inf:
         return True
     source = written.get(pad.inputs[0])

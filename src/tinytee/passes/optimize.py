@@ -10,9 +10,11 @@ from tinytee.passes.fold_batchnorm import fold_batchnorm
 from tinytee.passes.fold_scale_forward import fold_scale_forward
 from tinytee.passes.fuse_activation import fuse_activation
 from tinytee.passes.fuse_pointwise import fuse_pointwise
+from tinytee.passes.fuse_quantized import fuse_quantized
 from tinytee.passes.fuse_residual import fuse_residual
 from tinytee.passes.merge_gathers import merge_gathers
 from tinytee.passes.merge_pad import merge_pad
+from tinytee.passes.merge_tables import merge_tables
 from tinytee.passes.order_depth_first import order_depth_first
 from tinytee.passes.permute_to_gather import permute_to_gather
 from tinytee.passes.remove_identity import remove_identity
@@ -28,6 +30,8 @@ PASSES: tuple[Callable[[Graph], Graph], ...] = (
     fold_batchnorm,  # before activations, which would stand between
     fold_scale_forward,
     fuse_activation,  # before residuals, which take the activation along
+    fuse_quantized,  # after activations, which become bounds; before residuals, which would stand between
+    merge_tables,
     merge_pad,  # after activations: what follows a relu is not negative
     fuse_residual,
     eliminate_dead,

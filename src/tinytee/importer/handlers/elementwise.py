@@ -118,7 +118,7 @@ def chain(call: Call) -> Result:
     return result
 
 
-@handles("Identity", sample_wise=pointwise)
+@handles("Identity", sample_wise=pointwise, bytewise=True)
 def identity(call: Call) -> Result:
     return call.any(0)
 

@@ -11,13 +11,22 @@ from tinytee.importer import layout as lay
 from tinytee.importer.builder import Builder, as_float, broadcast
 from tinytee.importer.layout import Layout, Piece
 from tinytee.importer.registry import Call, handles
-from tinytee.importer.values import Known, Refusal, Value
+from tinytee.importer.values import Grid, Known, Refusal, Value
 from tinytee.ir import graph as g
 from tinytee.ir.check import MOST_KERNEL_ROWS
 
 
-def linear(builder: Builder, value: Value, axis: int, matrix: NDArray, bias: NDArray | None = None) -> Value:
+def linear(
+    builder: Builder,
+    value: Value,
+    axis: int,
+    matrix: NDArray,
+    bias: NDArray | None = None,
+    scale: NDArray | None = None,
+) -> Value:
     """``value`` contracted along ``axis`` with ``matrix`` [extent of axis, outputs]; the axis becomes the outputs.
+
+    ``scale`` [outputs]: of the integers that the matrix was made of.
 
     Where the axis fills whole groups of the layout (a flattened feature map), the kernel covers them, and the matrix
     is permuted instead of the tensor.
@@ -38,7 +47,7 @@ def linear(builder: Builder, value: Value, axis: int, matrix: NDArray, bias: NDA
     kept = [[piece for piece in group if piece.axis != axis] for group in layout.groups]
     result = lay.make(kept[0], kept[1], [Piece(axis, outputs)])
     offset = np.zeros(outputs, np.float32) if bias is None else as_float(bias).reshape(outputs)
-    tensor = builder.emit(g.Conv, (value.tensor,), result.shape, weight=weight, bias=offset)
+    tensor = builder.emit(g.Conv, (value.tensor,), result.shape, weight=weight, bias=offset, weight_scale=scale)
     shape = list(value.sample)
     shape[axis] = outputs
     return builder.value(tensor, shape, result)
@@ -50,7 +59,7 @@ def _fills_groups(layout: Layout, axis: int) -> bool:
     return not mixed and all(piece.axis == axis for piece in layout.c) and layout.shape.height <= MOST_KERNEL_ROWS
 
 
-def _matmul_sample_wise(call: Call) -> bool:
+def matmul_sample_wise(call: Call) -> bool:
     left, right = call.any(0), call.any(1)
     if isinstance(left, Value) and isinstance(right, Known):
         return left.rank >= 2 and _shared(right, left.rank)
@@ -64,7 +73,7 @@ def _shared(matrix: Known, rank: int) -> bool:
     return matrix.array.ndim < rank or (matrix.array.ndim == rank and (rank == 2 or matrix.array.shape[0] == 1))
 
 
-@handles("MatMul", sample_wise=_matmul_sample_wise)
+@handles("MatMul", sample_wise=matmul_sample_wise)
 def matmul(call: Call) -> Value:
     call.float_only(0, 1)
     builder, left, right = call.builder, call.any(0), call.any(1)
@@ -77,7 +86,7 @@ def matmul(call: Call) -> Value:
         if rank == 1:
             result = linear(builder, value, value.rank - 1, matrix[:, None])
             return builder.reshape(result, result.sample[:-1])
-        result = _stacked(builder, value, value.rank - 1, matrix)
+        result = _stacked(builder, value, value.rank - 1, matrix, call.grid(1), rank - 1)
         return builder.reshape(result, (*result.sample[:-2], result.sample[-1])) if len(call.shape(0)) == 1 else result
     matrix = call.constant(0, "the left side")
     if matrix.ndim == 1:
@@ -91,19 +100,23 @@ def matmul(call: Call) -> Value:
         result = _stacked(builder, builder.pad_rank(column, matrix.ndim), matrix.ndim - 2, matrix.swapaxes(-1, -2))
         return builder.reshape(result, result.sample[:-1])
     value = builder.pad_rank(value, matrix.ndim)
-    return _stacked(builder, value, value.rank - 2, matrix.swapaxes(-1, -2))
+    return _stacked(builder, value, value.rank - 2, matrix.swapaxes(-1, -2), call.grid(0), matrix.ndim - 2)
 
 
-def _stacked(builder: Builder, value: Value, axis: int, matrices: NDArray) -> Value:
+def _stacked(
+    builder: Builder, value: Value, axis: int, matrices: NDArray, grid: Grid | None = None, outputs_axis: int = 0
+) -> Value:
     """``linear`` with a matrix [..., extent of axis, outputs] for each leading index: a convolution in groups.
 
-    ``value`` has at least as many axes as ``matrices``; ``axis`` is one of its last two.
+    ``value`` has at least as many axes as ``matrices``; ``axis`` is one of its last two. ``grid`` holds the integers
+    that the matrices were made of, ``outputs_axis`` says which of its axes is the outputs'.
     """
     extent, outputs = matrices.shape[-2:]
+    scale = None if grid is None else grid.along(outputs_axis, outputs)
     lead = (1,) * (value.rank - matrices.ndim) + matrices.shape[:-2]
     stacks = [position for position, count in enumerate(lead) if count > 1]
     if not stacks:
-        return linear(builder, value, axis, matrices.reshape(extent, outputs))
+        return linear(builder, value, axis, matrices.reshape(extent, outputs), scale=scale)
     if value.sample[axis] != extent:
         raise Refusal(f"matrices of {extent} rows meet an axis of {value.sample[axis]}")
     full = broadcast([value.sample, (*lead, 1, 1)])
@@ -116,7 +129,10 @@ def _stacked(builder: Builder, value: Value, axis: int, matrices: NDArray) -> Va
     channels = [Piece(position, lead[position]) for position in stacks] + [Piece(axis, outputs)]
     result = lay.make(value.layout.y, value.layout.x, channels)
     bias = np.zeros(groups * outputs, np.float32)
-    tensor = builder.emit(g.Conv, (value.tensor,), result.shape, weight=weight, bias=bias, groups=groups)
+    scale = None if scale is None else np.tile(scale, groups)
+    tensor = builder.emit(
+        g.Conv, (value.tensor,), result.shape, weight=weight, bias=bias, groups=groups, weight_scale=scale
+    )
     shape = list(full)
     shape[axis] = outputs
     return builder.value(tensor, shape, result)
@@ -146,16 +162,20 @@ def gemm(call: Call) -> Value:
         value = call.value(1)
         value = builder.transpose(value, (1, 0)) if trans_b else value
         axis, outputs = 0, matrix.shape[1]
+    grid = call.grid(1 if isinstance(left, Value) else 0)
+    flipped = trans_b if isinstance(left, Value) else not trans_a
+    scale = None if grid is None else grid.along(0 if flipped else 1, outputs)
     if alpha != 1:
         matrix = matrix * np.float32(alpha)
+        scale = None if scale is None or alpha <= 0 else scale * np.float32(alpha)
     offset = call.inputs[2] if call.has(2) and beta != 0 else None
     if isinstance(offset, Known):
         array = call.builder.operand(offset, 2) * np.float32(beta)
         array = array.reshape([1] * (2 - array.ndim) + list(array.shape))
         if array.shape[1 - axis] == 1:
-            return linear(builder, value, axis, matrix, np.broadcast_to(array.reshape(-1), (outputs,)))
+            return linear(builder, value, axis, matrix, np.broadcast_to(array.reshape(-1), (outputs,)), scale)
         offset = Known(array)
     elif offset is not None and beta != 1:
         offset = builder.binary("mul", offset, Known(np.float32(beta).reshape(())))
-    result = linear(builder, value, axis, matrix)
+    result = linear(builder, value, axis, matrix, scale=scale)
     return result if offset is None else builder.binary("add", result, offset)

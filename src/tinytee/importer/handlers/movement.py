@@ -28,7 +28,7 @@ def reshaped(call: Call, value: Value, shape: Sequence[int]) -> Value:
     return call.builder.reshape(value, [1, *shape[1:]])
 
 
-@handles("Reshape", sample_wise=first_only)
+@handles("Reshape", sample_wise=first_only, bytewise=True)
 def reshape(call: Call) -> Value:
     value = call.value()
     target = call.sizes(1, "the target shape")
@@ -45,7 +45,7 @@ def reshape(call: Call) -> Value:
     return reshaped(call, value, target)
 
 
-@handles("Flatten", sample_wise=first_only)
+@handles("Flatten", sample_wise=first_only, bytewise=True)
 def flatten(call: Call) -> Value:
     value = call.value()
     axis = call.int("axis", 1)
@@ -53,7 +53,7 @@ def flatten(call: Call) -> Value:
     return reshaped(call, value, (prod(value.shape[:axis]), prod(value.shape[axis:])))
 
 
-@handles("Squeeze", sample_wise=first_only)
+@handles("Squeeze", sample_wise=first_only, bytewise=True)
 def squeeze(call: Call) -> Value:
     value = call.value()
     axes = call.axes(1, value.rank)
@@ -63,7 +63,7 @@ def squeeze(call: Call) -> Value:
     return reshaped(call, value, [extent for axis, extent in enumerate(value.shape) if axis not in axes])
 
 
-@handles("Unsqueeze", sample_wise=first_only)
+@handles("Unsqueeze", sample_wise=first_only, bytewise=True)
 def unsqueeze(call: Call) -> Value:
     value = call.value()
     given = call.ints("axes")
@@ -82,7 +82,7 @@ def _perm(call: Call) -> list[int]:
     return call.ints("perm") or list(reversed(range(rank)))
 
 
-@handles("Transpose", sample_wise=lambda call: bool(_perm(call)) and _perm(call)[0] == 0)
+@handles("Transpose", sample_wise=lambda call: bool(_perm(call)) and _perm(call)[0] == 0, bytewise=True)
 def transpose(call: Call) -> Value:
     value, perm = call.value(), _perm(call)
     call.forbid(sorted(perm) != list(range(value.rank)), f"perm = {perm} does not order {value.rank} axes")
@@ -124,7 +124,7 @@ def _slices_within(call: Call) -> bool:
     return kept is None or (len(kept) == call.shape(0)[0] and bool((np.diff(kept) == 1).all()))
 
 
-@handles("Slice", sample_wise=_slices_within)
+@handles("Slice", sample_wise=_slices_within, bytewise=True)
 def slice_(call: Call) -> Value:
     value, kept = call.value(), _slices(call)
     if call.builder.batched:
@@ -133,7 +133,7 @@ def slice_(call: Call) -> Value:
     return call.builder.gather(value, kept)
 
 
-@handles("Split", sample_wise=axis_is_not_first(0))
+@handles("Split", sample_wise=axis_is_not_first(0), bytewise=True)
 def split(call: Call) -> list[Value]:
     value = call.value()
     axis = call.axis(call.int("axis", 0), value.rank)
@@ -160,7 +160,7 @@ def _concat_within(call: Call) -> bool:
     )
 
 
-@handles("Concat", sample_wise=_concat_within)
+@handles("Concat", sample_wise=_concat_within, bytewise=True)
 def concat(call: Call) -> Value:
     rank = len(call.shape(0))
     axis = call.axis(call.int("axis"), rank)
@@ -186,7 +186,7 @@ def _pads(call: Call) -> dict[int, tuple[int, int]]:
     return {axis: (pads[i], pads[half + i]) for i, axis in enumerate(axes) if pads[i] or pads[half + i]}
 
 
-@handles("Pad", sample_wise=lambda call: 0 not in _pads(call))
+@handles("Pad", sample_wise=lambda call: 0 not in _pads(call), bytewise=True)
 def pad(call: Call) -> Value:
     value, mode = call.value(), call.text("mode", "constant")
     call.forbid(mode not in ("constant", "reflect", "edge", "wrap"), f"mode = '{mode}' is unknown")
@@ -196,6 +196,7 @@ def pad(call: Call) -> Value:
             fill = call.float("value", 0.0)
         elif call.has(2):
             fill = float(call.constant(2, "the value").reshape(()))
+        fill = call.builder.meaning(value, fill)
     indices = {}
     for axis, (before, after) in _pads(call).items():
         extent = value.shape[axis]
@@ -207,7 +208,7 @@ def pad(call: Call) -> Value:
     return call.builder.gather(value, indices, fill)
 
 
-@handles("Expand", sample_wise=first_only)
+@handles("Expand", sample_wise=first_only, bytewise=True)
 def expand(call: Call) -> Value:
     builder, value = call.builder, call.value()
     target = call.sizes(1, "the target shape")
@@ -226,7 +227,7 @@ def _repeats(call: Call) -> list[int]:
     return [int(count) for count in call.constant(1, "the repeats").reshape(-1)]
 
 
-@handles("Tile", sample_wise=lambda call: first_only(call) and _repeats(call)[0] == 1)
+@handles("Tile", sample_wise=lambda call: first_only(call) and _repeats(call)[0] == 1, bytewise=True)
 def tile(call: Call) -> Value:
     value = call.value()
     return call.builder.gather(
@@ -239,7 +240,7 @@ def tile(call: Call) -> Value:
     )
 
 
-@handles("Gather", sample_wise=lambda call: first_only(call) and axis_is_not_first(0)(call))
+@handles("Gather", sample_wise=lambda call: first_only(call) and axis_is_not_first(0)(call), bytewise=True)
 def gather(call: Call) -> Value:
     builder = call.builder
     call.forbid(not isinstance(call.any(0), Value), "indices that depend on the model's inputs are not supported")
@@ -252,7 +253,7 @@ def gather(call: Call) -> Value:
     return builder.reshape(picked, [*value.sample[:axis], *index.shape, *value.sample[axis + 1 :]])
 
 
-@handles("DepthToSpace", sample_wise=first_only)
+@handles("DepthToSpace", sample_wise=first_only, bytewise=True)
 def depth_to_space(call: Call) -> Value:
     block, mode = call.int("blocksize"), call.text("mode", "DCR")
     value = call.value()
@@ -265,7 +266,7 @@ def depth_to_space(call: Call) -> Value:
     return _image(call, tensor, shape, value)
 
 
-@handles("SpaceToDepth", sample_wise=first_only)
+@handles("SpaceToDepth", sample_wise=first_only, bytewise=True)
 def space_to_depth(call: Call) -> Value:
     block, value, mode = call.int("blocksize"), call.value(), call.text("mode", "DCR")
     call.forbid(mode not in ("DCR", "CRD"), f"mode = '{mode}' is unknown")

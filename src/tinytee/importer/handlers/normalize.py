@@ -120,7 +120,11 @@ def lrn(call: Call) -> Value:
     return replace(value, tensor=tensor, source=None)
 
 
-@handles("Softmax", "LogSoftmax", sample_wise=axis_is_not_first(-1, old_default=1, since=13))
+along_last = axis_is_not_first(-1, old_default=1, since=13)
+"""For Softmax."""
+
+
+@handles("Softmax", "LogSoftmax", sample_wise=along_last)
 def softmax(call: Call) -> Value:
     """Before opset 13 over all axes from ``axis`` on, since then over ``axis`` alone."""
     call.float_only()

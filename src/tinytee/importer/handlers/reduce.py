@@ -88,7 +88,7 @@ def _reduced_axes(call: Call) -> list[int]:
     return [] if call.int("noop_with_empty_axes", 0) else list(range(rank))
 
 
-def _keeps_samples(call: Call) -> bool:
+def keeps_samples(call: Call) -> bool:
     return 0 not in _reduced_axes(call)
 
 
@@ -96,7 +96,7 @@ _KINDS = {"ReduceMean": "mean", "ReduceMax": "max", "ReduceMin": "min", "ReduceS
 
 
 @handles(
-    *_KINDS, "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp", sample_wise=_keeps_samples
+    *_KINDS, "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp", sample_wise=keeps_samples
 )
 def reduction(call: Call) -> Value:
     builder, value, op_type = call.builder, call.value(), call.op_type

@@ -98,11 +98,11 @@ def _cubic(distance: NDArray, a: float) -> NDArray:
     return np.where(distance <= 1, near, np.where(distance < 2, far, 0))
 
 
-@handles("Resize", "Upsample", sample_wise=first_only)
+@handles("Resize", "Upsample", sample_wise=first_only, bytewise=True)
 def resize(call: Call) -> Value:
-    call.float_only(0)
-    builder, value = call.builder, call.value()
-    sampling = _sampling(call)
+    builder, value, sampling = call.builder, call.value(), _sampling(call)
+    if value.tensor not in builder.quants or sampling.mode != "nearest":
+        call.float_only(0)
     sizes = _sizes(call, value)
     if builder.batched:
         call.forbid(sizes.pop(0, (0, 1.0))[1] != 1.0, "resizing the batch is not supported")

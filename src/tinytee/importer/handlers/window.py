@@ -118,11 +118,21 @@ def conv(call: Call) -> Value:
     window = _window(call, value, weight.shape[2:])  # type: ignore[arg-type]
     bias = call.constant(2, "the bias") if call.has(2) else np.zeros(out_channels, np.float32)
     value, window = _crop_negative(call.builder, value, window)
-    return emit_conv(call, value, weight.transpose(0, 2, 3, 1), bias, window, groups)
+    grid = call.grid(1)
+    scale = None if grid is None else grid.along(0, out_channels)
+    return emit_conv(call, value, weight.transpose(0, 2, 3, 1), bias, window, groups, scale)
 
 
-def emit_conv(call: Call, value: Value, weight: NDArray, bias: NDArray, window: Window, groups: int) -> Value:
-    """A convolution of an image; weight: [out, y, x, in / groups]."""
+def emit_conv(
+    call: Call,
+    value: Value,
+    weight: NDArray,
+    bias: NDArray,
+    window: Window,
+    groups: int,
+    scale: NDArray | None = None,
+) -> Value:
+    """A convolution of an image; weight: [out, y, x, in / groups], scale: [out], of its integers."""
     builder = call.builder
     value, window = _pad_ahead(builder, value, window)
     value = builder.image(value)
@@ -135,6 +145,7 @@ def emit_conv(call: Call, value: Value, weight: NDArray, bias: NDArray, window: 
         "strides": window.strides,
         "dilations": window.dilations,
         "pads": window.pads,
+        "weight_scale": scale,
     }
     shape = g.Shape(height, width, channels)
     if groups > 1 and groups == source.channels == channels:
@@ -223,10 +234,13 @@ def _by_phases(
     padded[:, :, : kernel.shape[2], : kernel.shape[3]] = kernel
     cut = padded.reshape(groups, per_in, per_out, taps[0], s, taps[1], s)[:, :, :, ::-1, :, ::-1, :]
     weight = cut.transpose(0, 2, 4, 6, 3, 5, 1).reshape(groups * per_out * s * s, taps[0], taps[1], per_in)
+    grid = call.grid(1)
+    along = None if grid is None else grid.along(1, per_out)
+    scale = None if along is None else np.tile(np.repeat(along, s * s), groups)
     rows, cols = (-(-(first + count) // s) for first, count in zip(*kept, strict=True))
     after = (max(rows - source.height, 0), max(cols - source.width, 0))
     window = Window((taps[0], taps[1]), (1, 1), (1, 1), (taps[0] - 1, taps[1] - 1), after)
-    phases = emit_conv(call, value, weight, np.repeat(bias, s * s), window, groups)
+    phases = emit_conv(call, value, weight, np.repeat(bias, s * s), window, groups, scale)
     shape = builder.shapes[phases.tensor]
     wide = g.Shape(shape.height * s, shape.width * s, groups * per_out)
     tensor = builder.emit(g.DepthToSpace, (phases.tensor,), wide, block=s, mode="CRD")
@@ -264,8 +278,18 @@ def _by_zeros(
     return emit_conv(call, value, weight, bias, window, groups)
 
 
-@handles("MaxPool", "AveragePool", sample_wise=first_only)
+@handles("MaxPool", "AveragePool", sample_wise=first_only, bytewise=True)
 def pool(call: Call) -> Value:
+    builder, value = call.builder, call.value()
+    quant = builder.quants.get(value.tensor)
+    if quant is None:
+        return _pool(call)
+    call.forbid(call.op_type != "MaxPool", "averages of integers are not supported, only QLinearAveragePool")
+    result = _pool(replace(call, inputs=[builder.dequantize(value, quant)]))
+    return builder.quantize(result, quant, value.dtype)
+
+
+def _pool(call: Call) -> Value:
     call.float_only(integers=call.op_type == "MaxPool")
     call.forbid(call.output_count > 1 and is_used(call.node, 1), "its second output, Indices, is not supported")
     builder, value = call.builder, call.value()
