@@ -19,8 +19,8 @@
 #define TTI_CODE_avx512 3
 #define TTI_CODE TTI_JOIN(TTI_CODE_, TTI_ISA)
 
-/* Lanes of a vector and pixels of a register tile: pixels * 2 accumulators, 2 weights and an input fit the registers.
- */
+/* Lanes of a vector and pixels of a register tile: pixels * 2 accumulators, 2 weights and an input fit the registers
+ * (NEON: as many inputs as pixels). */
 #if TTI_CODE == TTI_CODE_avx512
 #define TTI_LANES 16
 #define TTI_TILE 14
@@ -29,7 +29,7 @@
 #define TTI_TILE 6
 #elif TTI_CODE == TTI_CODE_neon
 #define TTI_LANES 4
-#define TTI_TILE 12
+#define TTI_TILE 8
 #else
 #define TTI_LANES 4
 #define TTI_TILE 6
@@ -48,6 +48,61 @@ TTI_INLINE vf tile_load(const float *in, const int partial, size_t count) {
   return partial ? v_load_part(in, count) : v_load(in);
 }
 
+/* Adds one run to a register tile. Pixels are addressed from one in three of them, for which a processor has the
+ * registers and the addressing modes; the compiler, which would rather have one register a pixel, is kept from seeing
+ * how they are related. */
+TTI_INLINE void tile_run(const int pixels, const int vectors, const float *in, ptrdiff_t stride, const float *w,
+                         size_t panel, size_t count, vf acc[TTI_TILE][2]) {
+  const float *at[(TTI_TILE + 2) / 3];
+  TTI_FOR (g, (pixels + 2) / 3) at[g] = in + 3 * g * stride;
+#if TTI_CODE == TTI_CODE_neon
+  for (; count >= 4; count -= 4) { /* multiplies by a lane: one load of a pixel serves four rows */
+    float32x4_t a[TTI_TILE];
+    TTI_FOR (m, pixels) a[m] = vld1q_f32(at[m / 3] + m % 3 * stride);
+#define TTI_LANE(L)                                                                                                    \
+  {                                                                                                                    \
+    vf b[2];                                                                                                           \
+    TTI_FOR (v, vectors) b[v] = v_load(w + v * TTI_LANES);                                                             \
+    w += panel;                                                                                                        \
+    TTI_FOR (m, pixels)                                                                                                \
+      TTI_FOR (v, vectors) acc[m][v] = (vf)vfmaq_laneq_f32((float32x4_t)acc[m][v], (float32x4_t)b[v], a[m], L);        \
+  }
+    TTI_LANE(0)
+    TTI_LANE(1) TTI_LANE(2) TTI_LANE(3)
+#undef TTI_LANE
+        TTI_FOR (g, (pixels + 2) / 3) at[g] += 4;
+    TTI_FOR (g, (pixels + 2) / 3) __asm__("" : "+r"(at[g]));
+  }
+#endif
+#if TTI_CODE != TTI_CODE_neon
+  if (pixels * vectors <= 2) { /* too few sums to hide an addition's latency: four of each */
+    vf part[3][2][2] = {{{{0}}}};
+    for (; count >= 4; count -= 4, w += 4 * panel) {
+      TTI_FOR (m, pixels) {
+        TTI_FOR (v, vectors) {
+          acc[m][v] += v_set(at[0][m * stride]) * v_load(w + v * TTI_LANES);
+          TTI_FOR (i, 3)
+            part[i][m][v] += v_set(at[0][m * stride + i + 1]) * v_load(w + (size_t)(i + 1) * panel + v * TTI_LANES);
+        }
+      }
+      at[0] += 4;
+    }
+    TTI_FOR (m, pixels)
+      TTI_FOR (v, vectors) acc[m][v] += part[0][m][v] + (part[1][m][v] + part[2][m][v]);
+  }
+#endif
+  for (; count; count--, w += panel) {
+    vf b[2];
+    TTI_FOR (v, vectors) b[v] = v_load(w + v * TTI_LANES);
+    TTI_FOR (m, pixels) {
+      const vf a = v_set(at[m / 3][m % 3 * stride]);
+      TTI_FOR (v, vectors) acc[m][v] += a * b[v];
+    }
+    TTI_FOR (g, (pixels + 2) / 3) at[g]++;
+    TTI_FOR (g, (pixels + 2) / 3) __asm__("" : "+r"(at[g]));
+  }
+}
+
 TTI_INLINE void tile(const int pixels, const int vectors, const int partial, const tti_conv_row *c, size_t x,
                      size_t column) {
   vf acc[TTI_TILE][2];
@@ -63,20 +118,9 @@ TTI_INLINE void tile(const int pixels, const int vectors, const int partial, con
       TTI_FOR (v, vectors)
         acc[m][v] = tile_load(out + m * c->out_stride + v * TTI_LANES, partial && v == vectors - 1, left);
   }
-  const ptrdiff_t stride = c->pixel_stride;
-  const size_t panel = c->panel;
-  for (size_t r = 0; r < c->run_count; r++) {
-    const float *in = c->runs[r].input + (ptrdiff_t)x * stride;
-    const float *w = c->weights + (size_t)c->runs[r].weight_row * panel + column;
-    for (size_t i = c->runs[r].count; i; i--, in++, w += panel) {
-      vf b[2];
-      TTI_FOR (v, vectors) b[v] = v_load(w + v * TTI_LANES);
-      TTI_FOR (m, pixels) {
-        const vf a = v_set(in[m * stride]);
-        TTI_FOR (v, vectors) acc[m][v] += a * b[v];
-      }
-    }
-  }
+  for (size_t r = 0; r < c->run_count; r++)
+    tile_run(pixels, vectors, c->runs[r].input + (ptrdiff_t)x * c->pixel_stride, c->pixel_stride,
+             c->weights + (size_t)c->runs[r].weight_row * c->panel + column, c->panel, c->runs[r].count, acc);
   if (c->residual) {
     const float *residual = c->residual + (ptrdiff_t)x * c->residual_stride + column;
     TTI_FOR (m, pixels)
@@ -116,12 +160,12 @@ TTI_INLINE void strip(const int vectors, const int partial, const tti_conv_row *
 #if TTI_TILE > 6
       TTI_TILE_CASE(7)
       TTI_TILE_CASE(8)
+#endif
+#if TTI_TILE > 8
       TTI_TILE_CASE(9)
       TTI_TILE_CASE(10)
       TTI_TILE_CASE(11)
       TTI_TILE_CASE(12)
-#endif
-#if TTI_TILE > 12
       TTI_TILE_CASE(13)
       TTI_TILE_CASE(14)
 #endif
@@ -244,6 +288,73 @@ TTI_INLINE void depthwise_pixels(const int pixels, const size_t ky_count, const 
   }
 }
 
+/* Outputs of a slide: more use the weights in registers longer, fewer keep closer to the order of addresses. */
+#define TTI_SLIDE 14
+
+/* Outputs x0 .. x0 + width of so many vectors of channels, from left to right: every input is loaded once, and adds to
+ * all the outputs that it belongs to, whose sums wait in registers as the window slides on. The weights stay there,
+ * too. */
+TTI_INLINE void depthwise_slide(const int vectors, const int ky_count, const int kernel_x, const int stride,
+                                const int partial, const tti_depthwise_row *d, size_t x0, size_t width, size_t column) {
+  enum { MOST_Y = 5, MOST_X = 5, MOST_OPEN = 5, MOST_VECTORS = 2 };
+  const int open = (kernel_x + stride - 1) / stride; /* sums under way */
+  const size_t channels = d->channels, lanes = channels - column;
+  vf w[MOST_VECTORS][MOST_Y][MOST_X], acc[MOST_VECTORS][MOST_OPEN + 1], bias[MOST_VECTORS];
+  TTI_FOR (v, vectors) {
+    const size_t c = column + (size_t)v * TTI_LANES;
+    bias[v] = partial ? v_load_part(d->bias + c, lanes) : v_load(d->bias + c);
+    TTI_FOR (i, ky_count) {
+      TTI_FOR (t, kernel_x) {
+        const float *from = d->weights + (size_t)(i * kernel_x + t) * channels + c;
+        w[v][i][t] = partial ? v_load_part(from, lanes) : v_load(from);
+      }
+    }
+    TTI_FOR (m, open) acc[v][m] = bias[v];
+  }
+  const vf low = v_set(d->low), high = v_set(d->high);
+  const size_t columns = (width - 1) * (size_t)stride + (size_t)kernel_x, first = x0 * (size_t)stride;
+  for (size_t x = 0, j = 0; x < width + (size_t)open - 1; x++, j += (size_t)stride) {
+    TTI_FOR (v, vectors) {
+      for (int m = open - 1; m > 0; m--) acc[v][m] = acc[v][m - 1];
+      acc[v][0] = bias[v];
+    }
+    TTI_FOR (r, stride) {
+      if (r && j + (size_t)r >= columns) break;
+      TTI_FOR (i, ky_count) {
+        TTI_FOR (v, vectors) {
+          const float *from = d->rows[i] + (first + j + (size_t)r) * channels + column + v * TTI_LANES;
+          const vf in = partial ? v_load_part(from, lanes) : v_load(from);
+          TTI_FOR (m, open)
+            if (stride * m + r < kernel_x) acc[v][m] += in * w[v][i][stride * m + r];
+        }
+      }
+    }
+    if (x + 1 < (size_t)open) continue;
+    TTI_FOR (v, vectors) {
+      float *to = d->out + (x0 + x + 1 - (size_t)open) * channels + column + v * TTI_LANES;
+      const vf clamped = v_at_most(v_at_least(acc[v][open - 1], low), high);
+      if (partial)
+        v_store_part(to, clamped, lanes);
+      else
+        v_store(to, clamped);
+    }
+  }
+}
+
+TTI_INLINE void depthwise_slides(const int vectors, const int ky_count, const int kernel_x, const int stride,
+                                 const tti_depthwise_row *d) {
+  size_t parts = (d->width + TTI_SLIDE - 1) / TTI_SLIDE;
+  for (size_t x = 0, width; parts; x += width, parts--) {
+    size_t column = 0;
+    width = (d->width - x + parts - 1) / parts;
+    for (; column + (size_t)vectors * TTI_LANES <= d->channels; column += (size_t)vectors * TTI_LANES)
+      depthwise_slide(vectors, ky_count, kernel_x, stride, 0, d, x, width, column);
+    for (; column + TTI_LANES <= d->channels; column += TTI_LANES)
+      depthwise_slide(1, ky_count, kernel_x, stride, 0, d, x, width, column);
+    if (column < d->channels) depthwise_slide(1, ky_count, kernel_x, stride, 1, d, x, width, column);
+  }
+}
+
 TTI_INLINE void depthwise_strip(const size_t ky_count, const size_t kernel_x, const int partial,
                                 const tti_depthwise_row *d, size_t column) {
   size_t x = 0;
@@ -257,10 +368,55 @@ TTI_INLINE void depthwise_columns(const size_t ky_count, const size_t kernel_x, 
   if (column < d->channels) depthwise_strip(ky_count, kernel_x, 1, d, column);
 }
 
+/* Registers for the weights of a 3 x 3 kernel of TTI_WIDE vectors, and for those of a 5 x 5 kernel, are there or not.
+ */
+#if TTI_CODE == TTI_CODE_avx512 || TTI_CODE == TTI_CODE_neon
+#define TTI_WIDE 2
+#define TTI_MOST_SLIDING 5
+#else
+#define TTI_WIDE 1
+#define TTI_MOST_SLIDING 3
+#endif
+
 static void depthwise_row(const tti_depthwise_row *d) {
-  if (d->ky_count == 3 && d->kernel_x == 3)
-    depthwise_columns(3, 3, d);
-  else if (d->ky_count == 1 && d->kernel_x == 1)
+  const size_t slides = d->dilation_x == 1 && d->kernel_x <= TTI_MOST_SLIDING ? d->kernel_x * 100 + d->stride_x : 0;
+  switch (slides + d->ky_count * 10) {
+    case 331:
+      depthwise_slides(TTI_WIDE, 3, 3, 1, d);
+      return;
+    case 332:
+      depthwise_slides(TTI_WIDE, 3, 3, 2, d);
+      return;
+    case 321:
+      depthwise_slides(TTI_WIDE, 2, 3, 1, d);
+      return;
+    case 322:
+      depthwise_slides(TTI_WIDE, 2, 3, 2, d);
+      return;
+#if TTI_MOST_SLIDING > 3
+    case 551:
+      depthwise_slides(1, 5, 5, 1, d);
+      return;
+    case 541:
+      depthwise_slides(1, 4, 5, 1, d);
+      return;
+    case 531:
+      depthwise_slides(1, 3, 5, 1, d);
+      return;
+    case 552:
+      depthwise_slides(1, 5, 5, 2, d);
+      return;
+    case 542:
+      depthwise_slides(1, 4, 5, 2, d);
+      return;
+    case 532:
+      depthwise_slides(1, 3, 5, 2, d);
+      return;
+#endif
+    default:
+      break;
+  }
+  if (d->ky_count == 1 && d->kernel_x == 1)
     depthwise_columns(1, 1, d);
   else
     depthwise_columns(d->ky_count, d->kernel_x, d);
