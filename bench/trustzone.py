@@ -31,7 +31,7 @@ from tinytee.bundle.sealing import Unsealed
 from tinytee.plan import profile
 from tinytee.plan.api import Planner, _Best, lower
 from tinytee.runtime.optee import OpteeBackend
-from tinytee.runtime.optee_machine import HEAP_OVERHEAD_BYTES, Machine
+from tinytee.runtime.optee_machine import HEAP_OVERHEAD_BYTES, Build, Machine
 
 PROFILE = "raspberry-pi-3"
 NETWORKS = ("mobilenet_v1", "tiny_darknet", "darknet_reference")
@@ -99,7 +99,7 @@ def measure(how: str, name: str, heap: str, suite: str) -> Row:
     rows = np.ascontiguousarray(given[0].transpose(1, 2, 0), np.float32).reshape(-1)
     assert rows.size == spec.elems
     found = np.zeros(expected.size, np.float32)
-    with Machine(heap, count_instructions=True) as machine:
+    with Machine(Build(heap), count_instructions=True) as machine:
         session = OpteeBackend(bundle, key, machine)
         session.run([rows], [found])
         before, calls = session.stats(), session.calls

@@ -17,7 +17,7 @@ from tinytee.errors import (
     TinyteeError,
     UnsupportedModelError,
 )
-from tinytee.runtime import Session, SessionStats
+from tinytee.runtime import SealedKey, Session, SessionStats, device_key, provision
 
 __version__ = VERSION
 
@@ -29,6 +29,7 @@ __all__ = [
     "EngineError",
     "Manifest",
     "Preprocessing",
+    "SealedKey",
     "Session",
     "SessionStats",
     "TensorSpec",
@@ -36,5 +37,7 @@ __all__ = [
     "UnsupportedModelError",
     "__version__",
     "compile",
+    "device_key",
     "load_image",
+    "provision",
 ]

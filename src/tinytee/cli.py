@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tinytee import __version__, cli_bench, cli_compile, cli_optee, cli_run
+from tinytee import __version__, cli_bench, cli_compile, cli_optee, cli_provision, cli_run
 from tinytee.cli_common import errors
 from tinytee.errors import TinyteeError
 
@@ -41,6 +41,7 @@ for command in (
     cli_compile.keygen,
     cli_compile.compile_model,
     cli_compile.plan,
+    cli_provision.provision,
     cli_run.run,
     cli_run.inspect,
     cli_run.verify,

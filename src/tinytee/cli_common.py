@@ -21,6 +21,11 @@ errors = Console(stderr=True)
 ModelPath = Annotated[Path, typer.Argument(help="An ONNX model.", show_default=False)]
 BundlePath = Annotated[Path, typer.Argument(help="A bundle that 'tinytee compile' wrote.", show_default=False)]
 KeyFile = Annotated[Path, typer.Option("--key-file", "-k", help="The model key.", show_default=False)]
+SomeKeyFile = Annotated[Path | None, typer.Option("--key-file", "-k", help="The model key.", show_default=False)]
+SealedKeyFile = Annotated[
+    Path | None,
+    typer.Option("--sealed-key", help="OP-TEE: the model key as 'tinytee provision' sealed it.", show_default=False),
+]
 Memory = Annotated[
     str, typer.Option("--memory", "-m", help="Secure memory: 512KiB, 1MiB, or bytes.", show_default=False)
 ]

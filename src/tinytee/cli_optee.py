@@ -27,10 +27,23 @@ def _group() -> None:
 
 
 @app.command()
-def setup(heap: Heap = optee_machine.DEFAULT_HEAP) -> None:
-    """Download and build the machine that --backend optee-qemu boots: once, into the user's cache folder."""
-    prepare(heap)
-    common.output.print(f"ready: {optee_machine.image(heap)}", soft_wrap=True)
+def setup(
+    heap: Heap = optee_machine.DEFAULT_HEAP,
+    crypto: Annotated[
+        str, typer.Option("--crypto", help="The trusted application's cryptography: nettle or bearssl.")
+    ] = "nettle",
+    production: Annotated[
+        bool, typer.Option("--production", help="The trusted application refuses keys in the clear.")
+    ] = False,
+) -> None:
+    """Download and build the machine that --backend optee-qemu boots: once, into the user's cache folder.
+
+    For another build than the default one, set TINYTEE_OPTEE_HEAP, TINYTEE_OPTEE_CRYPTO and TINYTEE_OPTEE_PRODUCTION
+    when you run bundles, too.
+    """
+    build = optee_machine.Build(heap, crypto, not production)
+    prepare(build)
+    common.output.print(f"ready: {build.image}", soft_wrap=True)
 
 
 @app.command()
@@ -39,13 +52,13 @@ def demo() -> None:
     from tinytee.demo import main_optee  # noqa: PLC0415
     from tinytee.plan import profile  # noqa: PLC0415
 
-    prepare(optee_machine.chosen_heap())
+    prepare(optee_machine.chosen_build())
     main_optee(profile.load("raspberry-pi-3"))
 
 
-def prepare(heap: str) -> None:
+def prepare(build: optee_machine.Build) -> None:
     """Prepares a machine, with a progress bar; at once if there is one."""
-    if optee_machine.image(heap).exists():
+    if build.image.exists():
         return
     with common.progress_bar() as report:
-        optee_machine.prepare(heap, report)
+        optee_machine.prepare(build, report)

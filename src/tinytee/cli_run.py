@@ -16,7 +16,7 @@ from tinytee.bundle import Bundle, Manifest, Preprocessing, TensorSpec
 from tinytee.report import bundle_table, outputs_table, stats_table, top_table, verify_table
 from tinytee.runtime import Session
 from tinytee.runtime.images import infer_preprocessing, load_image
-from tinytee.runtime.optee_machine import chosen_heap
+from tinytee.runtime.optee_machine import chosen_build
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -25,13 +25,14 @@ MAX_PRINTED_ELEMS = 10_000
 
 def run(
     bundle: common.BundlePath,
-    key_file: common.KeyFile,
     given: Annotated[
         list[str],
         typer.Option(
             "--input", "-i", help="A .npy, .npz or image file, or name=file. May be repeated.", show_default=False
         ),
     ],
+    key_file: common.SomeKeyFile = None,
+    sealed_key: common.SealedKeyFile = None,
     top: Annotated[int | None, typer.Option("--top", min=1, help="Print the first output's largest channels.")] = None,
     out: Annotated[Path | None, typer.Option("-o", "--output", help="Write the outputs: a .npz or .npy file.")] = None,
     as_json: common.Json = False,
@@ -52,10 +53,12 @@ def run(
     images = common.image_options(size, resize, crop, interpolation, mean, scale, layout, channels)
     if out is not None and out.suffix not in (".npz", ".npy"):
         raise ValueError(f"--output {out}: a name that ends in .npz or .npy is expected")
-    key = common.read_key(key_file)
+    if (key_file is None) == (sealed_key is None):
+        raise ValueError("give either --key-file, or, in OP-TEE, --sealed-key")
+    key = None if key_file is None else common.read_key(key_file)
     if backend == "optee-qemu":
-        cli_optee.prepare(chosen_heap())
-    with Session(bundle, key=key, backend=backend, isa=isa, threads=threads) as session:
+        cli_optee.prepare(chosen_build())
+    with Session(bundle, key=key, sealed_key=sealed_key, backend=backend, isa=isa, threads=threads) as session:
         manifest = session.manifest
         if out is not None and out.suffix == ".npy" and len(manifest.outputs) != 1:
             raise ValueError(f"--output {out}: the network has {len(manifest.outputs)} outputs, write them to a .npz")

@@ -1,11 +1,11 @@
-"""A machine with OP-TEE for all tests of this folder; they are collected only where TINYTEE_TEST_OPTEE is set."""
+"""A machine with OP-TEE for all tests of this folder, which one worker runs."""
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,17 +15,23 @@ from tinytee import zoo
 from tinytee.plan import profile
 from tinytee.runtime import optee_machine
 
-collect_ignore_glob = [] if os.environ.get("TINYTEE_TEST_OPTEE") else ["test_*.py"]
+FOLDER = Path(__file__).parent
 
 KEY = secrets.token_bytes(32)
 
 Compile = Callable[..., tinytee.Bundle]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if FOLDER in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("optee"))
+
+
 @pytest.fixture(scope="session")
 def machine() -> Iterator[optee_machine.Machine]:
     """Booted once; sessions of backend "optee-qemu" share it."""
-    shared = optee_machine.shared_machine(optee_machine.DEFAULT_HEAP)
+    shared = optee_machine.shared_machine(optee_machine.chosen_build())
     yield shared
     shared.release()
 

@@ -30,6 +30,7 @@ COMMANDS = {
     numbers.TTA_FEED: (MEMREF_IN, VALUE_IN, MEMREF_OUT, NONE),
     numbers.TTA_TAKE: (MEMREF_OUT, VALUE_IN, MEMREF_OUT, NONE),
     numbers.TTA_INFO: (VALUE_OUT, NONE, MEMREF_OUT, NONE),
+    numbers.TTA_IDENTITY: (MEMREF_OUT, NONE, MEMREF_OUT, NONE),
 }
 """Parameter types of every command, as tinytee_ta.h documents them."""
 
@@ -68,7 +69,7 @@ def _input_bytes(types: tuple[int, ...], slots: list[tuple[int, int]]) -> bytes:
 
 
 def _invoke(session: OpteeBackend, command: int, types: tuple[int, ...], slots: list[tuple[int, int]]) -> int:
-    return int(session.invoke(command, types, slots, _input_bytes(types, slots)).result)
+    return int(session.invoke(command, types, slots, _input_bytes(types, slots))[0].result)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -144,8 +145,8 @@ def test_hostile_preamble(machine: Machine, bundle: tinytee.Bundle, arena_bytes:
     types = COMMANDS[numbers.TTA_OPEN]
     for cut in (len(preamble), len(preamble) - 1, 80, 79, 1):
         slots = [(cut, 1), (64, 1), (REPLY_BYTES, 1), (0, 0)]
-        result = int(session.invoke(numbers.TTA_OPEN, types, slots, preamble[:cut] + KEY + bytes(32)).result)
-        assert result == (SUCCESS if cut >= 80 else BAD_PARAMETERS)
+        result, _ = session.invoke(numbers.TTA_OPEN, types, slots, preamble[:cut] + KEY + bytes(32))
+        assert result.result == (SUCCESS if cut >= 80 else BAD_PARAMETERS)
     session.close()
 
 

@@ -89,16 +89,25 @@ static int connect_tee(agent *a) {
   return 0;
 }
 
-static int open_bundle(agent *a, slot *s, const ttf_message *message) {
-  tta_keys keys;
-  if (message->bytes != sizeof keys) return -1;
-  if (read_all(a, &keys, sizeof keys)) return -1;
+static int open_device(agent *a, slot *s) {
+  ttf_device device = {0};
   const int refused = connect_tee(a);
   if (refused) return refused < 0 ? -1 : 0;
   ttf_close(&s->session);
-  const int failed = ttf_open(&s->session, &a->context, s->bundle, s->bundle_bytes, &keys);
-  memset(&keys, 0, sizeof keys);
-  return finish(a, &s->session, failed);
+  if (ttf_connect(&s->session, &a->context) || ttf_identify(&s->session, &device.identity))
+    return refuse(a, s->session.failed, s->session.error);
+  device.heap_bytes = (uint32_t)s->session.stats.heap_bytes;
+  device.flags = s->session.flags;
+  return answer(a, TTF_DONE, 0, &device, sizeof device);
+}
+
+static int open_bundle(agent *a, slot *s, const ttf_message *message) {
+  uint8_t keys[sizeof(tta_opening)];
+  if (message->bytes > sizeof keys || read_all(a, keys, message->bytes)) return -1;
+  if (!s->session.is_open) return refuse(a, TTF_FAILED_CALLER, "the session is not open");
+  const int failed = ttf_load(&s->session, s->bundle, s->bundle_bytes) || ttf_open(&s->session, keys, message->bytes);
+  memset(keys, 0, sizeof keys);
+  return finish(a, &s->session, failed ? s->session.failed : 0);
 }
 
 static int give_input(void *context, const tta_reply *want, uint8_t *sealed) {
@@ -133,6 +142,25 @@ static void forget(slot *s) {
 
 static int is_memref(uint32_t type) { return type >= TEEC_MEMREF_TEMP_INPUT && type <= TEEC_MEMREF_TEMP_INOUT; }
 
+/* What was written to slot i, if it is to be shown. */
+static size_t written_bytes(const ttf_invocation *call, const ttf_result *made, void *const memory[4], int i) {
+  const uint32_t type = TEEC_PARAM_TYPE_GET(call->types, i);
+  if (!memory[i] || !is_memref(type) || type == TEEC_MEMREF_TEMP_INPUT) return 0;
+  return made->slots[i][0] <= call->slots[i][0] ? made->slots[i][0] : 0;
+}
+
+static int answer_invocation(const agent *a, const ttf_invocation *call, const ttf_result *made,
+                             void *const memory[4]) {
+  ttf_message message = {TTF_DONE, 0, 0, (uint32_t)sizeof *made};
+  for (int i = 0; i < 4; i++) message.bytes += (uint32_t)written_bytes(call, made, memory, i);
+  if (write_all(a, &message, sizeof message) || write_all(a, made, sizeof *made)) return -1;
+  for (int i = 0; i < 4; i++) {
+    const size_t bytes = written_bytes(call, made, memory, i);
+    if (bytes && write_all(a, memory[i], bytes)) return -1;
+  }
+  return 0;
+}
+
 static int invoke(agent *a, slot *s, const ttf_message *message) {
   ttf_invocation call;
   ttf_result made = {0};
@@ -165,8 +193,9 @@ static int invoke(agent *a, slot *s, const ttf_message *message) {
       made.slots[i][1] = memref ? 0 : operation.params[i].value.b;
     }
   }
+  broken = broken || answer_invocation(a, &call, &made, memory) ? -1 : 0;
   for (int i = 0; i < 4; i++) free(memory[i]);
-  return broken ? -1 : answer(a, TTF_DONE, 0, &made, sizeof made);
+  return broken;
 }
 
 static int serve_one(agent *a, const ttf_message *message) {
@@ -174,6 +203,8 @@ static int serve_one(agent *a, const ttf_message *message) {
   switch (message->kind) {
     case TTF_PUT:
       return put(a, s, message);
+    case TTF_DEVICE:
+      return open_device(a, s);
     case TTF_OPEN:
       return open_bundle(a, s, message);
     case TTF_RUN:

@@ -10,6 +10,13 @@
 
 #include "tinytee_program.h"
 
+/* Of the trusted side: GlobalPlatform's TEE Internal Core API, and what libteec's header does not name. */
+#define ERROR_CORRUPT_OBJECT 0xF0100001
+#define ERROR_CORRUPT_OBJECT_2 0xF0100002
+#define ERROR_STORAGE_NOT_AVAILABLE 0xF0100003
+#define ERROR_STORAGE_NOT_AVAILABLE_2 0xF0100004
+#define ERROR_STORAGE_NO_SPACE 0xFFFF3041
+
 static const TEEC_UUID application = TTA_UUID;
 
 const char *ttf_explain(TEEC_Result result) {
@@ -35,6 +42,15 @@ const char *ttf_explain(TEEC_Result result) {
       return "the trusted application wants something else than it was given";
     case TEEC_ERROR_SHORT_BUFFER:
       return "the trusted application wants more room";
+    case ERROR_STORAGE_NOT_AVAILABLE:
+    case ERROR_STORAGE_NOT_AVAILABLE_2:
+    case ERROR_STORAGE_NO_SPACE:
+      return "OP-TEE's secure storage is not to be had: see that tee-supplicant runs and may write its folder";
+    case ERROR_CORRUPT_OBJECT:
+    case ERROR_CORRUPT_OBJECT_2:
+      return "the device's identity in OP-TEE's secure storage is damaged: remove tee-supplicant's folder, and "
+             "provision"
+             " the device again";
     case TEEC_ERROR_NOT_SUPPORTED:
       return "the trusted application does not know this call: it is of another version";
     default:
@@ -54,7 +70,10 @@ __attribute__((format(printf, 3, 4))) static int fail(ttf_session *s, int kind, 
 static int core_failed(ttf_session *s) {
   switch (s->reply.status) {
     case TT_ERROR_AUTHENTICATION:
-      return fail(s, TT_ERROR_AUTHENTICATION, "the key is not this bundle's key, or the bundle was changed");
+      if (!s->is_sealed || s->stats.runs)
+        return fail(s, TT_ERROR_AUTHENTICATION, "the key is not this bundle's key, or the bundle was changed");
+      return fail(s, TT_ERROR_AUTHENTICATION,
+                  "the sealed key is not for this device or not this bundle's key, or it or the bundle was changed");
     case TT_ERROR_ARENA:
       return fail(
           s, TT_ERROR_ARENA,
@@ -116,7 +135,7 @@ static int transfer(ttf_session *s, uint32_t command, size_t bytes) {
 /* ---- the bundle */
 
 /* Finds every chunk. The trusted application checks for itself all that matters. */
-static int read_preamble(ttf_session *s, const uint8_t *bundle, size_t bundle_bytes, size_t *preamble_bytes) {
+int ttf_load(ttf_session *s, const uint8_t *bundle, size_t bundle_bytes) {
   static const uint8_t magic[8] = "tinytee";
   tt_bundle_header header;
   if (bundle_bytes < sizeof header) return fail(s, TT_ERROR_BUNDLE, "not a tinytee bundle: too short");
@@ -129,6 +148,7 @@ static int read_preamble(ttf_session *s, const uint8_t *bundle, size_t bundle_by
   const uint64_t end = table + 4 * (uint64_t)header.chunk_count + TT_KEY_BYTES + TT_TAG_BYTES;
   if (end > bundle_bytes) return fail(s, TT_ERROR_BUNDLE, "the bundle is truncated");
   if (end > TTA_WINDOW_BYTES) return fail(s, TT_ERROR_BUNDLE, "the bundle's public part is too large");
+  free(s->places);
   s->places = calloc((size_t)header.chunk_count + 1, sizeof *s->places);
   if (!s->places) return fail(s, TTF_FAILED_CALLER, "no memory");
   size_t place = (size_t)end;
@@ -145,7 +165,7 @@ static int read_preamble(ttf_session *s, const uint8_t *bundle, size_t bundle_by
   s->bundle = bundle;
   s->stats.suite = header.suite;
   s->stats.arena_bytes = header.arena_bytes;
-  *preamble_bytes = (size_t)end;
+  s->preamble_bytes = (size_t)end;
   return 0;
 }
 
@@ -281,36 +301,56 @@ static int connect_application(ttf_session *s, TEEC_Context *context) {
   return fail(s, TTF_FAILED_DEVICE, "%s (0x%08x from %u)", ttf_explain(result), (unsigned)result, (unsigned)origin);
 }
 
-/* The heap's size; the reply says that there is no engine yet, which is no failure. */
-static int ask_heap(ttf_session *s) {
+/* The reply says that there is no engine yet, which is no failure. */
+static int ask(ttf_session *s, uint32_t command, TEEC_Operation *operation, uint32_t type0) {
+  uint32_t origin = 0;
+  operation->paramTypes = TEEC_PARAM_TYPES(type0, TEEC_NONE, TEEC_MEMREF_PARTIAL_OUTPUT, TEEC_NONE);
+  part(&operation->params[2], &s->small, REPLY_OFFSET, sizeof(tta_reply));
+  const TEEC_Result result = TEEC_InvokeCommand(&s->session, command, operation, &origin);
+  if (result == TEEC_SUCCESS) return 0;
+  return fail(s, TTF_FAILED_CALL, "%s (0x%08x from %u)", ttf_explain(result), (unsigned)result, (unsigned)origin);
+}
+
+int ttf_connect(ttf_session *s, TEEC_Context *context) {
   TEEC_Operation operation = {0};
-  operation.paramTypes = TEEC_PARAM_TYPES(TEEC_VALUE_OUTPUT, TEEC_NONE, TEEC_MEMREF_PARTIAL_OUTPUT, TEEC_NONE);
-  part(&operation.params[2], &s->small, REPLY_OFFSET, sizeof(tta_reply));
-  const TEEC_Result result = TEEC_InvokeCommand(&s->session, TTA_INFO, &operation, NULL);
-  if (result != TEEC_SUCCESS) return fail(s, TTF_FAILED_CALL, "%s (0x%08x)", ttf_explain(result), (unsigned)result);
+  memset(s, 0, sizeof *s);
+  if (connect_application(s, context) || ask(s, TTA_INFO, &operation, TEEC_VALUE_OUTPUT)) return s->failed;
   s->stats.heap_bytes = operation.params[0].value.a;
+  s->flags = operation.params[0].value.b;
   return 0;
 }
 
-static int open_engine(ttf_session *s, size_t preamble_bytes, const tta_keys *keys) {
+int ttf_identify(ttf_session *s, tta_identity *identity) {
+  TEEC_Operation operation = {0};
+  part(&operation.params[0], &s->small, KEYS_OFFSET, sizeof *identity);
+  if (ask(s, TTA_IDENTITY, &operation, TEEC_MEMREF_PARTIAL_OUTPUT)) return s->failed;
+  memcpy(identity, (uint8_t *)s->small.buffer + KEYS_OFFSET, sizeof *identity);
+  return 0;
+}
+
+static int open_engine(ttf_session *s, const void *keys, size_t key_bytes) {
   TEEC_Operation operation = {0};
   uint8_t *shared_keys = (uint8_t *)s->small.buffer + KEYS_OFFSET;
-  memcpy(s->window.buffer, s->bundle, preamble_bytes);
-  memcpy(shared_keys, keys, sizeof *keys);
-  part(&operation.params[0], &s->window, 0, preamble_bytes);
-  part(&operation.params[1], &s->small, KEYS_OFFSET, sizeof *keys);
+  memcpy(s->window.buffer, s->bundle, s->preamble_bytes);
+  memcpy(shared_keys, keys, key_bytes);
+  part(&operation.params[0], &s->window, 0, s->preamble_bytes);
+  part(&operation.params[1], &s->small, KEYS_OFFSET, key_bytes);
   const int failed = call(s, TTA_OPEN, &operation, TEEC_MEMREF_PARTIAL_INPUT, TEEC_MEMREF_PARTIAL_INPUT);
-  memset(shared_keys, 0, sizeof *keys);
+  memset(shared_keys, 0, key_bytes);
   return failed;
 }
 
-int ttf_open(ttf_session *s, TEEC_Context *context, const uint8_t *bundle, size_t bundle_bytes, const tta_keys *keys) {
-  size_t preamble_bytes = 0;
+int ttf_open(ttf_session *s, const void *keys, size_t key_bytes) {
   const uint64_t begun = nanoseconds();
-  memset(s, 0, sizeof *s);
-  if (read_preamble(s, bundle, bundle_bytes, &preamble_bytes) || connect_application(s, context) || ask_heap(s) ||
-      open_engine(s, preamble_bytes, keys) || pump(s, NULL))
-    return s->failed;
+  if (s->failed) return s->failed;
+  if (key_bytes != sizeof(tta_opening) && key_bytes != sizeof(tta_keys))
+    return fail(s, TTF_FAILED_CALLER, "%zu bytes of keys are none", key_bytes);
+  s->is_sealed = key_bytes == sizeof(tta_opening);
+  if (!s->is_sealed && !(s->flags & TTA_DEVELOPMENT))
+    return fail(s, TTF_FAILED_DEVICE,
+                "this trusted application takes sealed keys only: seal the model key to this device with 'tinytee"
+                " provision', and give it as --sealed-key");
+  if (open_engine(s, keys, key_bytes) || pump(s, NULL)) return s->failed;
   s->stats.open_nanoseconds = nanoseconds() - begun;
   return 0;
 }

@@ -21,8 +21,10 @@ typedef struct ttf_spill {
 typedef struct ttf_session {
   TEEC_Session session;
   TEEC_SharedMemory window, small; /* of TTA_WINDOW_BYTES; of a reply and the keys */
-  int is_open;
+  int is_open, is_sealed;
+  uint32_t flags; /* TTA_DEVELOPMENT */
   const uint8_t *bundle;
+  size_t preamble_bytes;
   size_t *places; /* chunk k: bundle[places[k]] .. bundle[places[k + 1]] */
   uint32_t chunk_count;
   ttf_spill *spills;
@@ -44,10 +46,14 @@ typedef struct ttf_client {
 /* Says in a line what a TEEC result means and what to do. */
 const char *ttf_explain(TEEC_Result result);
 
-/* Opens a session of the trusted application, and a bundle in it, pinned weights included. Returns 0, or the class of
- * failure, with session->error saying what failed; ttf_close it in either case. */
-int ttf_open(ttf_session *session, TEEC_Context *context, const uint8_t *bundle, size_t bundle_bytes,
-             const tta_keys *keys);
+/* In this order, each returning 0, or the class of failure, with session->error saying what failed; ttf_close the
+ * session in either case. ttf_connect opens a session of the trusted application. ttf_identify asks for the device's
+ * public key and a challenge. ttf_load takes a bundle, whose public part is its first session->preamble_bytes. ttf_open
+ * opens it, pinned weights included; keys: a tta_opening made for that challenge or, in development, tta_keys. */
+int ttf_connect(ttf_session *session, TEEC_Context *context);
+int ttf_identify(ttf_session *session, tta_identity *identity);
+int ttf_load(ttf_session *session, const uint8_t *bundle, size_t bundle_bytes);
+int ttf_open(ttf_session *session, const void *keys, size_t key_bytes);
 
 /* Runs one sample. Likewise. */
 int ttf_run(ttf_session *session, const ttf_client *client);

@@ -1,16 +1,18 @@
 /* tinytee-feeder: runs a bundle in OP-TEE without Python, or serves it (see agent.h).
  *
- *     tinytee-feeder model.tt --key-file model.key --input image.f32 --output answer.f32 [--runs 10]
+ *     tinytee-feeder model.tt --sealed-key device.key --input image.f32 --output answer.f32 [--runs 10]
+ *     tinytee-feeder --identity         prints the device's public key, for 'tinytee provision --device-key'
  *     tinytee-feeder --agent            over standard input and output
  *     tinytee-feeder --agent /dev/vport0p1
  *
- * Inputs and outputs are files of float32, y, x, c, in the bundle's order; --input and --output may be repeated.
+ * Inputs and outputs are files of float32, y, x, c, in the bundle's order; --input and --output may be repeated. This
+ * program is the client itself, in the normal world: the model is kept from the normal world, the inputs and outputs
+ * are not. --key-file, in place of --sealed-key, is for development: the model is not, either.
  */
 #define _DEFAULT_SOURCE
+#include <bearssl.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <nettle/chacha-poly1305.h>
-#include <nettle/gcm.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +22,7 @@
 
 #include "agent.h"
 #include "feeder.h"
+#include "hpke.h"
 #include "tinytee_program.h"
 
 enum { MAX_TENSORS = 16, EXIT_USAGE = 2 };
@@ -30,7 +33,9 @@ typedef struct file {
 } file;
 
 typedef struct client {
-  tta_keys keys;
+  tta_keys keys; /* model_key: in development only */
+  tta_sealed_key sealed_key;
+  int is_sealed;
   uint32_t suite;
   file inputs[MAX_TENSORS], outputs[MAX_TENSORS];
   size_t input_count, output_count;
@@ -71,41 +76,69 @@ static int read_key(const char *path, uint8_t key[32]) {
   return good ? 0 : -1;
 }
 
+static int read_sealed_key(const char *path, tta_sealed_key *key) {
+  file f = {0};
+  if (read_file(path, &f)) return -1;
+  const int good = f.bytes == sizeof *key;
+  if (good) memcpy(key, f.data, sizeof *key);
+  free(f.data);
+  if (good && key->magic == TTA_SEALED_KEY_MAGIC && key->version == TTA_KEY_VERSION) return 0;
+  fprintf(stderr, "tinytee-feeder: %s is not a sealed key: 'tinytee provision' makes one\n", path);
+  return -1;
+}
+
+/* Seals the I/O key to the device, for this session and this bundle. */
+static int make_opening(client *c, const ttf_session *session, const tta_identity *identity, tta_opening *opening) {
+  const br_ec_impl *curve = br_ec_get_default();
+  uint8_t ephemeral[32], dh[32];
+  tta_binding binding = {.magic = TTA_BINDING_MAGIC, .version = TTA_KEY_VERSION};
+  const tto_part preamble = {session->bundle, session->preamble_bytes};
+  const tto_hpke message = {dh, opening->io_enc, identity->public_key, &binding, sizeof binding};
+  memcpy(dh, identity->public_key, sizeof dh);
+  if (getrandom(ephemeral, sizeof ephemeral, 0) != (ssize_t)sizeof ephemeral ||
+      curve->mulgen(opening->io_enc, ephemeral, sizeof ephemeral, BR_EC_curve25519) != sizeof opening->io_enc ||
+      !curve->mul(dh, sizeof dh, ephemeral, sizeof ephemeral, BR_EC_curve25519) ||
+      tto_sha256(&preamble, 1, binding.preamble_sha256))
+    return -1;
+  opening->model = c->sealed_key;
+  memcpy(binding.challenge, identity->challenge, sizeof binding.challenge);
+  memcpy(opening->preamble_sha256, binding.preamble_sha256, sizeof opening->preamble_sha256);
+  const int failed = tto_hpke_seal(&message, c->keys.io_key, sizeof c->keys.io_key, opening->io_sealed);
+  tto_wipe(ephemeral, sizeof ephemeral);
+  tto_wipe(dh, sizeof dh);
+  return failed;
+}
+
 /* ---- the client's part: sealing inputs, opening outputs */
 
+static void run_gcm(const client *c, const uint8_t *nonce, int encrypt, uint8_t *data, size_t bytes, uint8_t *tag) {
+  br_aes_ct64_ctr_keys aes;
+  br_gcm_context gcm;
+  br_aes_ct64_ctr_init(&aes, c->keys.io_key, sizeof c->keys.io_key);
+  br_gcm_init(&gcm, &aes.vtable, br_ghash_ctmul64);
+  br_gcm_reset(&gcm, nonce, TTO_NONCE_BYTES);
+  br_gcm_flip(&gcm);
+  br_gcm_run(&gcm, encrypt, data, bytes);
+  br_gcm_get_tag(&gcm, tag);
+}
+
+/* plain is as before afterwards. */
 static void seal(const client *c, const uint8_t *nonce, const uint8_t *plain, size_t bytes, uint8_t *sealed) {
   if (c->suite == TT_SUITE_CHACHA20POLY1305) {
-    struct chacha_poly1305_ctx aead;
-    chacha_poly1305_set_key(&aead, c->keys.io_key);
-    chacha_poly1305_set_nonce(&aead, nonce);
-    chacha_poly1305_encrypt(&aead, bytes, sealed, plain);
-    chacha_poly1305_digest(&aead, TT_TAG_BYTES, sealed + bytes);
-  } else {
-    struct gcm_aes256_ctx aead;
-    gcm_aes256_set_key(&aead, c->keys.io_key);
-    gcm_aes256_set_iv(&aead, 12, nonce);
-    gcm_aes256_encrypt(&aead, bytes, sealed, plain);
-    gcm_aes256_digest(&aead, TT_TAG_BYTES, sealed + bytes);
+    tto_chacha_seal(c->keys.io_key, nonce, NULL, 0, plain, bytes, sealed, sealed + bytes);
+    return;
   }
+  memcpy(sealed, plain, bytes);
+  run_gcm(c, nonce, 1, sealed, bytes, sealed + bytes);
 }
 
 static int open_sealed(const client *c, const uint8_t *nonce, const uint8_t *sealed, size_t bytes, uint8_t *plain) {
-  uint8_t tag[TT_TAG_BYTES], differ = 0;
-  if (c->suite == TT_SUITE_CHACHA20POLY1305) {
-    struct chacha_poly1305_ctx aead;
-    chacha_poly1305_set_key(&aead, c->keys.io_key);
-    chacha_poly1305_set_nonce(&aead, nonce);
-    chacha_poly1305_decrypt(&aead, bytes, plain, sealed);
-    chacha_poly1305_digest(&aead, TT_TAG_BYTES, tag);
-  } else {
-    struct gcm_aes256_ctx aead;
-    gcm_aes256_set_key(&aead, c->keys.io_key);
-    gcm_aes256_set_iv(&aead, 12, nonce);
-    gcm_aes256_decrypt(&aead, bytes, plain, sealed);
-    gcm_aes256_digest(&aead, TT_TAG_BYTES, tag);
-  }
-  for (int i = 0; i < TT_TAG_BYTES; i++) differ |= (uint8_t)(tag[i] ^ sealed[bytes + (size_t)i]);
-  return differ ? -1 : 0;
+  uint8_t tag[TT_TAG_BYTES];
+  if (c->suite == TT_SUITE_CHACHA20POLY1305)
+    return tto_chacha_open(c->keys.io_key, nonce, NULL, 0, sealed, bytes, sealed + bytes, plain);
+  memcpy(plain, sealed, bytes);
+  run_gcm(c, nonce, 0, plain, bytes, tag);
+  return tto_equal(tag, sealed + bytes, sizeof tag) ? 0 : -1;
 }
 
 static int give_input(void *context, const tta_reply *want, uint8_t *sealed) {
@@ -135,7 +168,8 @@ static int take_output(void *context, const tta_reply *given, const uint8_t *sea
 /* ---- the command line */
 
 static int usage(void) {
-  fprintf(stderr, "usage: tinytee-feeder MODEL.tt --key-file KEY --input FILE... --output FILE... [--runs N]\n"
+  fprintf(stderr, "usage: tinytee-feeder MODEL.tt --sealed-key KEY --input FILE... --output FILE... [--runs N]\n"
+                  "       tinytee-feeder --identity\n"
                   "       tinytee-feeder --agent [DEVICE]\n");
   return EXIT_USAGE;
 }
@@ -152,17 +186,63 @@ static int write_outputs(const client *c, char *const *paths) {
   return EXIT_SUCCESS;
 }
 
+static int connect_device(TEEC_Context *context, ttf_session *session) {
+  memset(session, 0, sizeof *session);
+  if (TEEC_InitializeContext(NULL, context) != TEEC_SUCCESS) {
+    fprintf(stderr, "tinytee-feeder: there is no OP-TEE: /dev/tee0 is missing, or this user may not open it\n");
+    return -1;
+  }
+  if (!ttf_connect(session, context)) return 0;
+  fprintf(stderr, "tinytee-feeder: %s\n", session->error);
+  ttf_close(session);
+  TEEC_FinalizeContext(context);
+  return -1;
+}
+
+static int print_identity(void) {
+  TEEC_Context context;
+  ttf_session session;
+  tta_identity identity;
+  if (connect_device(&context, &session)) return EXIT_FAILURE;
+  const int failed = ttf_identify(&session, &identity);
+  if (failed) fprintf(stderr, "tinytee-feeder: %s\n", session.error);
+  for (size_t i = 0; i < sizeof identity.public_key && !failed; i++) printf("%02x", identity.public_key[i]);
+  if (!failed) printf("\n");
+  ttf_close(&session);
+  TEEC_FinalizeContext(&context);
+  return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+static int open_bundle(client *c, const file *bundle, ttf_session *session) {
+  tta_identity identity;
+  tta_opening opening;
+  if (ttf_load(session, bundle->data, bundle->bytes)) return -1;
+  c->suite = (uint32_t)session->stats.suite;
+  if (!c->is_sealed) {
+    fprintf(stderr,
+            "tinytee-feeder: DEVELOPMENT MODE: the normal world knows the keys; nothing is protected from it\n");
+    return ttf_open(session, &c->keys, sizeof c->keys);
+  }
+  fprintf(stderr, "tinytee-feeder: inputs and outputs are known to the normal world, of which this program is part\n");
+  if (ttf_identify(session, &identity)) return -1;
+  if (memcmp(identity.public_key, c->sealed_key.device, sizeof identity.public_key) != 0) {
+    (void)snprintf(session->error, sizeof session->error,
+                   "the sealed key is for another device: run 'tinytee provision' with this one's key");
+    return -1;
+  }
+  if (make_opening(c, session, &identity, &opening)) {
+    (void)snprintf(session->error, sizeof session->error, "no key could be made for this session");
+    return -1;
+  }
+  return ttf_open(session, &opening, sizeof opening);
+}
+
 static int run(client *c, const file *bundle, unsigned long runs, char *const *output_paths) {
   TEEC_Context context;
   ttf_session session;
   const ttf_client hooks = {c, give_input, take_output};
-  if (TEEC_InitializeContext(NULL, &context) != TEEC_SUCCESS) {
-    fprintf(stderr, "tinytee-feeder: there is no OP-TEE: /dev/tee0 is missing, or this user may not open it\n");
-    return EXIT_FAILURE;
-  }
-  fprintf(stderr, "tinytee-feeder: DEVELOPMENT MODE: the normal world knows the keys; nothing is protected from it\n");
-  int failed = ttf_open(&session, &context, bundle->data, bundle->bytes, &c->keys);
-  c->suite = (uint32_t)session.stats.suite;
+  if (connect_device(&context, &session)) return EXIT_FAILURE;
+  int failed = open_bundle(c, bundle, &session);
   for (unsigned long i = 0; i < runs && !failed; i++) failed = ttf_run(&session, &hooks);
   if (failed)
     fprintf(stderr, "tinytee-feeder: %s\n", session.error);
@@ -197,11 +277,14 @@ int main(int count, char **words) {
   char *output_paths[MAX_TENSORS];
   unsigned long runs = 1;
   if (count >= 2 && strcmp(words[1], "--agent") == 0) return serve(words[2]);
+  if (count == 2 && strcmp(words[1], "--identity") == 0) return print_identity();
   if (count < 2 || words[1][0] == '-') return usage();
   for (int i = 2; i < count; i += 2) {
     if (i + 1 == count) return usage();
-    if (strcmp(words[i], "--key-file") == 0) {
+    if (strcmp(words[i], "--key-file") == 0 || strcmp(words[i], "--sealed-key") == 0) {
+      if (key_path) return usage();
       key_path = words[i + 1];
+      c.is_sealed = words[i][2] == 's';
     } else if (strcmp(words[i], "--input") == 0 && c.input_count < MAX_TENSORS) {
       if (read_file(words[i + 1], &c.inputs[c.input_count++])) return EXIT_FAILURE;
     } else if (strcmp(words[i], "--output") == 0 && c.output_count < MAX_TENSORS) {
@@ -213,7 +296,9 @@ int main(int count, char **words) {
     }
   }
   if (!key_path) return usage();
-  if (read_file(words[1], &bundle) || read_key(key_path, c.keys.model_key)) return EXIT_FAILURE;
+  if (read_file(words[1], &bundle)) return EXIT_FAILURE;
+  if (c.is_sealed ? read_sealed_key(key_path, &c.sealed_key) : read_key(key_path, c.keys.model_key))
+    return EXIT_FAILURE;
   if (getrandom(c.keys.io_key, sizeof c.keys.io_key, 0) != (ssize_t)sizeof c.keys.io_key) return EXIT_FAILURE;
   return run(&c, &bundle, runs, output_paths);
 }

@@ -5,22 +5,28 @@
  * memref.size; a call that does not pass returns a TEE error and leaves the engine as it was. All else that can happen
  * is in the reply, and the call succeeds: a wrong key, say, is reply.status = TT_ERROR_AUTHENTICATION, and sticks.
  *
- *     command    slot 0                   slot 1                   slot 2               slot 3
- *     TTA_OPEN   memref in: preamble      memref in: tta_keys      memref out: reply    none
- *     TTA_START  none                     none                     memref out: reply    none
- *     TTA_FEED   memref in: sealed bytes  value in: event, index   memref out: reply    none
- *     TTA_TAKE   memref out: sealed bytes value in: event, index   memref out: reply    none
- *     TTA_INFO   value out: heap, flags   none                     memref out: reply    none
+ *     command       slot 0                   slot 1                   slot 2               slot 3
+ *     TTA_OPEN      memref in: preamble      memref in: tta_opening   memref out: reply    none
+ *                                            or tta_keys
+ *     TTA_START     none                     none                     memref out: reply    none
+ *     TTA_FEED      memref in: sealed bytes  value in: event, index   memref out: reply    none
+ *     TTA_TAKE      memref out: sealed bytes value in: event, index   memref out: reply    none
+ *     TTA_INFO      value out: heap, flags   none                     memref out: reply    none
+ *     TTA_IDENTITY  memref out: tta_identity none                     memref out: reply    none
  *
  * TTA_OPEN   makes an arena of the preamble's arena_bytes and opens the bundle in it. An engine that was open is
- * closed. TTA_START  begins a run. TTA_FEED   event and index repeat what the last reply wants. A fed chunk may be
+ * closed. The keys come sealed to this device (tta_opening) and spend the challenge of the last TTA_IDENTITY; or in the
+ * clear (tta_keys), which only an application that was built for development takes: it is TEE_ERROR_ACCESS_DENIED.
+ * TTA_START  begins a run. TTA_FEED   event and index repeat what the last reply wants. A fed chunk may be
  * followed at once by those that come after it in the bundle: as many are used as are wanted in that order and lie in
  * the memref whole. Inputs and fetches are fed one by one, in a memref of exactly the length wanted. TTA_TAKE   writes
  * what the last reply gives, and sets memref.size to its length. TTA_INFO   heap: bytes; flags: TTA_DEVELOPMENT if keys
- * are taken in the clear.
+ * are taken in the clear. TTA_IDENTITY   gives the device's public key, and a fresh challenge for one TTA_OPEN. The key
+ * pair is made when it is first asked for; its private key stays in the trusted operating system.
  *
  * TEE_ERROR_BAD_PARAMETERS: parameter types, a NULL memref, a length. TEE_ERROR_BAD_STATE: no engine, or something else
- * is wanted. TEE_ERROR_SHORT_BUFFER: the memref to write is too small. TEE_ERROR_NOT_SUPPORTED: no such command.
+ * is wanted, or no challenge was asked for. TEE_ERROR_SHORT_BUFFER: the memref to write is too small.
+ * TEE_ERROR_NOT_SUPPORTED: no such command. TTA_IDENTITY: also what secure storage answers.
  *
  * Shared memory may change while it is read: sealed bytes are copied into the arena before they are opened, and are
  * sealed in secure memory before they are copied out.
@@ -31,16 +37,50 @@
 
 #define TTA_UUID {0x73899df4, 0x862f, 0x46f4, {0xb8, 0x02, 0x39, 0xf4, 0x7a, 0x9c, 0x3b, 0x58}}
 
-enum { TTA_OPEN = 0, TTA_START, TTA_FEED, TTA_TAKE, TTA_INFO };
+enum { TTA_OPEN = 0, TTA_START, TTA_FEED, TTA_TAKE, TTA_INFO, TTA_IDENTITY };
 
 enum { TTA_DEVELOPMENT = 1 };
 
 /* A window of shared memory larger than this may not be mappable by OP-TEE. */
 enum { TTA_WINDOW_BYTES = 1 << 20 };
 
+/* In the clear: for development. */
 typedef struct tta_keys {
   uint8_t model_key[32], io_key[32];
 } tta_keys;
+
+typedef struct tta_identity {
+  uint8_t public_key[32]; /* X25519 */
+  uint8_t challenge[32];
+} tta_identity;
+
+/* What is sealed to a device is sealed by HPKE (RFC 9180), base mode, DHKEM(X25519, HKDF-SHA256), HKDF-SHA256,
+ * ChaCha20-Poly1305, without associated data: 'enc' is the encapsulated key, 'sealed' a key of 32 bytes and its tag.
+ * What it is bound to is HPKE's info. */
+enum {
+  TTA_SEALED_KEY_MAGIC = 0x4B455454 /* "TTEK" */,
+  TTA_BINDING_MAGIC = 0x53455454 /* "TTES" */,
+  TTA_KEY_VERSION = 1
+};
+
+/* A model key for one device: the sealed-key file. HPKE's info is the record up to and with 'device'. */
+typedef struct tta_sealed_key {
+  uint32_t magic, version; /* TTA_SEALED_KEY_MAGIC, TTA_KEY_VERSION */
+  uint8_t device[32];      /* its public key */
+  uint8_t enc[32], sealed[48];
+} tta_sealed_key;
+
+/* HPKE's info of an I/O key: this session, and this bundle's preamble byte for byte. */
+typedef struct tta_binding {
+  uint32_t magic, version; /* TTA_BINDING_MAGIC, TTA_KEY_VERSION */
+  uint8_t challenge[32], preamble_sha256[32];
+} tta_binding;
+
+typedef struct tta_opening {
+  tta_sealed_key model;
+  uint8_t preamble_sha256[32];
+  uint8_t io_enc[32], io_sealed[48];
+} tta_opening;
 
 /* What tt_poll says after the command. */
 typedef struct tta_reply {

@@ -3,13 +3,14 @@
  * One request at a time; all numbers little-endian. Python reads these records from this header.
  *
  *     request: ttf_message, then 'bytes' bytes         answer: likewise
+ *     TTF_DEVICE  session; opens it                    TTF_DONE with a ttf_device
  *     TTF_PUT     session; a bundle                    TTF_DONE
- *     TTF_OPEN    session; tta_keys                    TTF_DONE with ttf_stats
+ *     TTF_OPEN    session; tta_opening or tta_keys     TTF_DONE with ttf_stats
  *     TTF_RUN     session                              TTF_INPUT_WANTED with a tta_reply: send TTF_INPUT with it sealed
  *                                                      TTF_OUTPUT with a tta_reply and the sealed rows
  *                                                      at last TTF_DONE with ttf_stats
  *     TTF_CLOSE   session                              TTF_DONE; the bundle is forgotten, too
- *     TTF_INVOKE  session; ttf_invocation, slot data   TTF_DONE with a ttf_result, for tests
+ *     TTF_INVOKE  session; ttf_invocation, slot data   TTF_DONE with a ttf_result and what was written, for tests
  *     TTF_OFF     switches the machine off, or ends the agent
  *
  * Any of them may be answered with TTF_ERROR: 'value' is the class of failure, the bytes are a line of
@@ -18,6 +19,8 @@
 #ifndef TINYTEE_WIRE_H
 #define TINYTEE_WIRE_H
 #include <stdint.h>
+
+#include "tinytee_ta.h"
 
 /* Classes of failure: a tt_status where the core failed, else one of these. */
 enum {
@@ -34,6 +37,7 @@ enum {
   TTF_CLOSE,
   TTF_INVOKE,
   TTF_OFF,
+  TTF_DEVICE,
   TTF_DONE = 100,
   TTF_INPUT_WANTED,
   TTF_OUTPUT,
@@ -41,6 +45,12 @@ enum {
 };
 
 enum { TTF_SESSIONS = 8 };
+
+/* The trusted application in a device. The challenge is for the next TTF_OPEN of this session. */
+typedef struct ttf_device {
+  tta_identity identity;
+  uint32_t heap_bytes, flags; /* flags: TTA_DEVELOPMENT */
+} ttf_device;
 
 typedef struct ttf_message {
   uint32_t kind, session, value, bytes;
@@ -54,6 +64,7 @@ typedef struct ttf_invocation {
   uint32_t slots[4][2];
 } ttf_invocation;
 
+/* What memrefs to write hold follows, slots[i][0] bytes each, none where that is more than the call offered. */
 typedef struct ttf_result {
   uint32_t result, origin;
   uint32_t slots[4][2]; /* values, and sizes */

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Prepares a machine with a genuine OP-TEE in QEMU's emulated TrustZone, out of Debian's packages, in a cache folder:
 #
-#   prepare.sh CACHE HEAP NAME      HEAP: the trusted application's, as 2MiB
-#   prepare.sh --missing            prints the Debian packages that this machine lacks for it
+#   prepare.sh CACHE NAME [VARIABLE=VALUE ...]   variables of the trusted application's Makefile: HEAP=2MiB
+#   prepare.sh --missing                         prints the Debian packages that this machine lacks for it
 #
 # Afterwards CACHE/flash.bin, CACHE/kernel and CACHE/initramfs/NAME are what to boot. Whatever
 # is there already stays. Prints a line for each step; the tools' own words go to CACHE/prepare.log.
@@ -22,12 +22,14 @@ if [ "$1" = --missing ]; then
 fi
 
 cache=$(mkdir -p "$1" && cd "$1" && pwd)
-heap=$2
-name=$3
+name=$2
+build=("${@:3}")
 port=$(cd "$(dirname "$0")/.." && pwd)
 root=$cache/arm64
 platform=vexpress-qemu_armv8a
 log=$cache/prepare.log
+packages=(optee-os optee-os-dev tee-supplicant libteec2 optee-client-dev u-boot-qemu busybox-static libc6 nettle-dev
+  libbearssl-dev)
 
 exec 9>"$cache/.lock"
 flock 9
@@ -63,15 +65,16 @@ download_packages() {
   kernel=$(apt-cache depends linux-image-arm64 | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)$/\1/p' | head -n 1)
   step "downloading OP-TEE, a kernel and libraries"
   mkdir -p "$cache/packages" "$cache/source"
-  (cd "$cache/packages" && apt-get -q download optee-os optee-os-dev tee-supplicant libteec2 optee-client-dev u-boot-qemu \
-    busybox-static libc6 nettle-dev "$kernel")
+  (cd "$cache/packages" && apt-get -q download "${packages[@]}" "$kernel")
   step "downloading Trusted Firmware-A"
   (cd "$cache/source" && apt-get -q source --download-only arm-trusted-firmware)
   step "unpacking"
+  rm -rf "$root"
   local package
   for package in "$cache"/packages/*.deb; do dpkg-deb -x "$package" "$root"; done
   cp "$root"/boot/vmlinuz-* "$cache/kernel"
   rm -rf "$cache/packages" "$cache/apt"
+  echo "${packages[*]}" >"$cache/packages.list"
 }
 
 build_firmware() {
@@ -91,17 +94,17 @@ build_firmware() {
 
 build_initramfs() {
   step "building the normal world"
-  local tree=$cache/tree lib=usr/lib/aarch64-linux-gnu drivers
+  local tree=$cache/tree lib=usr/lib/aarch64-linux-gnu module
   rm -rf "$tree"
-  mkdir -p "$tree"/{bin,dev,proc,sys,tmp,var/lib/optee-client/data/tee,"$lib"}
+  mkdir -p "$tree"/{bin,dev,host,proc,sys,tmp,var/lib/optee-client,"$lib"}
   ln -s usr/lib "$tree/lib"
   ln -s aarch64-linux-gnu/ld-linux-aarch64.so.1 "$tree/usr/lib/ld-linux-aarch64.so.1"
   cp "$root/usr/bin/busybox" "$root/usr/sbin/tee-supplicant" "$tree/bin/"
   cp -L "$root/$lib"/{ld-linux-aarch64.so.1,libc.so.6} "$tree/$lib/"
   cp -a "$root/$lib"/libteec.so.* "$tree/$lib/"
-  drivers=$(echo "$root"/usr/lib/modules/*/kernel/drivers/tee)
-  xz -dc "$drivers/tee.ko.xz" >"$tree/tee.ko"
-  xz -dc "$drivers/optee/optee.ko.xz" >"$tree/optee.ko"
+  for module in drivers/tee/{tee,optee/optee} net/9p/{9pnet,9pnet_virtio} fs/{netfs/netfs,9p/9p}; do
+    xz -dc "$root"/usr/lib/modules/*/kernel/"$module.ko.xz" >"$tree/$(basename "$module").ko"
+  done
   install -m 755 "$port/qemu/init" "$tree/init"
   (cd "$tree" && find . -print0 | cpio --null --quiet -R 0:0 -H newc -o | gzip -1) >"$cache/base.part"
   mv "$cache/base.part" "$cache/base.cpio.gz"
@@ -110,11 +113,11 @@ build_initramfs() {
 
 # The trusted application and the feeder. Archives of an initramfs may follow one another.
 build_application() {
-  step "building the trusted application with a heap of $heap"
+  step "building the trusted application: ${build[*]}"
   local made
   made=$(mktemp -d "$cache/build.XXXXXX")
-  make -s -C "$port/ta" TA_DEV_KIT_DIR="$root/usr/lib/optee-os-dev/$platform" NETTLE="$root" HEAP="$heap" O="$made/ta" \
-    PYTHON3="${PYTHON3:-python3}"
+  make -s -C "$port/ta" TA_DEV_KIT_DIR="$root/usr/lib/optee-os-dev/$platform" ARM64="$root" O="$made/ta" \
+    PYTHON3="${PYTHON3:-python3}" "${build[@]}"
   make -s -C "$port/host" ARM64="$root" O="$made/host"
   mkdir -p "$made/tree/bin" "$made/tree/usr/lib/optee_armtz" "$cache/initramfs"
   cp "$made/host/tinytee-feeder" "$made/tree/bin/"
@@ -125,7 +128,7 @@ build_application() {
   rm -rf "$made"
 }
 
-[ -e "$cache/kernel" ] || download_packages
+[ "$(cat "$cache/packages.list" 2>/dev/null)" = "${packages[*]}" ] || download_packages
 [ -e "$cache/flash.bin" ] || build_firmware
 [ "$cache/base.cpio.gz" -nt "$port/qemu/init" ] || build_initramfs
 [ -e "$cache/initramfs/$name" ] || build_application

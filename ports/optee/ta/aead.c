@@ -1,22 +1,12 @@
-/* See the header. Pieces of data are multiples of 64 bytes but for the last, as nettle asks. */
+/* See the header. */
 #include "aead.h"
 
 #include <string.h>
 #include <string_ext.h>
-#include <trace.h>
 
 #include "tinytee_program.h"
 
 enum { NONCE_BYTES = 12, PIECE_BYTES = 4096 };
-
-/* nettle's assertions are of its callers' arguments. */
-__attribute__((noreturn)) void __assert_fail(const char *text, const char *file, unsigned line, const char *function);
-void __assert_fail(const char *text, const char *file, unsigned line, const char *function) {
-  (void)function;
-  EMSG("%s:%u: %s", file, line, text);
-  TEE_Panic(TEE_ERROR_BAD_STATE);
-  __builtin_unreachable();
-}
 
 static int set_gcm_key(TEE_OperationHandle *operation, uint32_t mode, const uint8_t *key) {
   TEE_ObjectHandle object = TEE_HANDLE_NULL;
@@ -34,7 +24,7 @@ static int set_gcm_key(TEE_OperationHandle *operation, uint32_t mode, const uint
 int tta_aead_set_key(tta_aead *aead, uint32_t suite, const uint8_t *key) {
   tta_aead_forget(aead);
   if (suite == TT_SUITE_CHACHA20POLY1305) {
-    chacha_poly1305_set_key(&aead->chacha, key);
+    memcpy(aead->chacha_key, key, sizeof aead->chacha_key);
   } else if (suite != TT_SUITE_AES256GCM || set_gcm_key(&aead->open, TEE_MODE_DECRYPT, key) != 0 ||
              set_gcm_key(&aead->seal, TEE_MODE_ENCRYPT, key) != 0) {
     tta_aead_forget(aead);
@@ -48,20 +38,6 @@ void tta_aead_forget(tta_aead *aead) {
   if (aead->open != TEE_HANDLE_NULL) TEE_FreeOperation(aead->open);
   if (aead->seal != TEE_HANDLE_NULL) TEE_FreeOperation(aead->seal);
   memzero_explicit(aead, sizeof *aead);
-}
-
-static int open_chacha(tta_aead *aead, const uint8_t *nonce, const void *associated, size_t associated_bytes,
-                       const uint8_t *ciphertext, size_t bytes, const uint8_t *tag, uint8_t *plain) {
-  uint8_t computed[TT_TAG_BYTES];
-  chacha_poly1305_set_nonce(&aead->chacha, nonce);
-  chacha_poly1305_update(&aead->chacha, associated_bytes, associated);
-  for (size_t at = 0; at < bytes; at += PIECE_BYTES) {
-    const size_t piece = bytes - at < PIECE_BYTES ? bytes - at : PIECE_BYTES;
-    memmove(plain + at, ciphertext + at, piece);
-    chacha_poly1305_decrypt(&aead->chacha, piece, plain + at, plain + at);
-  }
-  chacha_poly1305_digest(&aead->chacha, sizeof computed, computed);
-  return consttime_memcmp(computed, tag, sizeof computed) == 0 ? 0 : -1;
 }
 
 /* Not in place: what the TEE's API gives may lag behind what it was given. */
@@ -89,26 +65,11 @@ int tta_aead_open(tta_aead *aead, const uint8_t *nonce, const void *associated, 
   int failed = -1;
   memcpy(given, tag, sizeof given);
   if (aead->suite == TT_SUITE_CHACHA20POLY1305)
-    failed = open_chacha(aead, nonce, associated, associated_bytes, ciphertext, bytes, given, plain);
+    failed = tto_chacha_open(aead->chacha_key, nonce, associated, associated_bytes, ciphertext, bytes, given, plain);
   else if (aead->suite == TT_SUITE_AES256GCM)
     failed = open_gcm(aead, nonce, associated, associated_bytes, ciphertext, bytes, given, plain);
   if (failed) memzero_explicit(plain, bytes);
   return failed;
-}
-
-static int seal_chacha(tta_aead *aead, const uint8_t *nonce, const void *associated, size_t associated_bytes,
-                       const uint8_t *plain, size_t bytes, uint8_t *ciphertext, uint8_t *tag) {
-  uint8_t piece[PIECE_BYTES];
-  chacha_poly1305_set_nonce(&aead->chacha, nonce);
-  chacha_poly1305_update(&aead->chacha, associated_bytes, associated);
-  for (size_t at = 0; at < bytes; at += sizeof piece) {
-    const size_t count = bytes - at < sizeof piece ? bytes - at : sizeof piece;
-    chacha_poly1305_encrypt(&aead->chacha, count, piece, plain + at);
-    memcpy(ciphertext + at, piece, count);
-  }
-  chacha_poly1305_digest(&aead->chacha, TT_TAG_BYTES, piece);
-  memcpy(tag, piece, TT_TAG_BYTES);
-  return 0;
 }
 
 static int seal_gcm(tta_aead *aead, const uint8_t *nonce, const void *associated, size_t associated_bytes,
@@ -134,9 +95,10 @@ static int seal_gcm(tta_aead *aead, const uint8_t *nonce, const void *associated
 
 int tta_aead_seal(tta_aead *aead, const uint8_t *nonce, const void *associated, size_t associated_bytes,
                   const uint8_t *plain, size_t bytes, uint8_t *ciphertext, uint8_t *tag) {
-  if (aead->suite == TT_SUITE_CHACHA20POLY1305)
-    return seal_chacha(aead, nonce, associated, associated_bytes, plain, bytes, ciphertext, tag);
-  if (aead->suite == TT_SUITE_AES256GCM)
-    return seal_gcm(aead, nonce, associated, associated_bytes, plain, bytes, ciphertext, tag);
-  return -1;
+  if (aead->suite == TT_SUITE_CHACHA20POLY1305) {
+    tto_chacha_seal(aead->chacha_key, nonce, associated, associated_bytes, plain, bytes, ciphertext, tag);
+    return 0;
+  }
+  if (aead->suite != TT_SUITE_AES256GCM) return -1;
+  return seal_gcm(aead, nonce, associated, associated_bytes, plain, bytes, ciphertext, tag);
 }

@@ -1,14 +1,15 @@
-/* The core's AEAD hooks inside OP-TEE: ChaCha20-Poly1305 by nettle, AES-256-GCM by the TEE's own API. */
+/* The core's AEAD hooks inside OP-TEE: ChaCha20-Poly1305 by the library of crypto.h, AES-256-GCM by the TEE's own API.
+ */
 #ifndef TTA_AEAD_H
 #define TTA_AEAD_H
-#include <nettle/chacha-poly1305.h>
 #include <tee_internal_api.h>
 
+#include "crypto.h"
 #include "tinytee.h"
 
 typedef struct tta_aead {
   uint32_t suite; /* TT_SUITE_*; 0: no key */
-  struct chacha_poly1305_ctx chacha;
+  uint8_t chacha_key[TTO_KEY_BYTES];
   TEE_OperationHandle open, seal;
 } tta_aead;
 

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from tinytee.bundle.abi import constants
 from tinytee.bundle.container import Bundle
 from tinytee.bundle.preamble import parse_preamble
 from tinytee.errors import EngineError, TinyteeError
-from tinytee.runtime import optee_machine
+from tinytee.runtime import optee_machine, provisioning
 from tinytee.runtime.optee_wire import Wire, ffi, numbers, record
 from tinytee.runtime.stats import SessionStats
 
@@ -35,16 +35,19 @@ class OpteeBackend:
 
     Args:
         bundle: the bundle.
-        key: its model key.
+        key: its model key, sealed to the device; or the key itself, which tells the normal world everything and which
+            only a trusted application takes that was built for development.
         machine: where to run it, held meanwhile; None: on this device, by the feeder installed on it.
 
     Raises:
-        AuthenticationError: the key is not the bundle's key, or the bundle was changed.
+        AuthenticationError: the key is not the bundle's key or is sealed to another device, or the bundle was changed.
         BundleError: the bundle is malformed.
         EngineError: there is no OP-TEE or no such machine, or the application refuses the bundle.
     """
 
-    def __init__(self, bundle: Bundle, key: bytes, machine: optee_machine.Machine | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, key: bytes | provisioning.SealedKey, machine: optee_machine.Machine | None = None
+    ) -> None:
         self._link: _DeviceLink | _MachineLink | None = None
         if bundle.suite not in SUITES:
             raise EngineError(f"OP-TEE has no {bundle.suite}: compile with --suite {SUITES[0]}, or {SUITES[1]}")
@@ -53,14 +56,20 @@ class OpteeBackend:
         preamble_bytes = bundle.preamble.total_bytes
         io_key = secrets.token_bytes(constants.TT_KEY_BYTES)
         self._seal, self._open = suites.sealer(bundle.suite, io_key), suites.opener(bundle.suite, io_key)
-        warnings.warn(DEVELOPMENT, RuntimeWarning, stacklevel=4)
+        if isinstance(key, bytes):
+            warnings.warn(DEVELOPMENT, RuntimeWarning, stacklevel=4)
         link = self._link = _DeviceLink() if machine is None else _MachineLink(machine)
         try:
             with link.lock:
                 # What is authenticated there must be what is read here.
                 preamble = bytes(sealed[:preamble_bytes])
+                device = record("ttf_device", link.wire.ask(numbers.TTF_DEVICE, link.number))
+                if isinstance(key, bytes):
+                    keys = key + io_key
+                else:
+                    keys = provisioning.make_opening(key, device.identity, preamble, io_key)
                 link.wire.ask(numbers.TTF_PUT, link.number, preamble, sealed[preamble_bytes:])
-                stats = link.wire.ask(numbers.TTF_OPEN, link.number, key + io_key)
+                stats = link.wire.ask(numbers.TTF_OPEN, link.number, keys)
         except BaseException:
             self.close()
             raise
@@ -122,18 +131,21 @@ class OpteeBackend:
         """Calls into the trusted application since the session was opened."""
         return int(self._stats.calls)
 
-    def invoke(self, command: int, types: Sequence[int], slots: Sequence[tuple[int, int]], data: bytes = b"") -> Any:
+    def invoke(
+        self, command: int, types: Sequence[int], slots: Sequence[tuple[int, int]], data: bytes = b""
+    ) -> tuple[Any, bytes]:
         """Makes a call as a hostile normal world might; see ttf_invocation. For tests.
 
         Returns:
-            A ttf_result.
+            A ttf_result, and what was written to memrefs.
         """
         link = self._link
         assert link is not None
         call = {"command": command, "types": sum(kind << 4 * i for i, kind in enumerate(types)), "slots": list(slots)}
         with link.lock:
             made = ffi.buffer(ffi.new("ttf_invocation *", call))
-            return record("ttf_result", link.wire.ask(numbers.TTF_INVOKE, link.number, bytes(made), data))
+            answer = link.wire.ask(numbers.TTF_INVOKE, link.number, bytes(made), data)
+            return record("ttf_result", answer), bytes(answer[ffi.sizeof("ttf_result") :])
 
     def close(self) -> None:
         """Ends the trusted application's session, which wipes it; permitted more than once."""
@@ -208,12 +220,47 @@ class _DeviceLink:
         self._process.wait()
 
 
-def open_backend(name: str, bundle: Bundle, key: bytes) -> OpteeBackend:
-    """A session of the backend "optee" or "optee-qemu"."""
+@contextlib.contextmanager
+def _held_machine(name: str) -> Iterator[optee_machine.Machine | None]:
+    """The machine of a backend, None for this device."""
     if name == "optee":
-        return OpteeBackend(bundle, key)
-    machine = optee_machine.shared_machine(optee_machine.chosen_heap())
+        yield None
+        return
+    machine = optee_machine.shared_machine(optee_machine.chosen_build())
     try:
-        return OpteeBackend(bundle, key, machine)
+        yield machine
     finally:
         machine.release()
+
+
+def open_backend(name: str, bundle: Bundle, key: bytes | provisioning.SealedKey) -> OpteeBackend:
+    """A session of the backend "optee" or "optee-qemu"."""
+    with _held_machine(name) as machine:
+        return OpteeBackend(bundle, key, machine)
+
+
+def device_key(backend: str = "optee") -> bytes:
+    """The public key of this device, or of the machine in QEMU; its trusted application makes the pair at first use.
+
+    What the normal world answers can be a lie: ask where it is trusted, as in the factory, or compare fingerprints.
+
+    Args:
+        backend: "optee" or "optee-qemu".
+
+    Returns:
+        32 bytes, X25519.
+
+    Raises:
+        EngineError: there is no OP-TEE, no such machine, or no secure storage.
+        ValueError: there is no such backend.
+    """
+    if backend not in ("optee", "optee-qemu"):
+        raise ValueError(f"a device's key is had from backend optee or optee-qemu, not '{backend}'")
+    with _held_machine(backend) as machine:
+        link = _DeviceLink() if machine is None else _MachineLink(machine)
+        try:
+            with link.lock:
+                found = record("ttf_device", link.wire.ask(numbers.TTF_DEVICE, link.number))
+            return bytes(found.identity.public_key)
+        finally:
+            link.close()

@@ -21,13 +21,14 @@ from tinytee.runtime.tensors import check_inputs, from_core, to_core
 
 if TYPE_CHECKING:
     from tinytee.runtime.optee import OpteeBackend
+    from tinytee.runtime.provisioning import SealedKey
 
 BACKENDS = ("process", "optee", "optee-qemu")
 
 KEY_BYTES: int = constants.TT_KEY_BYTES
 
 
-def check_key(key: bytes) -> bytes:
+def check_key(key: bytes | None) -> bytes:
     """The key as bytes.
 
     Raises:
@@ -55,7 +56,10 @@ class Session:
 
     Args:
         bundle: a Bundle, or the path of one.
-        key: the 32 bytes it was compiled with.
+        key: the 32 bytes it was compiled with; in OP-TEE for development only, since the normal world learns it.
+        sealed_key: in its place, in OP-TEE: that key sealed to the device by :func:`tinytee.provision`, or the path of
+            such a file. Inputs and outputs are then sealed between here and the device whose public key is in it: take
+            it from where it cannot be changed.
         backend: where the core runs: "process" is this process (see docs/threat-model.md), "optee" the trusted
             application on this device, "optee-qemu" the same in a machine that is booted for it (see docs/optee.md).
         isa: instruction set of the kernels ("portable", "avx2", "avx512", "neon"); None: the best there is.
@@ -74,8 +78,9 @@ class Session:
     def __init__(
         self,
         bundle: Bundle | str | os.PathLike[str],
-        key: bytes,
+        key: bytes | None = None,
         *,
+        sealed_key: SealedKey | bytes | str | os.PathLike[str] | None = None,
         backend: str = "process",
         isa: str | None = None,
         threads: int | None = None,
@@ -85,6 +90,10 @@ class Session:
         self._lock = threading.Lock()
         if backend not in BACKENDS:
             raise ValueError(f"there is no backend '{backend}'; there are {', '.join(BACKENDS)}")
+        if (key is None) == (sealed_key is None):
+            raise TypeError("a session needs either the key, or a sealed_key")
+        if backend == "process" and sealed_key is not None:
+            raise ValueError("a sealed key is for OP-TEE: backend optee or optee-qemu")
         opened = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         if backend == "process":
             self._backend = ProcessBackend(
@@ -95,9 +104,10 @@ class Session:
                 not_dumpable=not_dumpable,
             )
         else:
-            from tinytee.runtime import optee  # noqa: PLC0415
+            from tinytee.runtime import optee, provisioning  # noqa: PLC0415
 
-            self._backend = optee.open_backend(backend, opened, check_key(key))
+            given = check_key(key) if sealed_key is None else provisioning.SealedKey.load(sealed_key)
+            self._backend = optee.open_backend(backend, opened, given)
         self.manifest: Manifest = self._backend.manifest
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, NDArray[Any]]:

@@ -45,6 +45,7 @@ def test_the_public_surface() -> None:
         "EngineError",
         "Manifest",
         "Preprocessing",
+        "SealedKey",
         "Session",
         "SessionStats",
         "TensorSpec",
@@ -52,7 +53,9 @@ def test_the_public_surface() -> None:
         "UnsupportedModelError",
         "__version__",
         "compile",
+        "device_key",
         "load_image",
+        "provision",
     ]
     assert all(hasattr(tinytee, name) for name in tinytee.__all__)
     errors = [found for name in tinytee.__all__ if isinstance(found := getattr(tinytee, name), type)]
