@@ -10,9 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/kernels.h"
-#include "tinytee.h"
-#include "tinytee_program.h"
+#include "plain_port.h"
 
 enum { MOST_STEPS = 20000, ARENA_SLACK = 4096 };
 
@@ -23,46 +21,6 @@ static uint32_t next_random(void) { /* xorshift64* (Vigna 2016) */
   state ^= state << 25;
   state ^= state >> 27;
   return (uint32_t)((state * 2685821657736338717ULL) >> 32);
-}
-
-static int set_key(void *context, tt_key_slot slot, uint32_t suite, const uint8_t *key) {
-  (void)context, (void)slot, (void)suite, (void)key;
-  return 0;
-}
-static int open_plain(void *context, tt_key_slot slot, const uint8_t *nonce, const void *associated,
-                      size_t associated_bytes, const uint8_t *ciphertext, size_t bytes, const uint8_t *tag,
-                      uint8_t *plain) {
-  (void)context, (void)slot, (void)nonce, (void)associated, (void)associated_bytes, (void)tag;
-  memmove(plain, ciphertext, bytes);
-  return 0;
-}
-static int seal_plain(void *context, tt_key_slot slot, const uint8_t *nonce, const void *associated,
-                      size_t associated_bytes, const uint8_t *plain, size_t bytes, uint8_t *ciphertext, uint8_t *tag) {
-  (void)context, (void)slot, (void)nonce, (void)associated, (void)associated_bytes;
-  memcpy(ciphertext, plain, bytes);
-  memset(tag, 0, TT_TAG_BYTES);
-  return 0;
-}
-static int no_random(void *context, uint8_t *bytes, size_t count) {
-  (void)context;
-  memset(bytes, 1, count);
-  return 0;
-}
-static void forget(void *context) { (void)context; }
-
-/* A preamble with an empty manifest, for a program of so many bytes. */
-static size_t make_preamble(uint8_t *preamble, size_t program_bytes, uint32_t arena_bytes) {
-  tt_bundle_header header = {.magic = "tinytee",
-                             .version = TT_BUNDLE_VERSION,
-                             .suite = TT_SUITE_AES256GCM,
-                             .header_bytes = sizeof header,
-                             .chunk_count = 1,
-                             .arena_bytes = arena_bytes};
-  const uint32_t sealed = (uint32_t)(program_bytes + TT_TAG_BYTES);
-  memset(preamble, 0, sizeof header + 4 + TT_KEY_BYTES + TT_TAG_BYTES);
-  memcpy(preamble, &header, sizeof header);
-  memcpy(preamble + sizeof header, &sealed, sizeof sealed);
-  return sizeof header + 4 + TT_KEY_BYTES + TT_TAG_BYTES;
 }
 
 /* Feeds and takes until the engine fails, is ready, or has had its steps. Returns whether it is ready. */
@@ -108,9 +66,9 @@ int main(int argc, char **argv) {
                scratch_bytes = arena_bytes + TT_TAG_BYTES;
   uint8_t *arena = aligned_alloc(TT_ALIGN, arena_bytes), *scratch = malloc(scratch_bytes),
           *program = malloc(bytes + TT_TAG_BYTES);
-  const tt_port port = {NULL, set_key, open_plain, seal_plain, no_random, forget, NULL, tti_kernels_portable()};
-  uint8_t preamble[256];
-  const size_t preamble_bytes = make_preamble(preamble, bytes, (uint32_t)arena_bytes);
+  const tt_port port = plain_port(tti_kernels_portable());
+  uint8_t preamble[PLAIN_PREAMBLE_BYTES];
+  plain_preamble(preamble, bytes, (uint32_t)arena_bytes);
   const uint8_t key[TT_KEY_BYTES] = {0};
   unsigned long refused = 0, ran = 0;
   state = strtoull(argv[3], NULL, 10) * 2 + 1;
@@ -119,7 +77,7 @@ int main(int argc, char **argv) {
     memcpy(program, original, bytes);
     if (left > 1) mutate(program, bytes); /* the last one is the original, which must run */
     tt_engine *engine;
-    if (tt_open(arena, arena_bytes, &port, preamble, preamble_bytes, key, key, &engine) != TT_OK) return 1;
+    if (tt_open(arena, arena_bytes, &port, preamble, sizeof preamble, key, key, &engine) != TT_OK) return 1;
     int good = tt_feed(engine, program, bytes + TT_TAG_BYTES) == TT_OK && drive(engine, scratch, scratch_bytes);
     for (int run = 0; good && run < 2; run++) good = tt_start(engine) == TT_OK && drive(engine, scratch, scratch_bytes);
     good ? ran++ : refused++;

@@ -1,13 +1,19 @@
 #!/usr/bin/env bash
-# Installs what pip cannot (a C compiler, OpenSSL's headers, venv), on Debian and Ubuntu, and only what is missing.
+# Installs what pip cannot, on Debian and Ubuntu, and only what is missing: a C compiler, OpenSSL's headers, venv, or the
+# packages named.
 set -euo pipefail
 
 missing=()
-command -v cc >/dev/null || missing+=(gcc libc6-dev)
-[ -e /usr/include/openssl/evp.h ] || missing+=(libssl-dev)
-command -v python3 >/dev/null || missing+=(python3)
-python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
-command -v git >/dev/null || missing+=(git)
+if [ $# -eq 0 ]; then
+  command -v cc >/dev/null || missing+=(gcc libc6-dev)
+  [ -e /usr/include/openssl/evp.h ] || missing+=(libssl-dev)
+  command -v python3 >/dev/null || missing+=(python3)
+  python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+  command -v git >/dev/null || missing+=(git)
+fi
+for package in "$@"; do
+  dpkg-query --show --showformat '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+done
 
 [ ${#missing[@]} -eq 0 ] && exit 0
 

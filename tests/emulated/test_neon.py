@@ -1,0 +1,86 @@
+"""The kernels of other processors, cross-compiled and run by an emulator, give the reference's answers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tinytee import zoo
+from tinytee.bundle import TensorSpec
+from tinytee.importer import load
+from tinytee.ir.graph import Graph
+from tinytee.ir.reference import evaluate
+from tinytee.passes import optimize
+from tinytee.plan import profile
+from tinytee.plan.api import Planner, least_budget, lower
+from tinytee.runtime.tensors import from_core, to_core
+from unit.plan.graphs import SLOW_IS_FINE, graphs
+
+ROOT = Path(__file__).parents[2]
+BUILD = ROOT / "build" / "aarch64"
+PROFILE = profile.load("raspberry-pi-3")
+EMULATOR = ("qemu-aarch64", "-cpu", "cortex-a53")
+
+pytestmark = pytest.mark.xdist_group("aarch64")
+
+
+@pytest.fixture(scope="module")
+def runner() -> Path:
+    """run_program for AArch64; 'make test' installs compiler and emulator."""
+    cmake = Path(sys.executable).parent / "cmake"
+    target = ["-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64"]
+    target += ["-DCMAKE_C_COMPILER=aarch64-linux-gnu-gcc", "-DTINYTEE_RUNNER=ON"]
+    subprocess.run([cmake, "-S", ROOT, "-B", BUILD, *target], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([cmake, "--build", BUILD, "-j2"], check=True, stdout=subprocess.DEVNULL)
+    return BUILD / "run_program"
+
+
+def run_emulated(runner: Path, isa: str, graph: Graph, budget: int, inputs: dict, folder: Path) -> dict:
+    """The outputs of a graph planned for a budget, as the emulated processor computes them."""
+    planner = Planner(graph, PROFILE, None, budget)
+    lowered = lower(graph, planner.plan(budget))
+    chunks = [lowered.chunk(k) for k in range(len(lowered.chunk_bytes))]
+    ins = [TensorSpec.of(port, shape) for port, shape in lowered.inputs]
+    outs = [TensorSpec.of(port, shape) for port, shape in lowered.outputs]
+    fed = [to_core(spec, inputs[spec.name], 0).tobytes() for spec in ins]
+    counts = [len(lowered.program), len(chunks), len(fed), len(outs)]
+    sizes = [*map(len, chunks), *map(len, fed), *(4 * spec.elems for spec in outs)]
+    path = folder / f"program-{os.getpid()}"
+    path.write_bytes(np.array(counts + sizes, "<u4").tobytes() + b"".join([lowered.program, *chunks, *fed]))
+    done = subprocess.run([*EMULATOR, runner, isa, path], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    ends = np.cumsum([spec.elems for spec in outs])
+    parts = np.split(np.frombuffer(done.stdout, "<f4"), ends[:-1])
+    return {spec.name: from_core(spec, part.reshape(1, -1)) for spec, part in zip(outs, parts, strict=True)}
+
+
+def check(runner: Path, graph: Graph, budget: int, seed: int, folder: Path) -> None:
+    rng = np.random.default_rng(seed)
+    inputs = {port.name: rng.standard_normal(port.shape).astype(np.float32) for port in graph.inputs}
+    found = run_emulated(runner, "neon", graph, budget, inputs, folder)
+    for name, want in evaluate(graph, inputs).items():
+        scale = max(1.0, float(np.abs(want).max()))
+        np.testing.assert_allclose(found[name], want, rtol=1e-4, atol=2e-5 * scale)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=SLOW_IS_FINE)
+@given(graphs(), st.floats(0, 1), st.integers(0, 1 << 30))
+def test_neon_gives_the_reference_s_answer(
+    runner: Path, tmp_path_factory: pytest.TempPathFactory, graph: Graph, share: float, seed: int
+) -> None:
+    low = max(8192, least_budget(graph, PROFILE))
+    check(runner, graph, int(low * ((4 * low + (1 << 20)) / low) ** share), seed, tmp_path_factory.getbasetemp())
+
+
+@pytest.mark.parametrize("name", ["lenet5", "mobilenet_v1_025_128", "squeezenet"])
+def test_networks_under_neon(runner: Path, tmp_path: Path, name: str) -> None:
+    """Register tiles of every width, depthwise windows, Winograd's method, on a map of real size."""
+    graph = optimize(load(zoo.NETWORKS[name].build()))
+    check(runner, graph, 1 << 20, 1, tmp_path)
