@@ -6,8 +6,11 @@ BIN := $(VENV)/bin
 # tests in parallel; each worker may hold a few large models
 JOBS ?= 2
 PYTEST_ARGS ?=
-# of the trusted application: the secure memory of a session in OP-TEE
+# of the trusted application in OP-TEE: the secure memory of a session; its cryptography, nettle or bearssl; whether it takes
+# keys in the clear (1; a board's own Makefile, ports/optee/ta, says 0)
 HEAP ?= 2MiB
+CRYPTO ?= nettle
+DEVELOPMENT ?= 1
 
 SYSTEM_STAMP := build/.system
 VENV_STAMP := $(VENV)/.installed
@@ -25,26 +28,27 @@ help: ## shows this
 demo: lib ## runs a real network on a real photograph in 1 MiB of secure memory
 	$(BIN)/tinytee demo
 
-test: lib emulation-packages ## runs every test
+test: lib optee-packages emulation-packages ## runs every test; those of OP-TEE boot it in QEMU
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -rs --durations=10 $(PYTEST_ARGS)
 
-ta: install optee-packages ## builds the OP-TEE trusted application, and a QEMU machine for it (HEAP=2MiB: its secure memory)
-	$(BIN)/tinytee optee setup --heap $(HEAP)
+ta: install optee-packages ## builds the OP-TEE trusted application, and a QEMU machine for it (HEAP=2MiB CRYPTO=nettle DEVELOPMENT=1)
+	$(BIN)/tinytee optee setup --heap $(HEAP) --crypto $(CRYPTO) $(if $(filter 0,$(DEVELOPMENT)),--production)
 
 demo-optee: lib optee-packages ## runs a real network on a real photograph inside OP-TEE, in QEMU's TrustZone
 	$(BIN)/tinytee optee demo
 
 test-optee: lib optee-packages ## runs the tests that boot OP-TEE
-	TINYTEE_TEST_OPTEE=1 $(BIN)/python -m pytest -rs --durations=10 tests/optee $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -rs --durations=10 tests/optee $(PYTEST_ARGS)
 
 .PHONY: emulation-packages optee-packages
 emulation-packages: # a compiler and an emulator for AArch64
 	@bash tools/install_system_packages.sh qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross
 
 optee-packages:
-	@missing=$$(bash ports/optee/qemu/prepare.sh --missing); [ -z "$$missing" ] || \
+	@missing=$$(bash ports/optee/qemu/prepare.sh --missing); [ -z "$$missing" ] || { \
+	  $(if $(filter-out 0,$(shell id -u)),sudo) apt-get update -qq; \
 	  $(if $(filter-out 0,$(shell id -u)),sudo) env DEBIAN_FRONTEND=noninteractive \
-	  apt-get install -y -qq --no-install-recommends $$missing
+	  apt-get install -y -qq --no-install-recommends $$missing; }
 
 check: check-python check-c check-house ## checks format, lint, types, warnings, the house's rules and the core's size
 
