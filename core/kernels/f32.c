@@ -68,7 +68,8 @@ TTI_INLINE void tile_run(const int pixels, const int vectors, const float *in, p
       TTI_FOR (v, vectors) acc[m][v] = (vf)vfmaq_laneq_f32((float32x4_t)acc[m][v], (float32x4_t)b[v], a[m], L);        \
   }
     TTI_LANE(0)
-    TTI_LANE(1) TTI_LANE(2) TTI_LANE(3)
+    TTI_LANE(1)
+    TTI_LANE(2) TTI_LANE(3)
 #undef TTI_LANE
         TTI_FOR (g, (pixels + 2) / 3) at[g] += 4;
     TTI_FOR (g, (pixels + 2) / 3) __asm__("" : "+r"(at[g]));
@@ -145,9 +146,13 @@ TTI_INLINE void tile(const int pixels, const int vectors, const int partial, con
     tile(M, vectors, partial, c, x, column);                                                                           \
     break;
 
-/* All pixels of the y-plane for one or two vectors of channels, in tiles of nearly equal size. */
+/* All pixels of the y-plane for one or two vectors of channels, in tiles of nearly equal size. Pixels that are a
+ * multiple of 4 KiB apart share a set of a first-level cache of 8 ways: then fewer at a time stay there until all of a
+ * line is used.
+ */
 TTI_INLINE void strip(const int vectors, const int partial, const tti_conv_row *c, size_t column) {
-  size_t tiles = (c->width + TTI_TILE - 1) / TTI_TILE;
+  const size_t most = TTI_TILE > 7 && (size_t)c->pixel_stride % 1024 == 0 ? 7 : TTI_TILE;
+  size_t tiles = (c->width + most - 1) / most;
   for (size_t x = 0; tiles; tiles--) {
     const size_t pixels = (c->width - x + tiles - 1) / tiles;
     switch (pixels) {
@@ -424,24 +429,46 @@ static void depthwise_row(const tti_depthwise_row *d) {
 
 /* ---- pooling */
 
+/* The larger of two, a NaN being larger than all. v_at_least gives its first operand if either is a NaN. */
 TTI_INLINE vf pool_step(int average, vf acc, vf value) {
-  if (average) return acc + value;
-  return v_select((value <= acc) | (acc != acc), acc, value);
+  return average ? acc + value : v_select(acc == acc, v_at_least(value, acc), acc);
+}
+
+/* One vector of channels of one pixel: 'taps' columns of the window are inside the map. */
+TTI_INLINE void pool_vector(const int average, const int partial, const tti_pool_row *p, size_t ky_count, size_t taps,
+                            size_t first, float divisor, size_t n, float *out) {
+  const size_t channels = p->channels, lanes = channels - n;
+  vf acc = v_set(average ? 0.0f : -__builtin_inff());
+  for (size_t i = 0; i < ky_count; i++) {
+    const float *from = p->rows[i] + first * channels + n;
+    for (size_t j = 0; j < taps; j++, from += p->dilation_x * channels)
+      acc = pool_step(average, acc, partial ? v_load_part(from, lanes) : v_load(from));
+  }
+  if (average) acc /= divisor;
+  if (partial)
+    v_store_part(out + n, acc, lanes);
+  else
+    v_store(out + n, acc);
+}
+
+TTI_INLINE void pool_vectors(const int average, const tti_pool_row *p, size_t ky_count, size_t taps, size_t x,
+                             size_t first, float divisor) {
+  float *const out = p->out + x * p->channels;
+  size_t n = 0;
+  for (; n + TTI_LANES <= p->channels; n += TTI_LANES)
+    pool_vector(average, 0, p, ky_count, taps, first, divisor, n, out);
+  if (n < p->channels) pool_vector(average, 1, p, ky_count, taps, first, divisor, n, out);
 }
 
 /* One pixel: taps columns of the window are inside the map, the first of them at the map's pixel 'first'. */
 TTI_INLINE void pool_pixel(const int average, const tti_pool_row *p, size_t x, size_t first, size_t taps,
                            float divisor) {
-  const size_t channels = p->channels;
-  for (size_t n = 0; n < channels; n += TTI_LANES) {
-    const size_t lanes = channels - n;
-    vf acc = v_set(average ? 0.0f : -__builtin_inff());
-    for (size_t i = 0; i < p->ky_count; i++)
-      for (size_t j = 0; j < taps; j++)
-        acc = pool_step(average, acc, v_load_part(p->rows[i] + (first + j * p->dilation_x) * channels + n, lanes));
-    if (average) acc /= divisor;
-    v_store_part(p->out + x * channels + n, acc, lanes);
-  }
+  if (p->ky_count == 3 && taps == 3)
+    pool_vectors(average, p, 3, 3, x, first, divisor);
+  else if (p->ky_count == 2 && taps == 2)
+    pool_vectors(average, p, 2, 2, x, first, divisor);
+  else
+    pool_vectors(average, p, p->ky_count, taps, x, first, divisor);
 }
 
 /* Window columns x * dilation < extent, at most kernel. */
