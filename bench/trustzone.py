@@ -1,161 +1,267 @@
 """Counts instructions of inference inside OP-TEE's secure world, in QEMU with a clock that counts them.
 
-    python bench/trustzone.py [--how tinytee|layerwise] [--networks ...] [--heaps ...] [--suites ...] [--json FILE]
+    python bench/trustzone.py [--networks ...] [--rows ...] [--smoke] [--json FILE]
 
 QEMU's -icount makes the guest's clock advance by 1 ns for every instruction, whatever else this machine does: the
 figures are the same at every run, but for the first one, which is not counted. They say how much is executed, not how
 fast a board executes it. A run is counted from tt_start to the last output: calls into the secure world, the feeder's
 copies and the kernel's part included; the client's sealing of inputs and opening of outputs, and the wire to it, are
-not.
+not. The rows:
+
+    tinytee                        as compiled, at several heaps
+    tinytee, pinned                all weights stay open in the arena, where they fit at all
+    tinytee, BearSSL               ChaCha20-Poly1305 by BearSSL in place of nettle
+    layer by layer                 the same kernels, maps whole, a layer's weights opened in every run
+    layer by layer, naive kernels  plain loops, too (bench/naive_kernels.c); weights resident where they fit
+    normal world                   the same core in an ordinary process: all memory, weights in the clear
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import secrets
+import subprocess
 import sys
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 
 import tinytee
+from harness import RESULTS, write_json
 from tinytee import zoo
 from tinytee.api import load_graph
 from tinytee.bundle import Bundle, Manifest, TensorSpec
 from tinytee.bundle.sealing import Unsealed
+from tinytee.ir.graph import Conv, DepthwiseConv, Graph
 from tinytee.plan import profile
-from tinytee.plan.api import Planner, _Best, lower
+from tinytee.plan.api import Plan, lower, make_plan
 from tinytee.runtime.optee import OpteeBackend
 from tinytee.runtime.optee_machine import HEAP_OVERHEAD_BYTES, Build, Machine
+from tinytee.sizes import parse_size
 
 PROFILE = "raspberry-pi-3"
 NETWORKS = ("mobilenet_v1", "tiny_darknet", "darknet_reference")
-HEAPS = ("1MiB", "2MiB", "4MiB", "8MiB")
-SUITES = ("chacha20-poly1305", "aes-256-gcm")
+CHACHA, GCM = "chacha20-poly1305", "aes-256-gcm"
+LARGEST = "12MiB"
+"""Heap: about all the secure memory of the stock build."""
+
+ROOT = Path(__file__).resolve().parents[1]
+NAIVE = (ROOT / "bench" / "naive_kernels.c",)
+UNLIMITED = 1 << 28
 
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement; instructions and bytes of one run."""
+    """One measurement; instructions, calls and bytes of one run. ``failure``: why there is none."""
 
     how: str
     network: str
     heap: str
     suite: str
-    arena_bytes: int
-    instructions: int
-    calls: int
-    streamed_bytes: int
-    spilled_bytes: int
-    bundle_bytes: int
+    arena_bytes: int = 0
+    peak_bytes: int = 0
+    instructions: int = 0
+    multiplies: int = 0
+    calls: int = 0
+    streamed_bytes: int = 0
+    spilled_bytes: int = 0
+    failure: str = ""
 
 
-def compile_fused(model: onnx.ModelProto, budget: int, key: bytes, suite: str) -> Bundle:
-    """As tinytee does."""
-    return tinytee.compile(model, budget, key, profile=profile.load(PROFILE), suite=suite)
+def _plan(graph: Any, budget: int, suite: str, **options: Any) -> Plan:
+    return make_plan(graph, budget, profile.load(PROFILE), suite=suite, **options)
 
 
-def compile_layerwise(model: onnx.ModelProto, budget: int, key: bytes, suite: str) -> Bundle:
-    """Layer by layer: a layer's input, output and weights lie whole in the arena, and weights are opened in every run.
-    The same kernels run it."""
-    graph = load_graph(model)
-    planner = Planner(graph, profile.load(PROFILE), suite, budget)
-    variant = planner._variants[0][1]
-    placed = variant.place(variant.partitioner.layerwise())
-    plan = planner._finish(_Best(placed, frozenset(), placed.seconds), budget)
-    if plan.peak_secure_memory_bytes > budget:
-        raise tinytee.BudgetError(plan.peak_secure_memory_bytes, budget)
+@dataclass(frozen=True)
+class Case:
+    """What to measure: how it is planned, and what it runs in."""
+
+    how: str
+    heap: str
+    suite: str = CHACHA
+    plan: Callable[[Any, int, str], Plan] = _plan
+    build: Callable[[str], Build] = Build
+
+
+def _layerwise(graph: Any, budget: int, suite: str) -> Plan:
+    return _plan(graph, budget, suite, schedule="layerwise", pin=False)
+
+
+def _pinned(graph: Any, budget: int, suite: str) -> Plan:
+    """As tinytee does; refused where some weights would be opened in every run."""
+    plan = _plan(graph, budget, suite)
+    missing = sum(n.weight_bytes for i, n in enumerate(plan.network.nodes) if i not in plan.layout.pinned)
+    if missing:
+        raise tinytee.BudgetError(plan.peak_secure_memory_bytes + missing, budget)
+    return plan
+
+
+def _resident(graph: Any, budget: int, suite: str) -> Plan:
+    """Layer by layer with all weights in the arena where they fit, else opened in every run."""
+    try:
+        return _plan(graph, budget, suite, schedule="layerwise")
+    except tinytee.BudgetError:
+        return _layerwise(graph, budget, suite)
+
+
+def _naive(heap: str) -> Build:
+    return Build(heap, kernels=NAIVE)
+
+
+def _bearssl(heap: str) -> Build:
+    return Build(heap, crypto="bearssl")
+
+
+CASES = (
+    *(Case("tinytee", heap) for heap in ("1MiB", "2MiB", "4MiB", "8MiB")),
+    Case("tinytee, pinned", LARGEST, plan=_pinned),
+    Case("tinytee, BearSSL", "2MiB", build=_bearssl),
+    Case("layer by layer", LARGEST, plan=_layerwise),
+    Case("layer by layer", "2MiB", plan=_layerwise),
+    Case("layer by layer", LARGEST, GCM, plan=_layerwise),
+    Case("layer by layer, naive kernels", LARGEST, plan=_resident, build=_naive),
+)
+NORMAL = "normal world"
+
+
+def _wrap(graph: Any, plan: Plan, suite: str, key: bytes) -> Bundle:
     lowered = lower(graph, plan)
     manifest = Manifest(
         inputs=tuple(TensorSpec.of(port, shape) for port, shape in lowered.inputs),
         outputs=tuple(TensorSpec.of(port, shape) for port, shape in lowered.outputs),
-        budget_bytes=budget,
+        budget_bytes=plan.budget_bytes,
         predicted_seconds=float(plan.predicted_seconds),
     )
     return Bundle(unsealed=Unsealed(lowered, manifest, suite, key), plan=plan)
 
 
-COMPILERS = {"tinytee": compile_fused, "layerwise": compile_layerwise}
+def _inputs(network: zoo.Network) -> np.ndarray:
+    given = zoo.reference_input(network)
+    return np.ascontiguousarray(given[0].transpose(1, 2, 0), np.float32).reshape(-1)
 
 
-def measure(how: str, name: str, heap: str, suite: str) -> Row:
-    """Instructions of one run of a network of the zoo.
+def measure(case: Case, network: zoo.Network, graph: Any) -> Row:
+    """Instructions of one run inside OP-TEE.
 
     Raises:
         BudgetError: it does not fit the heap.
     """
-    network, key = zoo.NETWORKS[name], secrets.token_bytes(32)
-    budget = int(heap.removesuffix("MiB")) * 2**20 - HEAP_OVERHEAD_BYTES
-    bundle = COMPILERS[how](network.build(), budget, key, suite)
-    given = zoo.reference_input(network)
+    key = secrets.token_bytes(32)
+    plan = case.plan(graph, parse_size(case.heap) - HEAP_OVERHEAD_BYTES, case.suite)
+    bundle = _wrap(graph, plan, case.suite, key)
     with tinytee.Session(bundle, key=key) as here:
-        expected = here.run({network.input_name: given})[network.output_name]
-        spec = here.manifest.inputs[0]
-    rows = np.ascontiguousarray(given[0].transpose(1, 2, 0), np.float32).reshape(-1)
-    assert rows.size == spec.elems
+        expected = here.run({network.input_name: zoo.reference_input(network)})[network.output_name]
     found = np.zeros(expected.size, np.float32)
-    with Machine(Build(heap), count_instructions=True) as machine:
+    with Machine(case.build(case.heap), count_instructions=True) as machine:
         session = OpteeBackend(bundle, key, machine)
-        session.run([rows], [found])
+        session.run([_inputs(network)], [found])
         before, calls = session.stats(), session.calls
-        session.run([rows], [found])
+        session.run([_inputs(network)], [found])
         after = session.stats()
         calls = session.calls - calls
         session.close()
-    assert np.abs(found - expected.reshape(-1)).max() <= 1e-5 * np.ptp(expected), name
+    assert np.abs(found - expected.reshape(-1)).max() <= 2e-5 * np.ptp(expected), network.name
     return Row(
-        how=how,
-        network=name,
-        heap=heap,
-        suite=suite,
+        how=case.how,
+        network=network.name,
+        heap=case.heap,
+        suite=case.suite,
         arena_bytes=after.arena_bytes,
+        peak_bytes=after.peak_secure_memory_bytes,
         instructions=round(1e9 * after.last_run_seconds),
+        multiplies=multiplies(graph),
         calls=calls,
         streamed_bytes=after.chunk_bytes - before.chunk_bytes,
         spilled_bytes=after.spill_bytes - before.spill_bytes + after.fetch_bytes - before.fetch_bytes,
-        bundle_bytes=len(bundle.sealed()),
     )
 
 
+def multiplies(graph: Graph) -> int:
+    """Multiply-accumulates of a graph's convolutions, as direct ones."""
+    pixels = {op.output: graph.shapes[op.output].height * graph.shapes[op.output].width for op in graph.ops}
+    return sum(pixels[op.output] * op.weight.size for op in graph.ops if isinstance(op, Conv | DepthwiseConv))
+
+
+def build_runner(folder: Path = ROOT / "build" / "aarch64") -> Path:
+    """run_program for AArch64 (tests/emulated)."""
+    cmake = Path(sys.executable).parent / "cmake"
+    target = ["-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64"]
+    target += ["-DCMAKE_C_COMPILER=aarch64-linux-gnu-gcc", "-DTINYTEE_RUNNER=ON"]
+    tool = str(cmake) if cmake.exists() else "cmake"
+    subprocess.run([tool, "-S", ROOT, "-B", folder, *target], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([tool, "--build", folder, "-j2"], check=True, stdout=subprocess.DEVNULL)
+    return folder / "run_program"
+
+
+def run_outside(machine: Machine, runner: Path, plan: Plan, graph: Any, inputs: list[bytes]) -> tuple[int, bytes]:
+    """Runs a plan in the machine's normal world, weights in the clear: instructions of the second run, and outputs."""
+    lowered = lower(graph, plan)
+    chunks = [lowered.chunk(k) for k in range(len(lowered.chunk_bytes))]
+    outs = [TensorSpec.of(port, shape) for port, shape in lowered.outputs]
+    counts = [len(lowered.program), len(chunks), len(inputs), len(outs)]
+    sizes = [*map(len, chunks), *map(len, inputs), *(4 * spec.elems for spec in outs)]
+    program = machine.folder / "program"
+    program.write_bytes(np.array(counts + sizes, "<u4").tobytes() + b"".join([lowered.program, *chunks, *inputs]))
+    (machine.folder / "run_program").write_bytes(runner.read_bytes())
+    command = (
+        "cp /host/run_program /tmp/ && chmod +x /tmp/run_program && /tmp/run_program neon /host/program >/host/out"
+    )
+    status, said = machine.shell(command)
+    if status:
+        raise RuntimeError(said)
+    return int(said.split()[-1]), (machine.folder / "out").read_bytes()
+
+
+def measure_outside(network: zoo.Network, graph: Any, runner: Path) -> Row:
+    """The same core in the normal world, with all the memory it wants."""
+    plan = _plan(graph, UNLIMITED, CHACHA)
+    with Machine(Build(LARGEST), count_instructions=True) as machine:
+        instructions, _ = run_outside(machine, runner, plan, graph, [_inputs(network).tobytes()])
+    peak = plan.peak_secure_memory_bytes
+    return Row(NORMAL, network.name, "", "none", peak, peak, instructions, multiplies(graph))
+
+
+def rows(networks: list[str], wanted: list[str], smoke: bool) -> Iterator[Row]:
+    """Measures one after the other."""
+    runner = build_runner() if NORMAL in wanted else None
+    for name in networks:
+        network = zoo.NETWORKS[name]
+        model: onnx.ModelProto = network.build()
+        graph = load_graph(model)
+        if runner is not None:
+            yield measure_outside(network, graph, runner)
+        for case in CASES:
+            if case.how not in wanted or (smoke and (case.heap, case.suite) != ("2MiB", CHACHA)):
+                continue
+            try:
+                yield measure(case, network, graph)
+            except tinytee.BudgetError as error:
+                failure = f"needs {error.needed_bytes:,} bytes"
+                yield Row(case.how, name, case.heap, case.suite, failure=failure)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Counts instructions of inference inside OP-TEE.")
+    every = [NORMAL, *dict.fromkeys(case.how for case in CASES)]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", default=",".join(NETWORKS))
-    parser.add_argument("--heaps", default=",".join(HEAPS))
-    parser.add_argument("--suites", default=",".join(SUITES))
-    parser.add_argument("--how", default="tinytee", choices=list(COMPILERS))
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--rows", default=";".join(every), help="between semicolons")
+    parser.add_argument("--smoke", action="store_true", help="only at 2 MiB, to see that it works")
+    parser.add_argument("--json", type=Path, default=RESULTS / "trustzone.json")
     chosen = parser.parse_args()
     warnings.simplefilter("ignore", RuntimeWarning)
-    print("how | network | heap | suite | arena, bytes | 10^6 instructions | calls | streamed, bytes | spilled, bytes")
-    rows = []
-    for name in chosen.networks.split(","):
-        for suite in chosen.suites.split(","):
-            for heap in chosen.heaps.split(","):
-                try:
-                    row = measure(chosen.how, name, heap, suite)
-                except tinytee.BudgetError as error:
-                    print(f"{chosen.how} | {name} | {heap} | {suite} | {error}")
-                    continue
-                rows.append(row)
-                words = [
-                    chosen.how,
-                    name,
-                    heap,
-                    suite,
-                    f"{row.arena_bytes:,}",
-                    f"{row.instructions / 1e6:,.1f}",
-                    f"{row.calls}",
-                ]
-                print(" | ".join([*words, f"{row.streamed_bytes:,}", f"{row.spilled_bytes:,}"]), flush=True)
-    if chosen.json:
-        machine = {"system": platform.platform(), "python": sys.version.split()[0]}
-        chosen.json.parent.mkdir(parents=True, exist_ok=True)
-        chosen.json.write_text(json.dumps({"machine": machine, "rows": [asdict(row) for row in rows]}, indent=2) + "\n")
+    found: list[dict[str, Any]] = []
+    print("how | network | heap | suite | arena | 10^6 instructions | calls | streamed | spilled")
+    for row in rows(chosen.networks.split(","), chosen.rows.split(";"), chosen.smoke):
+        found.append(asdict(row))
+        words = [row.how, row.network, row.heap, row.suite, f"{row.arena_bytes:,}"]
+        words += [f"{row.instructions / 1e6:,.1f}", str(row.calls), f"{row.streamed_bytes:,}", f"{row.spilled_bytes:,}"]
+        print(" | ".join([*words, row.failure]), flush=True)
+        write_json(chosen.json, found)
 
 
 if __name__ == "__main__":

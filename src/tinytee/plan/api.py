@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from tinytee.bundle.abi import constants
-from tinytee.errors import BudgetError
+from tinytee.errors import BudgetError, UnsupportedModelError
 from tinytee.ir.graph import Graph
 from tinytee.plan import lower as lowering
 from tinytee.plan.layout import Layout, lay_out
@@ -147,9 +147,11 @@ class _Best:
 class _Variant:
     """One way to compute the network's convolutions, planned for any number of budgets."""
 
-    def __init__(self, network: Network, profile: Profile, suite: str, largest_budget_bytes: int) -> None:
+    def __init__(
+        self, network: Network, profile: Profile, suite: str, largest_budget_bytes: int, *, one_step: bool = False
+    ) -> None:
         self.network, self.profile, self.suite = network, profile, suite
-        table = SegmentTable(network, _rung_bytes(_rung_above(largest_budget_bytes)))
+        table = SegmentTable(network, _rung_bytes(_rung_above(largest_budget_bytes)), one_step=one_step)
         self.partitioner = Partitioner(network, table, profile, suite)
         self._rungs: dict[int, _Placed | None] = {}
 
@@ -271,13 +273,20 @@ class Planner:
             raise BudgetError(self._known_floor(budget_bytes), budget_bytes)
         return self._finish(best, budget_bytes)
 
-    def layerwise(self, budget_bytes: int) -> Plan:
-        """Layer by layer, all weights pinned, every feature map whole: what memory planning is measured by.
+    def layerwise(self, budget_bytes: int, *, pin: bool = True) -> Plan:
+        """Layer by layer, every feature map whole while it is read or written: what memory planning is measured by.
+
+        Args:
+            budget_bytes: secure memory.
+            pin: keep all weights decrypted from one run to the next, and all maps in the arena. Otherwise a layer's
+                weights are opened in every run, and what does not fit is spilled, or streamed in blocks.
 
         Raises:
             BudgetError: that takes more than the budget; says how much.
         """
         direct = self._variants[0][1]
+        if not pin:
+            return self._layerwise_unpinned(budget_bytes, direct)
         placed = direct.place(direct.partitioner.layerwise())
         pinned = frozenset(n for n, node in enumerate(direct.network.nodes) if node.weight_bytes)
         opened = sum(direct.partitioner.resident_choice(n, n).seconds for n in pinned)
@@ -286,10 +295,25 @@ class Planner:
             raise BudgetError(plan.peak_secure_memory_bytes, budget_bytes)
         return plan
 
+    def _layerwise_unpinned(self, budget_bytes: int, direct: _Variant) -> Plan:
+        top = _rung_above(budget_bytes)
+        layers = _Variant(direct.network, self.profile, self.suite, budget_bytes, one_step=True)
+        for rung in range(top, 0, -1):
+            placed = layers.rung(rung)
+            if placed is None:
+                break
+            if placed.peak_bytes <= budget_bytes:
+                return self._finish(_Best(placed, frozenset(), placed.seconds), budget_bytes)
+        while (placed := layers.rung(top)) is None or placed.peak_bytes <= budget_bytes:
+            top += 1
+            layers = _Variant(direct.network, self.profile, self.suite, _rung_bytes(top), one_step=True)
+        raise BudgetError(placed.peak_bytes, budget_bytes)
+
     def _finish(self, best: _Best, budget_bytes: int) -> Plan:
         placed = best.placed
         layout = lay_out(placed.network, placed.choices, best.pinned) if best.pinned else placed.layout
         lowered = lowering.lower(placed.network, placed.choices, layout)
+        _check_window(lowered, self.profile)
         return Plan(
             network=placed.network,
             choices=placed.choices,
@@ -312,6 +336,18 @@ class Planner:
             except BudgetError:
                 if larger > 1 << 32:
                     raise
+
+
+def _check_window(lowered: Lowered, profile: Profile) -> None:
+    """Refuses inputs and outputs of which not even a y-plane crosses the boundary at once. (Such tensors are not
+    spilled, and weights are fed in small chunks.)"""
+    for port, shape in (*lowered.inputs, *lowered.outputs):
+        needed = 4 * shape.row_elems + constants.TT_TAG_BYTES
+        if profile.window_bytes and needed > profile.window_bytes:
+            raise UnsupportedModelError(
+                f"a y-plane of '{port.name}' has {needed:,} bytes, and on {profile.name} at most"
+                f" {profile.window_bytes:,} cross the boundary at once: give it more and shorter y-planes"
+            )
 
 
 def _share(progress: Callable[[float], None] | None, number: int, count: int) -> Callable[[float], None] | None:
@@ -338,14 +374,15 @@ def make_plan(
     suite: str | None = None,
     progress: Callable[[float], None] | None = None,
     schedule: Literal["fused", "layerwise"] = "fused",
+    pin: bool = True,
 ) -> Plan:
     """Plans a graph for a budget; see ``Planner``. progress is called with the fraction done.
 
-    schedule: "layerwise" gives the baseline of ``Planner.layerwise`` instead of the fastest plan.
+    schedule: "layerwise" gives the baseline of ``Planner.layerwise``, pinned or not, instead of the fastest plan.
     """
     planner = Planner(graph, profile or load_profile(), suite, secure_memory_bytes)
     if schedule == "layerwise":
-        return planner.layerwise(secure_memory_bytes)
+        return planner.layerwise(secure_memory_bytes, pin=pin)
     return planner.plan(secure_memory_bytes, progress)
 
 

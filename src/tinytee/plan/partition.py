@@ -123,7 +123,9 @@ class Partitioner:
 
     def _spill_sets(self, cut: int) -> list[frozenset[int]]:
         """Which tensors may be spilled at a cut: every subset of few, or the largest ones of many."""
-        large = [t for t in self.network.live[cut] if self.network.tensors[t].whole_bytes > SMALL_TENSOR_BYTES]
+        tensors, window = self.network.tensors, self.profile.window_bytes
+        large = [t for t in self.network.live[cut] if tensors[t].whole_bytes > SMALL_TENSOR_BYTES]
+        large = [t for t in large if not window or tensors[t].row_bytes <= window]
         large.sort(key=lambda t: -self.network.tensors[t].whole_bytes)
         if len(large) <= 3:
             return [frozenset(t for bit, t in enumerate(large) if mask >> bit & 1) for mask in range(1 << len(large))]

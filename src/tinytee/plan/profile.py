@@ -38,6 +38,7 @@ class Profile:
         chunk_seconds: overhead of one chunk that crosses the boundary.
         aead_bytes_per_second: opening sealed bytes, by suite.
         threads: threads that share a run.
+        window_bytes: the most that can cross the boundary at once; 0: any number.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Profile:
     chunk_seconds: float
     aead_bytes_per_second: dict[str, float]
     threads: int = 1
+    window_bytes: int = 0
 
     def with_threads(self, threads: int) -> Profile:
         """The same device with another number of threads to a run.

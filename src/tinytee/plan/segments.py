@@ -167,20 +167,24 @@ def step_counts(height: int) -> list[int]:
 
 
 class SegmentTable:
-    """Every segment that fits some budget, by last node; shared by all plans of a network."""
+    """Every segment that fits some budget, by last node; shared by all plans of a network.
+
+    one_step: only segments of one node in one step, whose maps lie whole in the arena: layer by layer.
+    """
 
     MAX_NODES = 32
 
-    def __init__(self, network: Network, budget_bytes: int) -> None:
+    def __init__(self, network: Network, budget_bytes: int, *, one_step: bool = False) -> None:
         self.network = network
         self.budget_bytes = budget_bytes
+        self.one_step = one_step
         self._by_last: dict[int, dict[int, list[Segment]]] = {}
 
     def ending_at(self, last: int) -> dict[int, list[Segment]]:
         """Segments whose last node is ``last``, by first node, fewest steps first."""
         if last not in self._by_last:
             found: dict[int, list[Segment]] = {}
-            for steps in step_counts(self.network.nodes[last].height):
+            for steps in [1] if self.one_step else step_counts(self.network.nodes[last].height):
                 growth = Growth(self.network, last, steps)
                 for _ in range(self.MAX_NODES if steps > 1 else 1):
                     if growth.first == 0:
