@@ -2,11 +2,13 @@
 #define _POSIX_C_SOURCE 200809L
 #include "feeder.h"
 
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "tinytee_program.h"
 
@@ -301,6 +303,15 @@ static int connect_application(ttf_session *s, TEEC_Context *context) {
   return fail(s, TTF_FAILED_DEVICE, "%s (0x%08x from %u)", ttf_explain(result), (unsigned)result, (unsigned)origin);
 }
 
+/* Without tee-supplicant the driver would wait for it, and say nothing. It alone may hold that device: who can open it
+ * has found nobody there. */
+static int check_supplicant(ttf_session *s) {
+  const int device = open("/dev/teepriv0", O_RDWR | O_CLOEXEC);
+  if (device < 0) return 0;
+  (void)close(device);
+  return fail(s, TTF_FAILED_DEVICE, "tee-supplicant does not run: start it (tee-supplicant -d /dev/teepriv0)");
+}
+
 /* The reply says that there is no engine yet, which is no failure. */
 static int ask(ttf_session *s, uint32_t command, TEEC_Operation *operation, uint32_t type0) {
   uint32_t origin = 0;
@@ -314,7 +325,8 @@ static int ask(ttf_session *s, uint32_t command, TEEC_Operation *operation, uint
 int ttf_connect(ttf_session *s, TEEC_Context *context) {
   TEEC_Operation operation = {0};
   memset(s, 0, sizeof *s);
-  if (connect_application(s, context) || ask(s, TTA_INFO, &operation, TEEC_VALUE_OUTPUT)) return s->failed;
+  if (check_supplicant(s) || connect_application(s, context) || ask(s, TTA_INFO, &operation, TEEC_VALUE_OUTPUT))
+    return s->failed;
   s->stats.heap_bytes = operation.params[0].value.a;
   s->flags = operation.params[0].value.b;
   return 0;
