@@ -19,7 +19,7 @@ RESULTS := bench/results
 SMOKE := build/bench/smoke
 PYTHON_FILES := src tests bench tools examples
 
-.PHONY: help demo test ta demo-optee test-optee check check-python check-c check-house bench bench-all bench-smoke lib install format clean
+.PHONY: help demo test ta demo-optee test-optee check check-python check-c check-house bench bench-all bench-optee bench-smoke lib install format clean
 .DEFAULT_GOAL := help
 
 help: ## shows this
@@ -78,6 +78,11 @@ bench-all: lib ## likewise, with every network at every budget: most of an hour
 	$(BIN)/python bench/zoo.py --json $(RESULTS)/zoo.json
 	$(BIN)/python bench/kernels.py --json $(RESULTS)/kernels.json
 	$(BIN)/python bench/paging.py --json $(RESULTS)/paging.json
+	$(BIN)/python bench/report.py
+
+bench-optee: lib optee-packages ## counts instructions inside OP-TEE for half an hour, and writes docs/results.md
+	$(BIN)/python bench/trustzone.py
+	$(BIN)/python bench/neon.py
 	$(BIN)/python bench/report.py
 
 bench-smoke: lib ## runs every benchmark for a moment, to see that it works; writes build/bench/smoke/results.md

@@ -17,6 +17,7 @@ from kernels import describe_peaks
 from pictures import plot_kernels, plot_paging, plot_predictions, plot_zoo
 from tinytee.bench import ONNX_RUNTIME, OPENVINO, prediction_errors
 from tinytee.sizes import format_size
+from trustzone_report import neon, trustzone
 
 RESULTS_PAGE = Path(__file__).resolve().parents[1] / "docs" / "results.md"
 SGX_FAULT_CYCLES = 40_000
@@ -38,7 +39,14 @@ def main() -> int:
         " bench-all`: every network at every budget). For a network of your own: `tinytee bench model.onnx --memory"
         " 1MiB,2MiB,4MiB`.",
     ]
-    writers = {"floors": _floors, "paging": _paging, "zoo": _zoo, "kernels": _kernels}
+    writers = {
+        "floors": _floors,
+        "paging": _paging,
+        "zoo": _zoo,
+        "kernels": _kernels,
+        "trustzone": trustzone,
+        "neon": neon,
+    }
     for name, write in writers.items():
         path = options.results / f"{name}.json"
         if path.exists():

@@ -53,6 +53,26 @@ def test_floors(results: Path) -> None:
     _run("floors.py", "lenet5", "--json", str(results / "floors.json"))
 
 
+def test_trustzone_is_reported(tmp_path: Path) -> None:
+    """Ratios to tinytee and to the normal world; where there is no measurement, why."""
+    row = {"network": "n", "suite": "chacha20-poly1305", "arena_bytes": 1, "peak_bytes": 1, "multiplies": 10**6}
+    row |= {"calls": 2, "streamed_bytes": 3 * 10**6, "spilled_bytes": 0, "failure": ""}
+    rows = [
+        row | {"how": "normal world", "heap": "", "suite": "none", "instructions": 10**6},
+        row | {"how": "tinytee", "heap": "2MiB", "instructions": 2 * 10**6},
+        row | {"how": "layer by layer", "heap": "12MiB", "instructions": 8 * 10**6},
+        row | {"how": "layer by layer", "heap": "2MiB", "instructions": 0, "failure": "needs 4,000 bytes"},
+    ]
+    (tmp_path / "trustzone.json").write_text(json.dumps({"machine": {}, "rows": rows}))
+    _run("report.py", "--results", str(tmp_path), "--page", str(tmp_path / "page.md"))
+    page = (tmp_path / "page.md").read_text()
+    assert (
+        "| n | layer by layer | 12MiB | chacha20-poly1305 | 1 | 8.0 | 8.00 | 4.00 | 8.00 | 2 | 3,000,000 | 0 |" in page
+    )
+    assert "needs 4,000 bytes" in page
+    assert "| n | 4.00 |  |  | 3.0 / 3.0 /  /  |" in page
+
+
 @pytest.mark.xdist_group("bench")
 def test_paging(results: Path) -> None:
     """Both rivals give the right answer while their pages come and go, and nothing pages where all of it fits."""
