@@ -32,6 +32,8 @@ typedef struct tti_block {
   uint32_t panel_begin, panel_end, k_begin, k_end;
 } tti_block;
 
+enum { TTI_I8_RUNS = 256 }; /* most stretches of a convolution on uint8 */
+
 typedef enum tti_state { TTI_PROGRAM_WANTED, TTI_SETTING_UP, TTI_IDLE, TTI_RUNNING, TTI_DEAD } tti_state;
 
 struct tt_engine {
@@ -102,8 +104,32 @@ static inline const tt_tensor *tti_operand(const tti_program *p, const tt_op *op
 static inline uint8_t *tti_slot(const struct tt_engine *e, const tt_tensor *t, uint32_t y) {
   return e->arena + t->offset + (size_t)(y % t->capacity) * t->row_bytes;
 }
+static inline uint8_t *tti_pixels(const struct tt_engine *e, const tt_tensor *t, uint32_t y) {
+  return tti_slot(e, t, y) + (size_t)t->pad_left * t->channels * t->elem_bytes;
+}
 static inline float *tti_row(const struct tt_engine *e, const tt_tensor *t, uint32_t y) {
-  return (float *)(void *)tti_slot(e, t, y) + (size_t)t->pad_left * t->channels;
+  return (float *)(void *)tti_pixels(e, t, y);
+}
+
+/* Whether an operator works on uint8 or to uint8, by arithmetic rather than by moving elements. */
+static inline int tti_is_i8(const tti_program *p, const tt_op *op) {
+  if (op->kind == TT_OP_CONVERT || op->kind == TT_OP_LOOKUP) return 1;
+  const int computes = op->kind == TT_OP_CONV || op->kind == TT_OP_DEPTHWISE || op->kind == TT_OP_MAX_POOL ||
+                       op->kind == TT_OP_AVERAGE_POOL || op->kind == TT_OP_REDUCE || op->kind == TT_OP_BINARY;
+  return computes && tti_operand(p, op, 0)->elem_bytes == 1;
+}
+
+/* How a convolution's k lies in the input: stretches of so many elements side by side, per_row of them in a kernel row,
+ * each of so many rows of four weights. */
+typedef struct tti_stretch {
+  uint32_t length, rows, per_row;
+} tti_stretch;
+
+static inline tti_stretch tti_i8_stretch(const tt_op *op, const tt_tensor *in) {
+  const int merged = op->groups == 1 && (op->dilation_x == 1 || op->kernel_x == 1);
+  const uint32_t depth = in->channels / op->groups, length = merged ? op->kernel_x * depth : depth;
+  const tti_stretch s = {length, (length + 3) / 4, merged ? 1 : op->kernel_x};
+  return s;
 }
 
 /* Work that threads share: see tt_port.parallel. */
@@ -136,6 +162,28 @@ void tti_pool(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t 
 void tti_reduce(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1);
 void tti_binary(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1);
 void tti_move_rows(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1);
+void tti_i8_reduce(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1);
 void tti_normalize(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1);
+void tti_i8_rows(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1); /* any other on uint8 */
+
+/* A call of a convolution: y-planes y0 .. y1 of the panels of a block. Item i of the work that it is divided into
+ * takes panels_each of the panels and rows_each of the y-planes, the panels' parts side by side. */
+typedef struct tti_conv_call {
+  const struct tt_engine *e;
+  const tt_op *op;
+  const tti_block *block;
+  uint32_t y0, y1, panels_each, panel_parts, rows_each;
+} tti_conv_call;
+/* The tti_work of a convolution on uint8. */
+void tti_i8_conv_item(void *call, uint32_t item, uint32_t worker);
+
+/* The activation as a clamp inside a kernel, where it is one. */
+void tti_clamp_of(const tt_op *op, float *low, float *high);
+
+/* Kernel rows ky that meet the map at output y-plane y: from .. to. */
+void tti_ky_range(const tt_op *op, uint32_t height, uint32_t y, uint32_t *from, uint32_t *to);
+
+/* What a window's columns are multiplied by to count an average's elements, if so many of its rows are inside. */
+uint32_t tti_pool_divisor(const tt_op *op, uint32_t height, uint32_t y, uint32_t inside);
 
 #endif

@@ -112,7 +112,7 @@ static uint32_t output_rows(const tti_program *p, tti_instr instr) {
 }
 
 static size_t dense_bytes(const tt_tensor *t, uint32_t rows) {
-  return (size_t)rows * t->width * t->channels * sizeof(float);
+  return (size_t)rows * t->width * t->channels * t->elem_bytes;
 }
 
 /* Where a wanted chunk's plaintext goes. */
@@ -176,12 +176,13 @@ tt_status tt_poll(const tt_engine *e, tt_want *want) {
 
 /* ---- running */
 
-static void zero_padding(const tt_engine *e, const tt_tensor *t, uint32_t y0, uint32_t y1) {
-  const size_t pixel = t->channels * sizeof(float);
+/* Padding holds the zero point. */
+static void fill_padding(const tt_engine *e, const tt_tensor *t, uint32_t y0, uint32_t y1) {
+  const size_t pixel = (size_t)t->channels * t->elem_bytes;
   for (uint32_t y = y0; y < y1 && (t->pad_left || t->pad_right); y++) {
     uint8_t *slot = tti_slot(e, t, y);
-    tti_set(slot, 0, t->pad_left * pixel);
-    tti_set(slot + t->row_bytes - t->pad_right * pixel, 0, t->pad_right * pixel);
+    tti_set(slot, t->zero_point, t->pad_left * pixel);
+    tti_set(slot + t->row_bytes - t->pad_right * pixel, t->zero_point, t->pad_right * pixel);
   }
 }
 
@@ -199,35 +200,43 @@ typedef struct rows_call {
   uint32_t y0, y1, rows;
 } rows_call;
 
-/* Operators leave their activation to activate_rows, but for convolutions, which apply it as they store. */
-static void run_rows(void *argument, uint32_t item, uint32_t worker) {
-  const rows_call *call = argument;
-  const tt_engine *e = call->e;
-  const tt_op *op = call->op;
-  const uint32_t y0 = call->y0 + item * call->rows, end = tti_min(y0 + call->rows, call->y1);
-  (void)worker;
+/* Whether an operator leaves its activation to activate_rows; others apply it as they store. */
+static int leaves_activation(const tt_engine *e, const tt_op *op) {
+  return op->activation && op->kind != TT_OP_DEPTHWISE && !tti_is_i8(&e->program, op);
+}
+
+static void compute_rows(const tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1) {
   switch (op->kind) {
     case TT_OP_DEPTHWISE:
-      tti_depthwise(e, op, y0, end);
+      tti_depthwise(e, op, y0, y1);
       break;
     case TT_OP_MAX_POOL:
     case TT_OP_AVERAGE_POOL:
-      tti_pool(e, op, y0, end);
+      tti_pool(e, op, y0, y1);
       break;
     case TT_OP_BINARY:
-      tti_binary(e, op, y0, end);
+      tti_binary(e, op, y0, y1);
       break;
     case TT_OP_SOFTMAX:
     case TT_OP_LAYER_NORM:
     case TT_OP_LRN:
     case TT_OP_ARG_MAX:
-      tti_normalize(e, op, y0, end);
+      tti_normalize(e, op, y0, y1);
       break;
     default:
-      tti_move_rows(e, op, y0, end);
+      tti_move_rows(e, op, y0, y1);
   }
-  if (op->activation && op->kind != TT_OP_DEPTHWISE) activate_rows(e, op, y0, end);
-  zero_padding(e, &e->program.tensors[op->output], y0, end);
+}
+
+static void run_rows(void *argument, uint32_t item, uint32_t worker) {
+  const rows_call *call = argument;
+  const tt_engine *e = call->e;
+  const tt_op *op = call->op;
+  const uint32_t y0 = call->y0 + item * call->rows, y1 = tti_min(y0 + call->rows, call->y1);
+  (void)worker;
+  (tti_is_i8(&e->program, op) ? tti_i8_rows : compute_rows)(e, op, y0, y1);
+  if (leaves_activation(e, op)) activate_rows(e, op, y0, y1);
+  fill_padding(e, &e->program.tensors[op->output], y0, y1);
 }
 
 /* Computes y-planes op->done .. end of an operator; block is NULL where all its weights are in the arena. */
@@ -236,12 +245,12 @@ static void run_op(const tt_engine *e, const tt_op *op, uint32_t end, const tti_
   const tt_tensor *out = &e->program.tensors[op->output];
   if (op->kind == TT_OP_CONV) {
     tti_conv(e, op, y0, end, block);
-    zero_padding(e, out, y0, end);
+    fill_padding(e, out, y0, end);
   } else if (op->kind == TT_OP_REDUCE) {
-    tti_reduce(e, op, y0, end);
+    (tti_is_i8(&e->program, op) ? tti_i8_reduce : tti_reduce)(e, op, y0, end);
     if (end < tti_op_height(&e->program, op)) return;
     if (op->activation) activate_rows(e, op, 0, 1);
-    zero_padding(e, out, 0, 1);
+    fill_padding(e, out, 0, 1);
   } else {
     const uint64_t taps = op->kernel_y && op->kernel_x ? (uint64_t)op->kernel_y * op->kernel_x : 1;
     const uint64_t work = 4 * taps * (end - y0) * out->width * out->channels;
@@ -303,10 +312,10 @@ static tt_status open_program(tt_engine *e) {
 static void spread_rows(const tt_engine *e, const tt_tensor *t, uint32_t y0, uint32_t y1, const uint8_t *dense) {
   const size_t row = dense_bytes(t, 1);
   for (uint32_t y = y0; y < y1; y++, dense += row) {
-    uint8_t *to = (uint8_t *)tti_row(e, t, y);
+    uint8_t *to = tti_pixels(e, t, y);
     if (to != dense) tti_move(to, dense, row);
   }
-  zero_padding(e, t, y0, y1);
+  fill_padding(e, t, y0, y1);
 }
 
 /* A chunk of weights that is being opened; an item is a piece. */

@@ -84,10 +84,10 @@ static int in_data(const tti_program *p, uint64_t offset, uint64_t bytes) {
 }
 
 static int check_tensor(const tti_program *p, const tt_tensor *t) {
-  if (!t->height || !t->width || !t->channels || !t->capacity) return 0;
-  if (t->height > UINT16_MAX || t->capacity > t->height) return 0;
+  if (!t->height || !t->width || !t->channels || !t->capacity || t->capacity > t->height) return 0;
+  if (t->elem_bytes != 1 && (t->elem_bytes != sizeof(float) || t->zero_point)) return 0;
   if (t->width > INT32_MAX / 4 || t->channels > INT32_MAX / 4) return 0;
-  const uint64_t row_bytes = ((uint64_t)t->pad_left + t->width + t->pad_right) * t->channels * sizeof(float);
+  const uint64_t row_bytes = ((uint64_t)t->pad_left + t->width + t->pad_right) * t->channels * t->elem_bytes;
   return row_bytes == t->row_bytes && in_data(p, t->offset, row_bytes * t->capacity);
 }
 
@@ -108,6 +108,10 @@ static int check_window(const tt_op *op, const tt_tensor *in, const tt_tensor *o
 }
 
 uint32_t tti_conv_depth(const tti_program *p, const tt_op *op) {
+  if (tti_is_i8(p, op)) {
+    const tti_stretch s = tti_i8_stretch(op, tti_operand(p, op, 0));
+    return op->kernel_y * s.per_row * s.rows;
+  }
   const uint32_t columns = op->flags & TT_FLAG_WINOGRAD ? 6 : op->kernel_x;
   return op->kernel_y * columns * (tti_operand(p, op, 0)->channels / op->groups);
 }
@@ -139,12 +143,22 @@ static int check_winograd(const tti_program *p, const tt_op *op, const tt_tensor
   return elems <= UINT32_MAX && in_data(p, op->workspace, elems * sizeof(float));
 }
 
+/* Constants are three rows a panel; parts of sums that are fed apart have their place. */
+static int check_i8_conv(const tti_program *p, const tt_op *op, const tt_tensor *in, const tt_tensor *out) {
+  const uint64_t kept = (uint64_t)out->height * out->width * op->panel * sizeof(int32_t);
+  const int in_parts = op->k_per_block && op->k_per_block < tti_conv_depth(p, op);
+  if (op->flags & ~TT_FLAG_LEAST || (uint32_t)op->kernel_y * tti_i8_stretch(op, in).per_row > TTI_I8_RUNS) return 0;
+  return (!in_parts || in_data(p, op->workspace, kept)) &&
+         in_data(p, op->bias, (uint64_t)tti_conv_panels(p, op) * op->panel * 3 * sizeof(float));
+}
+
 static int check_conv(const tti_program *p, const tt_op *op, const tt_tensor *in, const tt_tensor *out) {
   if (op->panel != 8 && op->panel != 16 && op->panel != 32) return 0;
   if (!op->groups || in->channels % op->groups || out->channels % op->groups) return 0;
   if (!check_window(op, in, out, 1)) return 0;
   const uint64_t depth = (uint64_t)op->kernel_y * (op->kernel_x + 3u) * (in->channels / op->groups);
   if (depth > INT32_MAX || (uint64_t)tti_conv_panels(p, op) * op->panel * sizeof(float) * depth > UINT32_MAX) return 0;
+  if (in->elem_bytes == 1) return check_i8_conv(p, op, in, out);
   if (op->flags & TT_FLAG_WINOGRAD && !check_winograd(p, op, in, out)) return 0;
   if (op->flags & TT_FLAG_RESIDUAL && (op->operand_count != 2 || !same_extent(tti_operand(p, op, 1), out))) return 0;
   return in_data(p, op->bias, (uint64_t)tti_conv_panels(p, op) * op->panel * sizeof(float));
@@ -152,6 +166,9 @@ static int check_conv(const tti_program *p, const tt_op *op, const tt_tensor *in
 
 static int check_depthwise(const tti_program *p, const tt_op *op, const tt_tensor *in, const tt_tensor *out) {
   const uint64_t row = (uint64_t)in->channels * sizeof(float);
+  if (in->elem_bytes == 1)
+    return in->channels == out->channels && check_window(op, in, out, 1) &&
+           in_data(p, op->weights, row * ((op->kernel_y + 3u) / 4) * op->kernel_x) && in_data(p, op->bias, 2 * row);
   return in->channels == out->channels && check_window(op, in, out, 1) &&
          in_data(p, op->weights, row * op->kernel_y * op->kernel_x) && in_data(p, op->bias, row);
 }
@@ -172,7 +189,7 @@ static int check_binary(const tti_program *p, const tt_op *op, const tt_tensor *
   if (!broadcasts(op->kernel_y, out->height) || !broadcasts(op->kernel_x, out->width) ||
       !broadcasts(depth, out->channels))
     return 0;
-  return in_data(p, op->weights, (uint64_t)op->kernel_y * op->kernel_x * depth * sizeof(float));
+  return in_data(p, op->weights, (uint64_t)op->kernel_y * op->kernel_x * depth * out->elem_bytes);
 }
 
 static int check_concat(const tti_program *p, const tt_op *op, const tt_tensor *out) {
@@ -230,8 +247,37 @@ static int check_blocks(const tt_tensor *map, const tt_tensor *depth, uint64_t b
          (uint64_t)depth->channels == map->channels * block * block;
 }
 
+/* Which operators may read and write uint8, and the numbers that they then go by. */
+static int check_types(const tti_program *p, const tt_op *op, const tt_tensor *out) {
+  const int bytes = out->elem_bytes == 1;
+  uint32_t reads = 0; /* operands that are uint8 */
+  for (uint32_t i = 0; i < op->operand_count; i++) reads += tti_operand(p, op, i)->elem_bytes == 1;
+  if (!reads && !bytes) return op->kind < TT_OP_CONVERT;
+  if (op->kind == TT_OP_CONVERT) return op->operand_count == 1 && reads + (uint32_t)bytes == 1;
+  if (reads != op->operand_count || (bytes && op->activation)) return 0;
+  switch (op->kind) {
+    case TT_OP_CONV:
+    case TT_OP_DEPTHWISE:
+      return op->operand_count == 1 && op->activation <= TT_ACT_CLIP;
+    case TT_OP_REDUCE:
+      return !bytes && op->variant == TT_REDUCE_MEAN && !op->activation;
+    case TT_OP_BINARY:
+      return bytes && op->variant <= TT_BINARY_MUL && op->p2 >= 0.0f && op->p2 <= 255.0f;
+    case TT_OP_GATHER:
+      return bytes && op->p0 >= 0.0f && op->p0 <= 255.0f;
+    default:
+      return bytes && (op->kind == TT_OP_MAX_POOL || op->kind == TT_OP_AVERAGE_POOL || op->kind == TT_OP_UNARY ||
+                       op->kind == TT_OP_LOOKUP || op->kind == TT_OP_CONCAT || op->kind == TT_OP_DEPTH_TO_SPACE ||
+                       op->kind == TT_OP_SPACE_TO_DEPTH || op->kind == TT_OP_PERMUTE);
+  }
+}
+
 static int check_kind(const tti_program *p, const tt_op *op, const tt_tensor *in, const tt_tensor *out) {
   const uint64_t pixel = (uint64_t)out->channels * sizeof(float);
+  const int computes = op->operand_count && tti_is_i8(p, op);
+  if (computes && out->elem_bytes == 1 && !(op->alpha >= 0.0f && op->alpha <= op->beta && op->beta <= 255.0f)) return 0;
+  /* Sums over a window or a map fit int32. */
+  if (computes && (uint64_t)op->kernel_y * op->kernel_x > INT32_MAX / UINT8_MAX) return 0;
   switch (op->kind) {
     case TT_OP_CONV:
       return check_conv(p, op, in, out);
@@ -241,6 +287,7 @@ static int check_kind(const tti_program *p, const tt_op *op, const tt_tensor *in
     case TT_OP_AVERAGE_POOL:
       return in->channels == out->channels && check_window(op, in, out, 0);
     case TT_OP_REDUCE:
+      if (computes && (uint64_t)in->height * in->width > INT32_MAX / UINT8_MAX) return 0;
       return op->variant < TT_REDUCE_END && out->height == 1 && out->width == 1 && in->channels == out->channels;
     case TT_OP_BINARY:
       return check_binary(p, op, out);
@@ -264,7 +311,9 @@ static int check_kind(const tti_program *p, const tt_op *op, const tt_tensor *in
       return same_map(in, out) && out->channels == 1;
     case TT_OP_CONSTANT:
       return in_data(p, op->weights, (uint64_t)out->height * out->width * pixel);
-    default: /* unary, softmax */
+    case TT_OP_LOOKUP:
+      return same_extent(in, out) && in_data(p, op->weights, UINT8_MAX + 1);
+    default: /* unary, softmax, convert */
       return same_extent(in, out);
   }
 }
@@ -277,7 +326,8 @@ static int check_op(const tti_program *p, const tt_op *op) {
   for (uint32_t i = 0; i < op->operand_count; i++)
     if (p->operands[op->first_operand + i] >= p->head->tensor_count) return 0;
   if (op->operand_count == 0 && op->kind != TT_OP_CONSTANT) return 0;
-  return check_kind(p, op, op->operand_count ? tti_operand(p, op, 0) : NULL, &p->tensors[op->output]);
+  const tt_tensor *out = &p->tensors[op->output];
+  return check_types(p, op, out) && check_kind(p, op, op->operand_count ? tti_operand(p, op, 0) : NULL, out);
 }
 
 /* ---- instructions */

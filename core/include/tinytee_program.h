@@ -49,6 +49,8 @@ enum {
   TT_OP_LAYER_NORM,
   TT_OP_ARG_MAX,
   TT_OP_CONSTANT,
+  TT_OP_CONVERT, /* quantizes or dequantizes */
+  TT_OP_LOOKUP,
   TT_OP_END
 };
 
@@ -113,17 +115,22 @@ enum {
   TT_FLAG_CONSTANT_FIRST = 8,    /* binary: it is the first operand */
   TT_FLAG_LOG = 16,              /* softmax */
   TT_FLAG_SELECT_LAST = 32,      /* arg max */
-  TT_FLAG_WINOGRAD = 64          /* conv: by Winograd's F(4, 3) along x */
+  TT_FLAG_WINOGRAD = 64,         /* conv: by Winograd's F(4, 3) along x */
+  TT_FLAG_LEAST = 128            /* conv on uint8: some weight is -128 */
 };
 
-/* A feature map in the arena, float32, y, x, c: whole (capacity = height) or a ring of y-planes: y-plane y lies in
- * slot y % capacity. A slot holds pad_left + width + pad_right pixels; the padding is zero. */
+/* A feature map in the arena, y, x, c: whole (capacity = height) or a ring of y-planes: y-plane y lies in slot
+ * y % capacity. Elements are float32 (elem_bytes 4) or uint8 (1), standing for scale * (q - zero_point), where the
+ * scale is known to the operators alone. A slot holds pad_left + width + pad_right pixels; the padding is zero_point,
+ * which is 0 for float32. */
 typedef struct tt_tensor {
   uint32_t offset;    /* of slot 0 in the arena, bytes */
-  uint32_t row_bytes; /* of one slot: (pad_left + width + pad_right) * channels * 4 */
-  uint32_t height, width, channels;
-  uint32_t capacity; /* slots */
+  uint32_t row_bytes; /* of one slot: (pad_left + width + pad_right) * channels * elem_bytes */
+  uint32_t width, channels;
+  uint16_t height, capacity; /* y-planes; slots */
   uint16_t pad_left, pad_right;
+  uint8_t elem_bytes, zero_point;
+  uint16_t reserved;
   uint32_t produced; /* runtime: y-planes written so far in this run */
 } tt_tensor;
 
@@ -140,6 +147,26 @@ typedef struct tt_tensor {
 /* A convolution with TT_FLAG_WINOGRAD (3 columns, stride and dilation 1, no groups) has weights that are transformed
  * ahead of time: 6 columns instead of 3. It is fed whole panels, and has a workspace: kernel_y transformed y-planes
  * [6][tiles][in_channels], then panel zeros, then [6][tiles][panel] for each worker, tiles = ceil(out width / 4). */
+/* Operators on uint8 are the same records; a convolution, depthwise convolution and reduction may then yield float32.
+ * Sums are int32 and exact; what follows is float32, rounded after every step, in the order written. With
+ * requantized(v) = clip(round_half_even(v) + zero point of the output, alpha, beta), activation identity, and z the
+ * zero point of operand 0:
+ *
+ *   conv        sum of (a - z) * w + bias, times the channel's multiplier: requantized, or float32 with an activation
+ * of at most clip. Weights int8, panels of rows of [panel][4]: k is counted in fours, where each stretch that is
+ *               contiguous in the input (a kernel row if groups = 1 and dilation_x or kernel_x = 1, else a kernel
+ * column's channels) begins a new four, filled with zeros. At 'bias', for each panel, int32 [panel] bias less z times
+ *               the weights' sum, int32 [panel] the same plus 128 times that sum, float32 [panel] multipliers. If k is
+ *               fed in parts, its workspace holds int32 [height][width][panel].
+ *   depthwise   likewise; weights int8 [ceil(kernel_y / 4)][kernel_x][channels][4], of 4 kernel rows, with zeros; at
+ * 'bias' int32 [channels] bias less z times the weights' sum, float32 [channels] multipliers. max pool    as it is.
+ *   average pool  float32(sum of (a - z)) * (p0 / float32(elements counted)): requantized.
+ *   reduce      mean, to float32 only: float32(sum of (a - z)) * p0.
+ *   binary      add, sub: float32(a - z) * p0 +- float32(b - its zero point) * p1; mul: float32((a - z) * (b - its)) *
+ * p0; both requantized. A constant is uint8 with zero point p2; with CONSTANT_FIRST it is a, and p0 its factor. convert
+ * to uint8: v / p0, requantized; from uint8: p0 * float32(a - z), then the activation. lookup      table of 256 bytes
+ * at 'weights'. unary identity, concat, gather (p0 is the element that fills), depth to space, space to depth, permute:
+ * as they are. */
 typedef struct tt_op {
   uint8_t kind, activation, variant, flags;
   uint16_t output;        /* tensor */

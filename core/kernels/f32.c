@@ -7,17 +7,8 @@
  */
 #include "kernels.h"
 
+#include "isa.h"
 #include "tinytee_program.h"
-
-#define TTI_JOIN2(a, b) a##b
-#define TTI_JOIN(a, b) TTI_JOIN2(a, b)
-#define TTI_STRING2(a) #a
-#define TTI_STRING(a) TTI_STRING2(a)
-#define TTI_CODE_portable 0
-#define TTI_CODE_neon 1
-#define TTI_CODE_avx2 2
-#define TTI_CODE_avx512 3
-#define TTI_CODE TTI_JOIN(TTI_CODE_, TTI_ISA)
 
 /* Lanes of a vector and pixels of a register tile: pixels * 2 accumulators, 2 weights and an input fit the registers
  * (NEON: as many inputs as pixels). */
@@ -678,8 +669,19 @@ static void lrn(const float *in, float *out, size_t channels, size_t size, float
   }
 }
 
+extern const tti_i8_kernels TTI_JOIN(tti_i8_, TTI_ISA); /* see i8.c */
+
 const tti_kernels *TTI_JOIN(tti_kernels_, TTI_ISA)(void) {
-  static const tti_kernels table = {TTI_STRING(TTI_ISA), conv_row, winograd_in, winograd_out, depthwise_row, pool_row,
-                                    activation,          binary,   accumulate,  lrn};
+  static const tti_kernels table = {TTI_STRING(TTI_ISA),
+                                    conv_row,
+                                    winograd_in,
+                                    winograd_out,
+                                    depthwise_row,
+                                    pool_row,
+                                    activation,
+                                    binary,
+                                    accumulate,
+                                    lrn,
+                                    &TTI_JOIN(tti_i8_, TTI_ISA)};
   return &table;
 }

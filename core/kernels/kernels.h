@@ -1,8 +1,8 @@
-/* Kernels: how operators are computed fast. One source, kernels/f32.c, defines them over vectors of a width that each
- * instruction set chooses; the build compiles it once for each. A port picks a table with tti_kernels_<isa>().
+/* Kernels: how operators are computed fast. kernels/f32.c and kernels/i8.c define them over vectors of a width that
+ * each instruction set chooses; the build compiles them once for each. A port picks a table with tti_kernels_<isa>().
  *
- * Shared contracts: pointers are aligned to 4 bytes; nothing is read or written outside the spans named; outputs may
- * not overlap inputs except where said; no branch and no address depends on a value of a tensor.
+ * Shared contracts: pointers but those to uint8 are aligned to 4 bytes; nothing is read or written outside the spans
+ * named; outputs may not overlap inputs except where said; no branch and no address depends on a value of a tensor.
  */
 #ifndef TTI_KERNELS_H
 #define TTI_KERNELS_H
@@ -65,6 +65,77 @@ typedef struct tti_winograd_row {
   float low, high;
 } tti_winograd_row;
 
+/* How a sum becomes an element, see tt_op: clip(round_half_even(v), low, high) + zero as uint8, or clip(v, low, high)
+ * as float32. */
+typedef struct tti_rounding {
+  float low, high;
+  uint8_t zero;
+  int is_float;
+} tti_rounding;
+
+/* As tti_run, over uint8: elements input[x * pixel_stride + i] meet weights [weight_row + i / 4][n][i % 4]. No input
+ * stands for the zero point throughout. */
+typedef struct tti_i8_run {
+  const uint8_t *input;
+  uint32_t weight_row, count;
+} tti_i8_run;
+
+/* One y-plane of a convolution on uint8 for one panel of output channels. Sums begin at the bias (constants as tt_op
+ * says) or, where 'begin' is given, there; they become elements of out, or are kept at 'end' where that is given. */
+typedef struct tti_i8_conv_row {
+  const tti_i8_run *runs;
+  size_t run_count;
+  ptrdiff_t pixel_stride;
+  size_t width, panel, columns;
+  uint8_t zero;             /* of the input */
+  int least;                /* whether some weight is -128 */
+  const int8_t *weights;    /* [rows][panel][4] */
+  const int32_t *constants; /* [3][panel] */
+  const int32_t *begin;     /* [width][panel] */
+  int32_t *end;             /* likewise; may equal begin */
+  void *out;
+  size_t out_stride; /* elements */
+  tti_rounding rounding;
+} tti_i8_conv_row;
+
+/* One y-plane of a depthwise convolution on uint8: rows[kernel_y] point to the first pixel that output 0 reads; no row
+ * stands for the zero point throughout. */
+typedef struct tti_i8_depthwise_row {
+  const uint8_t *const *rows;
+  size_t kernel_y, kernel_x, stride_x, dilation_x, width, channels;
+  uint8_t zero;
+  const int8_t *weights;    /* [ceil(kernel_y / 4)][kernel_x][channels][4] */
+  const int32_t *constants; /* [2][channels] */
+  void *out;
+  tti_rounding rounding;
+} tti_i8_depthwise_row;
+
+/* out[i] = a[i * a_step] op b[i * b_step], steps 0 or 1; kind is TT_BINARY_ADD, _SUB or _MUL. */
+typedef struct tti_i8_binary_row {
+  const uint8_t *a, *b;
+  size_t a_step, b_step, count;
+  uint8_t a_zero, b_zero;
+  float a_scale, b_scale;
+  uint8_t *out;
+  tti_rounding rounding;
+} tti_i8_binary_row;
+
+/* On uint8. Results are the same on every instruction set, to the bit. */
+typedef struct tti_i8_kernels {
+  void (*conv_row)(const tti_i8_conv_row *);
+  void (*depthwise_row)(const tti_i8_depthwise_row *);
+  /* out[c] = max of, or sums[c] += sum of, pixels[n][c], n < count. */
+  void (*max)(const uint8_t *const *pixels, size_t count, size_t channels, uint8_t *out);
+  void (*sum)(const uint8_t *pixels, size_t count, size_t channels, int32_t *sums);
+  /* out[i] = float32(sums[i] - shift) * scale, rounded as said. */
+  void (*round)(const int32_t *sums, int32_t shift, float scale, size_t count, void *out, const tti_rounding *);
+  void (*binary)(unsigned kind, const tti_i8_binary_row *);
+  void (*quantize)(const float *in, float scale, size_t count, uint8_t *out, const tti_rounding *);
+  void (*dequantize)(const uint8_t *in, uint8_t zero, float scale, size_t count, float *out);
+  /* out[i] = table[in[i]], without an address that depends on in. */
+  void (*lookup)(const uint8_t *table, const uint8_t *in, size_t count, uint8_t *out);
+} tti_i8_kernels;
+
 typedef struct tti_kernels {
   const char *name;
   void (*conv_row)(const tti_conv_row *);
@@ -81,11 +152,14 @@ typedef struct tti_kernels {
   void (*accumulate)(float keep, float scale, const float *a, float *out, size_t count);
   /* Local response normalization of one pixel, ONNX LRN. */
   void (*lrn)(const float *in, float *out, size_t channels, size_t size, float alpha, float beta, float bias);
+  const tti_i8_kernels *i8;
 } tti_kernels;
 
 const tti_kernels *tti_kernels_portable(void);
-const tti_kernels *tti_kernels_avx2(void);   /* x86-64: AVX2 and FMA */
-const tti_kernels *tti_kernels_avx512(void); /* x86-64: AVX-512 F, VL, BW, DQ and FMA */
-const tti_kernels *tti_kernels_neon(void);   /* AArch64 */
+const tti_kernels *tti_kernels_avx2(void);       /* x86-64: AVX2 and FMA */
+const tti_kernels *tti_kernels_avx512(void);     /* x86-64: AVX-512 F, VL, BW, DQ and FMA */
+const tti_kernels *tti_kernels_avx512vnni(void); /* likewise, and VNNI */
+const tti_kernels *tti_kernels_neon(void);       /* AArch64 */
+const tti_kernels *tti_kernels_neondot(void);    /* AArch64 with dot products */
 
 #endif

@@ -3,8 +3,7 @@
 
 enum { RUNS = 256, CACHED_BYTES = 384 * 1024 };
 
-/* The activation as a clamp inside the kernel, where it is one. */
-static void clamp_of(const tt_op *op, float *low, float *high) {
+void tti_clamp_of(const tt_op *op, float *low, float *high) {
   *low = -__builtin_inff();
   *high = __builtin_inff();
   if (op->activation == TT_ACT_RELU) *low = 0.0f;
@@ -29,8 +28,7 @@ static void activate_block(const struct tt_engine *e, const tt_op *op, uint32_t 
                                    tti_row(e, out, y) + (size_t)x * out->channels + first, count);
 }
 
-/* Kernel rows ky that meet the map at output y-plane y: from .. to. */
-static void ky_range(const tt_op *op, uint32_t height, uint32_t y, uint32_t *from, uint32_t *to) {
+void tti_ky_range(const tt_op *op, uint32_t height, uint32_t y, uint32_t *from, uint32_t *to) {
   const uint32_t top = y * op->stride_y; /* in padded coordinates */
   const uint32_t end = height + op->pad_top;
   uint32_t ky = top < op->pad_top ? (op->pad_top - top + op->dilation_y - 1) / op->dilation_y : 0;
@@ -49,7 +47,7 @@ static size_t collect_runs(const struct tt_engine *e, const tt_op *op, const tt_
   const int merged = op->groups == 1 && (op->dilation_x == 1 || op->kernel_x == 1);
   const uint32_t length = merged ? op->kernel_x * depth : depth;
   uint32_t from, to;
-  ky_range(op, in->height, y, &from, &to);
+  tti_ky_range(op, in->height, y, &from, &to);
   size_t count = 0;
   const uint32_t row_length = op->kernel_x * depth;
   while (*k < k_end && count < RUNS) {
@@ -72,19 +70,10 @@ static size_t collect_runs(const struct tt_engine *e, const tt_op *op, const tt_
   return count;
 }
 
-/* A call of a convolution: y-planes y0 .. y1 of the panels of a block. Item i of the work that it is divided into
- * takes panels_each of the panels and rows_each of the y-planes, the panels' parts side by side. */
-typedef struct conv_call {
-  const struct tt_engine *e;
-  const tt_op *op;
-  const tti_block *block;
-  uint32_t y0, y1, panels_each, panel_parts, rows_each;
-} conv_call;
-
 static uint32_t divide_up(uint32_t total, uint32_t each) { return (total + each - 1) / each; }
 
 static void conv_item(void *argument, uint32_t item, uint32_t worker) {
-  const conv_call *call = argument;
+  const tti_conv_call *call = argument;
   const struct tt_engine *e = call->e;
   const tt_op *op = call->op;
   const tti_block *b = call->block;
@@ -107,7 +96,7 @@ static void conv_item(void *argument, uint32_t item, uint32_t worker) {
                       .residual_stride = out->channels};
   float low, high;
   (void)worker;
-  clamp_of(op, &low, &high);
+  tti_clamp_of(op, &low, &high);
   const int last = b->k_end == tti_conv_depth(&e->program, op);
   for (uint32_t panel = part.panel_begin; panel < part.panel_end; panel++) {
     const uint32_t group = panel / group_panels, first = panel % group_panels * op->panel;
@@ -182,7 +171,7 @@ static void winograd_item(void *argument, uint32_t item, uint32_t worker) {
                       .high = __builtin_inff()};
   tti_winograd_row end = {
       .products = products, .tiles = tiles, .panel = panel, .width = out->width, .out_stride = out->channels};
-  clamp_of(op, &end.low, &end.high);
+  tti_clamp_of(op, &end.low, &end.high);
   for (uint32_t p = part.panel_begin; p < part.panel_end; p++) {
     const uint32_t channel = p * op->panel;
     row.weights = weights + (size_t)(p - b->panel_begin) * b->k_end * panel;
@@ -226,7 +215,7 @@ static void winograd(const struct tt_engine *e, const tt_op *op, uint32_t y0, ui
     call.panels_each = divide_up(here, tti_min(tti_items(e, (uint64_t)here * tiles * b->k_end * op->panel), here));
     uint32_t ready = 0; /* input y-planes below it are transformed, as far as they are needed */
     for (call.y = y0; call.y < y1; call.y++) {
-      ky_range(op, in->height, call.y, &call.from, &call.to);
+      tti_ky_range(op, in->height, call.y, &call.from, &call.to);
       const uint32_t first = call.y * op->stride_y + call.from - op->pad_top;
       for (uint32_t i = 0; i < call.to - call.from; i++) {
         const uint32_t iy = first + i;
@@ -251,18 +240,19 @@ void tti_conv(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t 
   }
   const uint32_t panels = b->panel_end - b->panel_begin, rows = y1 - y0;
   const uint32_t items = tti_items(e, (uint64_t)panels * op->panel * (b->k_end - b->k_begin) * rows * out->width);
-  conv_call call = {.e = e, .op = op, .block = b, .y0 = y0, .y1 = y1};
+  tti_conv_call call = {.e = e, .op = op, .block = b, .y0 = y0, .y1 = y1};
   call.panels_each = divide_up(panels, tti_min(items, panels));
   call.panel_parts = divide_up(panels, call.panels_each);
   call.rows_each = divide_up(rows, tti_min(divide_up(items, call.panel_parts), rows));
-  tti_parallel(e, conv_item, &call, call.panel_parts * divide_up(rows, call.rows_each));
+  tti_parallel(e, tti_is_i8(&e->program, op) ? tti_i8_conv_item : conv_item, &call,
+               call.panel_parts * divide_up(rows, call.rows_each));
 }
 
 /* Rows of the map under the window of output y-plane y. */
 static uint32_t window_rows(const struct tt_engine *e, const tt_op *op, const tt_tensor *in, uint32_t y,
                             const float **rows, uint32_t *from) {
   uint32_t to;
-  ky_range(op, in->height, y, from, &to);
+  tti_ky_range(op, in->height, y, from, &to);
   for (uint32_t ky = *from; ky < to; ky++)
     rows[ky - *from] = tti_row(e, in, y * op->stride_y + ky * op->dilation_y - op->pad_top);
   return to - *from;
@@ -279,7 +269,7 @@ void tti_depthwise(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint
                            .width = out->width,
                            .channels = out->channels,
                            .bias = (const float *)(const void *)(e->arena + op->bias)};
-  clamp_of(op, &row.low, &row.high);
+  tti_clamp_of(op, &row.low, &row.high);
   for (uint32_t y = y0; y < y1; y++) {
     uint32_t from;
     row.ky_count = window_rows(e, op, in, y, rows, &from);
@@ -290,6 +280,13 @@ void tti_depthwise(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint
     if (op->activation > TT_ACT_CLIP)
       e->port->kernels->activation(op->activation, op->alpha, op->beta, row.out, (size_t)out->width * out->channels);
   }
+}
+
+uint32_t tti_pool_divisor(const tt_op *op, uint32_t height, uint32_t y, uint32_t inside) {
+  const uint32_t top = y * op->stride_y, padded = op->pad_top + height + op->pad_bottom;
+  const uint32_t fit = top < padded ? (padded - top + op->dilation_y - 1) / op->dilation_y : 0;
+  const uint32_t divisor = op->flags & TT_FLAG_COUNT_INCLUDE_PAD ? tti_min(fit, op->kernel_y) : inside;
+  return divisor ? divisor : 1;
 }
 
 void tti_pool(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1) {
@@ -309,12 +306,7 @@ void tti_pool(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t 
     uint32_t from;
     row.ky_count = window_rows(e, op, in, y, rows, &from);
     row.out = tti_row(e, out, y);
-    if (op->kind == TT_OP_AVERAGE_POOL) {
-      const uint32_t top = y * op->stride_y, padded = op->pad_top + in->height + op->pad_bottom;
-      const uint32_t fit = top < padded ? (padded - top + op->dilation_y - 1) / op->dilation_y : 0;
-      row.divisor_y = row.count_pad ? tti_min(fit, op->kernel_y) : row.ky_count;
-      if (row.divisor_y == 0) row.divisor_y = 1;
-    }
+    if (op->kind == TT_OP_AVERAGE_POOL) row.divisor_y = tti_pool_divisor(op, in->height, y, (uint32_t)row.ky_count);
     e->port->kernels->pool_row(&row);
   }
 }

@@ -1,22 +1,30 @@
 /* Operators that move elements without computing on them, and interpolation. */
 #include "../core.h"
 
-static void concat_row(const struct tt_engine *e, const tt_op *op, const tt_tensor *out, uint32_t y, float *row) {
+/* One element of 1 or 4 bytes. */
+static void copy_element(uint8_t *to, const uint8_t *from, size_t size) {
+  if (size == 1)
+    *to = *from;
+  else
+    tti_copy(to, from, sizeof(float));
+}
+
+static void concat_row(const struct tt_engine *e, const tt_op *op, const tt_tensor *out, uint32_t y, uint8_t *row) {
+  const size_t pixel = (size_t)out->channels * out->elem_bytes;
   size_t at = 0;
   for (uint32_t i = 0; i < op->operand_count; i++) {
     const tt_tensor *in = tti_operand(&e->program, op, i);
-    const size_t elems = (size_t)in->width * in->channels;
+    const size_t depth = (size_t)in->channels * in->elem_bytes, bytes = in->width * depth;
     if (op->variant == TT_CONCAT_Y) {
-      if (y >= at && y - at < in->height) tti_move(row, tti_row(e, in, (uint32_t)(y - at)), elems * sizeof(float));
+      if (y >= at && y - at < in->height) tti_move(row, tti_pixels(e, in, (uint32_t)(y - at)), bytes);
       at += in->height;
     } else if (op->variant == TT_CONCAT_X) {
-      tti_move(row + at, tti_row(e, in, y), elems * sizeof(float));
-      at += elems;
+      tti_move(row + at, tti_pixels(e, in, y), bytes);
+      at += bytes;
     } else {
-      const float *from = tti_row(e, in, y);
-      for (uint32_t x = 0; x < out->width; x++)
-        tti_move(row + (size_t)x * out->channels + at, from + (size_t)x * in->channels, in->channels * sizeof(float));
-      at += in->channels;
+      const uint8_t *from = tti_pixels(e, in, y);
+      for (uint32_t x = 0; x < out->width; x++) tti_move(row + x * pixel + at, from + x * depth, depth);
+      at += depth;
     }
   }
 }
@@ -28,21 +36,25 @@ static int consecutive(const int32_t *indices, uint32_t count) {
   return 1;
 }
 
-static void gather_row(const struct tt_engine *e, const tt_op *op, const tt_tensor *out, uint32_t y, float *row) {
+static void gather_row(const struct tt_engine *e, const tt_op *op, const tt_tensor *out, uint32_t y, uint8_t *row) {
   const tt_tensor *in = tti_operand(&e->program, op, 0);
   const int32_t *rows = e->program.tables + op->table, *cols = rows + out->height, *chans = cols + out->width;
-  const float *from = rows[y] < 0 ? NULL : tti_row(e, in, (uint32_t)rows[y]);
+  const size_t size = out->elem_bytes, depth = in->channels * size, pixel = out->channels * size;
+  const uint8_t *from = rows[y] < 0 ? NULL : tti_pixels(e, in, (uint32_t)rows[y]);
+  const uint8_t byte = (uint8_t)op->p0;
+  const uint8_t *fill = size == 1 ? &byte : (const uint8_t *)&op->p0;
   const int whole_pixels = consecutive(chans, out->channels);
   if (from && whole_pixels && in->channels == out->channels && consecutive(cols, out->width)) {
-    tti_move(row, from + (size_t)cols[0] * in->channels, (size_t)out->width * out->channels * sizeof(float));
+    tti_move(row, from + (size_t)cols[0] * depth, out->width * pixel);
     return;
   }
-  for (uint32_t x = 0; x < out->width; x++, row += out->channels) {
-    const float *pixel = from && cols[x] >= 0 ? from + (size_t)cols[x] * in->channels : NULL;
-    if (pixel && whole_pixels)
-      tti_move(row, pixel + chans[0], out->channels * sizeof(float));
+  for (uint32_t x = 0; x < out->width; x++, row += pixel) {
+    const uint8_t *there = from && cols[x] >= 0 ? from + (size_t)cols[x] * depth : NULL;
+    if (there && whole_pixels)
+      tti_move(row, there + (size_t)chans[0] * size, pixel);
     else
-      for (uint32_t c = 0; c < out->channels; c++) row[c] = pixel && chans[c] >= 0 ? pixel[chans[c]] : op->p0;
+      for (uint32_t c = 0; c < out->channels; c++)
+        copy_element(row + c * size, there && chans[c] >= 0 ? there + (size_t)chans[c] * size : fill, size);
   }
 }
 
@@ -63,46 +75,47 @@ static void resize_row(const struct tt_engine *e, const tt_op *op, const tt_tens
 }
 
 static void depth_to_space_row(const struct tt_engine *e, const tt_op *op, const tt_tensor *out, uint32_t y,
-                               float *row) {
+                               uint8_t *row) {
   const tt_tensor *in = tti_operand(&e->program, op, 0);
-  const size_t block = op->kernel_y, channels = out->channels, i = y % block;
-  const float *from = tti_row(e, in, (uint32_t)(y / block));
-  for (size_t x = 0; x < out->width; x++, row += channels) {
-    const float *pixel = from + x / block * in->channels;
+  const size_t size = out->elem_bytes, block = op->kernel_y, channels = out->channels, i = y % block;
+  const uint8_t *from = tti_pixels(e, in, (uint32_t)(y / block));
+  for (size_t x = 0; x < out->width; x++, row += channels * size) {
+    const uint8_t *pixel = from + x / block * in->channels * size;
     const size_t phase = i * block + x % block;
     if (op->variant == TT_DCR)
-      tti_move(row, pixel + phase * channels, channels * sizeof(float));
+      tti_move(row, pixel + phase * channels * size, channels * size);
     else
-      for (size_t c = 0; c < channels; c++) row[c] = pixel[c * block * block + phase];
+      for (size_t c = 0; c < channels; c++)
+        copy_element(row + c * size, pixel + (c * block * block + phase) * size, size);
   }
 }
 
 static void space_to_depth_row(const struct tt_engine *e, const tt_op *op, const tt_tensor *out, uint32_t y,
-                               float *row) {
+                               uint8_t *row) {
   const tt_tensor *in = tti_operand(&e->program, op, 0);
-  const size_t block = op->kernel_y, channels = in->channels;
+  const size_t block = op->kernel_y, size = out->elem_bytes, bytes = block * in->channels * size;
   for (size_t i = 0; i < block; i++) {
-    const float *from = tti_row(e, in, (uint32_t)(y * block + i));
+    const uint8_t *from = tti_pixels(e, in, (uint32_t)(y * block + i));
     for (size_t x = 0; x < out->width; x++)
-      tti_move(row + x * out->channels + i * block * channels, from + x * block * channels,
-               block * channels * sizeof(float));
+      tti_move(row + x * out->channels * size + i * bytes, from + x * bytes, bytes);
   }
 }
 
 /* The whole map at once: six nested counters over the output's elements in order. */
 static void permute(const struct tt_engine *e, const tt_op *op, const tt_tensor *out) {
   const tt_tensor *in = tti_operand(&e->program, op, 0);
-  const float *from = tti_row(e, in, 0);
+  const uint8_t *from = tti_pixels(e, in, 0);
   const int32_t *dims = e->program.tables + op->table, *strides = dims + TT_PERMUTE_DIMS;
   uint32_t counter[TT_PERMUTE_DIMS] = {0};
   const size_t row_elems = (size_t)out->width * out->channels, in_elems = (size_t)in->width * in->channels;
+  const size_t size = out->elem_bytes;
   const size_t padding =
       (size_t)(in->pad_left + in->pad_right) * in->channels; /* between one y-plane's end and the next */
   size_t offset = 0;
   for (uint32_t y = 0; y < out->height; y++) {
-    float *row = tti_row(e, out, y);
+    uint8_t *row = tti_pixels(e, out, y);
     for (size_t i = 0; i < row_elems; i++) {
-      row[i] = from[padding ? offset + offset / in_elems * padding : offset];
+      copy_element(row + i * size, from + (padding ? offset + offset / in_elems * padding : offset) * size, size);
       for (int d = TT_PERMUTE_DIMS - 1; d >= 0; d--) {
         offset += (size_t)strides[d];
         if (++counter[d] < (uint32_t)dims[d]) break;
@@ -115,29 +128,28 @@ static void permute(const struct tt_engine *e, const tt_op *op, const tt_tensor 
 
 void tti_move_rows(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1) {
   const tt_tensor *out = &e->program.tensors[op->output];
-  const size_t row_elems = (size_t)out->width * out->channels;
+  const size_t row_bytes = (size_t)out->width * out->channels * out->elem_bytes;
   if (op->kind == TT_OP_PERMUTE) {
     permute(e, op, out);
     return;
   }
   for (uint32_t y = y0; y < y1; y++) {
-    float *row = tti_row(e, out, y);
+    uint8_t *row = tti_pixels(e, out, y);
     if (op->kind == TT_OP_CONCAT) {
       concat_row(e, op, out, y, row);
     } else if (op->kind == TT_OP_GATHER) {
       gather_row(e, op, out, y, row);
     } else if (op->kind == TT_OP_RESIZE) {
-      resize_row(e, op, out, y, row);
+      resize_row(e, op, out, y, tti_row(e, out, y));
     } else if (op->kind == TT_OP_DEPTH_TO_SPACE) {
       depth_to_space_row(e, op, out, y, row);
     } else if (op->kind == TT_OP_SPACE_TO_DEPTH) {
       space_to_depth_row(e, op, out, y, row);
     } else if (op->kind == TT_OP_CONSTANT) {
-      tti_move(row, (const float *)(const void *)(e->arena + op->weights) + (size_t)y * row_elems,
-               row_elems * sizeof(float));
+      tti_move(row, e->arena + op->weights + y * row_bytes, row_bytes);
     } else {
-      const float *from = tti_row(e, tti_operand(&e->program, op, 0), y);
-      if (from != row) tti_move(row, from, row_elems * sizeof(float));
+      const uint8_t *from = tti_pixels(e, tti_operand(&e->program, op, 0), y);
+      if (from != row) tti_move(row, from, row_bytes);
     }
   }
 }

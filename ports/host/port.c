@@ -8,6 +8,11 @@
 #include <sys/random.h>
 #include <time.h>
 
+#if defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
 #include "aead.h"
 #include "kernels/kernels.h"
 #include "pool.h"
@@ -99,12 +104,17 @@ static const tti_kernels *choose_kernels(const char *wanted, const char **isa) {
     const tti_kernels *(*kernels)(void);
   } choices[] = {
 #if defined(__x86_64__)
+      {"avx512vnni",
+       __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("fma"),
+       tti_kernels_avx512vnni},
       {"avx512",
        __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("fma"),
        tti_kernels_avx512},
       {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), tti_kernels_avx2},
 #elif defined(__aarch64__)
+      {"neondot", (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0, tti_kernels_neondot},
       {"neon", 1, tti_kernels_neon},
 #endif
       {"portable", 1, tti_kernels_portable},

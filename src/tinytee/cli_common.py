@@ -40,7 +40,8 @@ ProfileName = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Isa = Annotated[
-    str | None, typer.Option("--isa", help="Instruction set of the kernels: portable, avx2, avx512 or neon.")
+    str | None,
+    typer.Option("--isa", help="Instruction set of the kernels: portable, avx2, avx512, avx512vnni, neon or neondot."),
 ]
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="That share a run; compiled for one unless you say more.")

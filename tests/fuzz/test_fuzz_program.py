@@ -18,6 +18,7 @@ from tinytee.ir.graph import Graph
 from tinytee.passes import optimize
 from tinytee.plan.api import least_budget, lower, make_plan
 from unit.plan.graphs import SLOW_IS_FINE, graphs
+from unit.plan.quantized_graphs import quantized_graphs
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "sanitize"
@@ -66,4 +67,14 @@ def test_mutated_programs_of_networks(fuzzer: Path, tmp_path: Path, name: str) -
 )
 @given(graphs(), st.integers(0, 1 << 30))
 def test_mutated_programs_of_random_networks(fuzzer: Path, tmp_path: Path, graph: Graph, seed: int) -> None:
+    fuzz(fuzzer, graph, max(8192, least_budget(graph)), tmp_path, iterations=1500, seed=seed)
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=SLOW_IS_FINE,
+)
+@given(quantized_graphs(), st.integers(0, 1 << 30))
+def test_mutated_programs_of_random_integer_networks(fuzzer: Path, tmp_path: Path, graph: Graph, seed: int) -> None:
     fuzz(fuzzer, graph, max(8192, least_budget(graph)), tmp_path, iterations=1500, seed=seed)

@@ -19,7 +19,9 @@ from tinytee.ir.graph import (
     Shape,
     Softmax,
 )
+from tinytee.ir.quantized import Dequantize, QBinary, QConv, QDepthwiseConv, QLut, QPool, QReduce, Quantize
 from tinytee.plan.profile import Profile
+from tinytee.plan.quantized import conv_rows
 
 FREE_ACTIVATIONS = ("identity", "relu", "clip")
 """Those that a convolution applies as it stores."""
@@ -27,21 +29,29 @@ FREE_ACTIVATIONS = ("identity", "relu", "clip")
 CHEAP_ACTIVATIONS = ("relu", "clip", "leaky_relu", "hard_sigmoid", "hard_swish", "abs", "neg", "reciprocal", "trunc")
 
 
-def conv_seconds(op: Conv, out: Shape, profile: Profile) -> float:
-    """Time of a convolution, all register tiles of nearly equal width (see core/kernels/f32.c).
+_CLAMPING = Conv | DepthwiseConv | QConv | QDepthwiseConv
 
-    A tile of m pixels by v vectors takes max(m * v, 4) multiply-accumulates a row of the panel: 4 is the latency that
-    a narrow tile cannot hide.
+
+def conv_seconds(op: Conv | QConv, out: Shape, profile: Profile) -> float:
+    """Time of a convolution, all register tiles of nearly equal width (see core/kernels/f32.c and i8.c).
+
+    A tile of m pixels by v vectors takes max(m * v, 4) multiply-accumulates (on uint8: dot products) a row of the
+    panel: 4 is the latency that a narrow tile cannot hide.
     """
     channels, kernel_y, kernel_x, depth = op.weight.shape
-    rows = kernel_y * kernel_x * depth
+    if isinstance(op, QConv):
+        rows, tile_pixels = conv_rows(op), profile.dot_tile_pixels
+        step_seconds, tile_seconds = profile.dot_seconds, profile.dot_tile_seconds
+    else:
+        rows, tile_pixels = kernel_y * kernel_x * depth, profile.tile_pixels
+        step_seconds, tile_seconds = profile.fma_seconds, profile.tile_seconds
     per_group = channels // op.groups
     vectors = math.ceil(per_group / profile.lanes) * op.groups
-    tiles = math.ceil(out.width / profile.tile_pixels)
+    tiles = math.ceil(out.width / tile_pixels)
     pixels = out.width / tiles
     pairs = vectors / 2
     per_row = max(pixels * 2, 4.0) if per_group > profile.lanes else max(pixels, 4.0) * 2
-    return out.height * tiles * pairs * (rows * per_row * profile.fma_seconds + profile.tile_seconds)
+    return out.height * tiles * pairs * (rows * per_row * step_seconds + tile_seconds)
 
 
 def winograd_seconds(op: Conv, out: Shape, profile: Profile) -> float:
@@ -60,7 +70,7 @@ def winograd_seconds(op: Conv, out: Shape, profile: Profile) -> float:
 
 def activation_seconds(op: Op, elems: int, profile: Profile) -> float:
     kind = op.activation.kind
-    if kind == "identity" or (kind in FREE_ACTIVATIONS and isinstance(op, Conv | DepthwiseConv)):
+    if kind == "identity" or (kind in FREE_ACTIVATIONS and isinstance(op, _CLAMPING)):
         return 0.0
     return elems * (profile.element_seconds if kind in CHEAP_ACTIVATIONS else profile.function_seconds)
 
@@ -71,8 +81,20 @@ def op_seconds(op: Op, shapes: dict[str, Shape], profile: Profile) -> float:
     read = sum(shapes[name].elems for name in op.inputs)
     base = activation_seconds(op, out.elems, profile)
     match op:
-        case Conv():
+        case Conv() | QConv():
             return base + conv_seconds(op, out, profile)
+        case QDepthwiseConv():
+            columns = math.ceil(op.weight.shape[0] / 4) * op.weight.shape[1]
+            vectors = math.ceil(out.channels / profile.lanes)
+            return out.height * out.width * vectors * (columns + 2) * profile.dot_depthwise_seconds
+        case QPool():
+            return out.elems * (op.kernel[0] * op.kernel[1] + 1) * profile.byte_seconds
+        case QReduce():
+            return read * profile.byte_seconds
+        case QBinary() | QLut():
+            return base + out.elems * profile.byte_seconds
+        case Quantize() | Dequantize():
+            return base + out.elems * (profile.byte_seconds + profile.element_seconds) / 2
         case DepthwiseConv():
             taps = op.weight.shape[0] * op.weight.shape[1]
             vectors = math.ceil(out.channels / profile.lanes)

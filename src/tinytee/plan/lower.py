@@ -17,6 +17,7 @@ from tinytee.ir.graph import (
     DepthToSpace,
     DepthwiseConv,
     Gather,
+    Graph,
     LayerNorm,
     Lrn,
     Op,
@@ -28,11 +29,24 @@ from tinytee.ir.graph import (
     SpaceToDepth,
     Unary,
 )
+from tinytee.ir.quantized import (
+    Dequantize,
+    QBinary,
+    QConv,
+    QDepthwiseConv,
+    QLut,
+    QPool,
+    Quantize,
+    product_ratio,
+    quantized_fill,
+    ratio,
+)
 from tinytee.plan import weights
 from tinytee.plan.layout import Layout
 from tinytee.plan.lowered import Lowered
 from tinytee.plan.network import Network
 from tinytee.plan.partition import Choice
+from tinytee.plan.quantized import Requantize, ScaledMean
 from tinytee.plan.schedule import LoadStep, RunStep, Step, stream_geometry, unroll
 
 _KINDS: dict[type[Op], str] = {
@@ -52,6 +66,14 @@ _KINDS: dict[type[Op], str] = {
     LayerNorm: "LAYER_NORM",
     ArgMax: "ARG_MAX",
     Constant: "CONSTANT",
+    QConv: "CONV",
+    QDepthwiseConv: "DEPTHWISE",
+    QBinary: "BINARY",
+    QLut: "LOOKUP",
+    ScaledMean: "REDUCE",
+    Quantize: "CONVERT",
+    Requantize: "CONVERT",
+    Dequantize: "CONVERT",
 }
 
 
@@ -124,8 +146,8 @@ class _Chunks:
         info = self.network.nodes[node]
         if info.op is None or not info.weight_bytes:
             return b""
-        parts = [weights.as_bytes(piece) for piece in weights.small_pieces(info.op, info.panel)]
-        if with_stream and isinstance(info.op, Conv):
+        parts = [weights.as_bytes(piece) for piece in weights.small_pieces(info.op, info.panel, info.zero_point)]
+        if with_stream and isinstance(info.op, weights.AnyConv):
             panels = weights.panel_count(info.op, info.panel)
             parts.append(weights.as_bytes(weights.pack_weights(info.op, info.panel, 0, panels, info.winograd)))
         return b"".join(part + bytes(-len(part) % weights.ALIGN) for part in parts)
@@ -168,6 +190,8 @@ class _Records:
                 "capacity": instance.capacity,
                 "pad_left": info.pad_left,
                 "pad_right": info.pad_right,
+                "elem_bytes": info.elem_bytes,
+                "zero_point": info.zero_point,
             }
         )
 
@@ -188,9 +212,9 @@ class _Records:
         if node.weight_bytes:
             pinned = position in layout.pinned
             base = layout.pinned[position] if pinned else layout.weights[segment, position]
-            first, *rest = [weights.aligned(p.nbytes) for p in weights.small_pieces(op, node.panel)]
+            first, *rest = [weights.aligned(p.nbytes) for p in weights.small_pieces(op, node.panel, node.zero_point)]
             record["weights"], record["bias"] = base, base + (first if rest else 0)
-            if isinstance(op, Conv):
+            if isinstance(op, weights.AnyConv):
                 record["bias"], record["weights"] = base, base + first
                 if position in self.choices[segment].weights.streamed and not pinned:
                     record["weights"] = layout.staging[segment]
@@ -201,6 +225,7 @@ class _Records:
         record |= self._attributes(op)
         if node.winograd:
             record["flags"] |= constants.TT_FLAG_WINOGRAD
+        if node.workspace_bytes:
             record["workspace"] = layout.workspaces[segment]
         self._op_of[position] = len(self.ops)
         self.ops.append(record)
@@ -209,19 +234,22 @@ class _Records:
         """What each kind of operator says of itself."""
         kind = _KINDS.get(type(op)) or ("MAX_POOL" if op.kind == "max" else "AVERAGE_POOL")  # type: ignore[attr-defined]
         record: dict[str, Any] = {"kind": _number("OP", kind)}
-        out = self.network.graph.shapes[op.output]
+        out, quant = self.network.graph.shapes[op.output], self.network.graph.quants.get(op.output)
         match op:
             case Conv():
                 record |= _window(op.weight.shape[1:3], op.strides, op.dilations, op.pads)
                 record |= {"groups": op.groups, "flags": constants.TT_FLAG_RESIDUAL if len(op.inputs) > 1 else 0}
-            case DepthwiseConv():
+            case QConv():
+                record |= _window(op.weight.shape[1:3], op.strides, op.dilations, op.pads)
+                record |= {"groups": op.groups, "flags": constants.TT_FLAG_LEAST if op.weight.min() == -128 else 0}
+            case DepthwiseConv() | QDepthwiseConv():
                 record |= _window(op.weight.shape[:2], op.strides, op.dilations, op.pads)
-            case Pool():
+            case Pool() | QPool():
                 record |= _window(op.kernel, op.strides, op.dilations, op.pads)
                 record["flags"] = constants.TT_FLAG_COUNT_INCLUDE_PAD if op.count_include_pad else 0
             case Reduce():
                 record["variant"] = _number("REDUCE", op.kind)
-            case Binary():
+            case Binary() | QBinary():
                 record["variant"] = _number("BINARY", op.kind)
                 if op.constant is not None:
                     height, width, channels = op.constant.shape
@@ -233,7 +261,10 @@ class _Records:
             case Gather():
                 axes = [(op.rows, out.height), (op.cols, out.width), (op.chans, out.channels)]
                 index = [np.arange(n) if given is None else np.asarray(given) for given, n in axes]
-                record |= {"table": self._add_table(*index), "p0": op.fill}
+                record |= {
+                    "table": self._add_table(*index),
+                    "p0": op.fill if quant is None else quantized_fill(op, quant),
+                }
             case Resize():
                 record |= {"kernel_y": op.row_index.shape[1], "kernel_x": op.col_index.shape[1]}
                 record["table"] = self._add_table(op.row_index, op.row_weights, op.col_index, op.col_weights)
@@ -252,7 +283,7 @@ class _Records:
                 record["p0"] = op.epsilon
             case ArgMax():
                 record["flags"] = constants.TT_FLAG_SELECT_LAST if op.select_last else 0
-        return record
+        return record | _quantized_attributes(op, self.network.graph)
 
     def _add_table(self, *parts: np.ndarray) -> int:
         """Appends arrays (integers as int32, floats as float32) to the tables, each distinct content once."""
@@ -374,6 +405,38 @@ def _window(kernel: Any, strides: Any, dilations: Any, pads: Any) -> dict[str, i
         "pad_bottom": pads[2],
         "pad_right": pads[3],
     }
+
+
+def _quantized_attributes(op: Op, graph: Graph) -> dict[str, Any]:
+    """Bounds of a uint8 result, and the factors p0, p1, p2 of ``tt_op``."""
+    quants = [graph.quants.get(name) for name in op.inputs]
+    source, target = quants[0] if quants else None, graph.quants.get(op.output)
+    record: dict[str, Any] = {}
+    if target is not None:
+        record |= {"alpha": getattr(op, "low", 0), "beta": getattr(op, "high", 255)}
+    match op:
+        case Requantize():
+            record["p0"] = 1.0
+        case Quantize() if target:
+            record["p0"] = target.scale
+        case Dequantize() if source:
+            record["p0"] = source.scale
+        case ScaledMean():
+            record |= {"variant": constants.TT_REDUCE_MEAN, "p0": op.factor}
+        case QPool(kind="average") if source and target:
+            record["p0"] = ratio(source, target)
+        case QBinary() if target:
+            if op.constant_quant is not None:
+                quants.insert(0 if op.constant_first else 1, op.constant_quant)
+                record["p2"] = op.constant_quant.zero_point
+            left, right = (quant for quant in quants if quant is not None)
+            if op.kind == "mul":
+                record["p0"] = product_ratio(left, right, target)
+            else:
+                record |= {"p0": ratio(left, target), "p1": ratio(right, target)}
+        case _:
+            pass
+    return record
 
 
 def lower(network: Network, choices: list[Choice], layout: Layout) -> Lowered:

@@ -136,4 +136,9 @@ def measure(run: Runner, suites: list[str], progress: Callable[[str, float], Non
         step_seconds=step,
         chunk_seconds=chunk,
         aead_bytes_per_second=opened,
+        dot_tile_pixels=base.dot_tile_pixels,
+        dot_seconds=base.dot_seconds,
+        dot_tile_seconds=base.dot_tile_seconds,
+        dot_depthwise_seconds=base.dot_depthwise_seconds,
+        byte_seconds=base.byte_seconds,
     )

@@ -12,7 +12,8 @@ from functools import cached_property
 import numpy as np
 
 from tinytee.ir.graph import Conv, DepthwiseConv, Graph, Op, Shape, Unary
-from tinytee.plan import rowmap, weights
+from tinytee.ir.quantized import QConv, QDepthwiseConv
+from tinytee.plan import quantized, rowmap, weights
 from tinytee.plan.cost import op_seconds, winograd_seconds
 from tinytee.plan.profile import Profile
 from tinytee.plan.rowmap import RowMap
@@ -23,10 +24,16 @@ BLOCK_BYTES = 32 * 1024
 
 @dataclass(frozen=True, eq=False)
 class TensorInfo:
-    """A feature map. row_bytes: of a slot, padding included; block_rows: y-planes that cross the boundary together."""
+    """A feature map.
+
+    elem_bytes: 4 for float32, 1 for uint8, with its zero point. row_bytes: of a slot, padding included; block_rows:
+    y-planes that cross the boundary together.
+    """
 
     name: str
     shape: Shape
+    elem_bytes: int
+    zero_point: int
     pad_left: int
     pad_right: int
     producer: int
@@ -34,7 +41,7 @@ class TensorInfo:
 
     @cached_property
     def row_bytes(self) -> int:
-        return (self.pad_left + self.shape.width + self.pad_right) * self.shape.channels * 4
+        return (self.pad_left + self.shape.width + self.pad_right) * self.shape.channels * self.elem_bytes
 
     @cached_property
     def whole_bytes(self) -> int:
@@ -68,7 +75,9 @@ class Node:
         panel: a convolution's panel width.
         depth: rows of its panels.
         winograd: whether it is computed by Winograd's F(4, 3) along x.
-        workspace_bytes: what that needs besides, while it runs.
+        workspace_bytes: what that needs besides, or the sums of an integer convolution that is fed k by k.
+        whole_panels: whether streamed panels must not be split.
+        zero_point: of its first operand.
         seconds: predicted arithmetic (or sealing) time.
     """
 
@@ -84,6 +93,8 @@ class Node:
     depth: int = 0
     winograd: bool = False
     workspace_bytes: int = 0
+    whole_panels: bool = False
+    zero_point: int = 0
     seconds: float = 0.0
 
     @property
@@ -112,25 +123,27 @@ class Network:
 def _separate_outputs(graph: Graph) -> Graph:
     """Gives an output its own tensor where other operators read it too, so that it needs no padding."""
     read = {name for op in graph.ops for name in op.inputs}
-    ops, shapes, ports = list(graph.ops), dict(graph.shapes), []
+    ops, shapes, quants, ports = list(graph.ops), dict(graph.shapes), dict(graph.quants), []
     for number, port in enumerate(graph.outputs):
         if port.tensor in read:
             name = f"{port.tensor}:out{number}"
             position = next((i for i, op in enumerate(ops) if op.output == port.tensor), -1)
             ops.insert(position + 1, Unary(name=port.name, inputs=(port.tensor,), output=name))
             shapes[name] = shapes[port.tensor]
+            if port.tensor in quants:
+                quants[name] = quants[port.tensor]
             ports.append(replace(port, tensor=name))
         else:
             ports.append(port)
-    return replace(graph, ops=tuple(ops), shapes=shapes, outputs=tuple(ports))
+    return replace(graph, ops=tuple(ops), shapes=shapes, quants=quants, outputs=tuple(ports))
 
 
 def _padding(graph: Graph, winograd: dict[str, int]) -> dict[str, tuple[int, int]]:
     """Padding columns (left, right) that each tensor's rows carry for the convolutions that read it."""
     found = {name: (0, 0) for name in graph.shapes}
     for op in graph.ops:
-        if isinstance(op, Conv | DepthwiseConv):
-            kernel_x = op.weight.shape[2 if isinstance(op, Conv) else 1]
+        if isinstance(op, Conv | DepthwiseConv | QConv | QDepthwiseConv):
+            kernel_x = op.weight.shape[2 if isinstance(op, Conv | QConv) else 1]
             left = op.pads[1]
             last = (graph.shapes[op.output].width - 1) * op.strides[1] - left + (kernel_x - 1) * op.dilations[1]
             if op.output in winograd:  # whole tiles of 4 outputs, 6 inputs
@@ -175,12 +188,50 @@ def choose_winograd(graph: Graph, profile: Profile, suite: str, largest_panel_by
     return chosen
 
 
+def _op_node(op: Op, graph: Graph, index: dict[str, int], winograd: dict[str, int], profile: Profile) -> Node:
+    shapes = graph.shapes
+    fast = op.output in winograd
+    panel = weights.panel_width(op, profile) if isinstance(op, weights.AnyConv) else 0
+    panel = winograd.get(op.output, panel)
+    zero_point = quantized.zero_point_of(graph.quants.get(op.inputs[0]) if op.inputs else None)
+    small = sum(weights.aligned(piece.nbytes) for piece in weights.small_pieces(op, panel, zero_point))
+    depth = stream = workspace = 0
+    seconds = op_seconds(op, shapes, profile)
+    if isinstance(op, weights.AnyConv):
+        depth = weights.conv_depth(op, fast)
+        stream = weights.panel_count(op, panel) * panel * depth * 4
+    if isinstance(op, QConv):
+        kept = shapes[op.output].height * shapes[op.output].width * panel * 4
+        workspace = weights.aligned(kept) if kept <= quantized.KEPT_BYTES else 0
+    if isinstance(op, Conv) and fast:
+        seconds = winograd_seconds(op, shapes[op.output], profile)
+        workspace = winograd_workspace(op, shapes[op.output], panel, profile.threads)
+    return Node(
+        op=op,
+        port=-1,
+        inputs=tuple(index[name] for name in op.inputs),
+        output=index[op.output],
+        height=rowmap.units(op, shapes),
+        maps=rowmap.row_maps(op, shapes),
+        small_bytes=small,
+        stream_bytes=weights.aligned(stream),
+        panel=panel,
+        depth=depth,
+        winograd=fast,
+        workspace_bytes=workspace,
+        whole_panels=fast or (isinstance(op, QConv) and not workspace),
+        zero_point=zero_point,
+        seconds=seconds,
+    )
+
+
 def build(graph: Graph, profile: Profile, suite: str, winograd: dict[str, int] | None = None) -> Network:
     """The planner's view of a graph, its times predicted for a profile and a suite.
 
     winograd: the convolutions to compute by Winograd's method (``choose_winograd``).
     """
-    graph = _separate_outputs(graph)
+    quantized.check(graph)
+    graph = quantized.split_means(_separate_outputs(graph))
     winograd = winograd or {}
     shapes = graph.shapes
     unfed = list(range(len(graph.inputs)))
@@ -203,41 +254,15 @@ def build(graph: Graph, profile: Profile, suite: str, winograd: dict[str, int] |
         if kind == "op":
             op = graph.ops[number]
             producers[op.output] = at
-            panel = winograd.get(op.output) or (weights.panel_width(op, profile) if isinstance(op, Conv) else 0)
-            small = sum(weights.aligned(piece.nbytes) for piece in weights.small_pieces(op, panel))
-            fast = op.output in winograd
-            depth = stream = workspace = 0
-            seconds = op_seconds(op, shapes, profile)
-            if isinstance(op, Conv):
-                depth = weights.conv_depth(op, fast)
-                stream = weights.panel_count(op, panel) * panel * depth * 4
-                if fast:
-                    seconds = winograd_seconds(op, shapes[op.output], profile)
-                    workspace = winograd_workspace(op, shapes[op.output], panel, profile.threads)
             for name in dict.fromkeys(op.inputs):
                 consumers[name].append(at)
-            nodes.append(
-                Node(
-                    op=op,
-                    port=-1,
-                    inputs=tuple(index[name] for name in op.inputs),
-                    output=index[op.output],
-                    height=rowmap.units(op, shapes),
-                    maps=rowmap.row_maps(op, shapes),
-                    small_bytes=small,
-                    stream_bytes=weights.aligned(stream),
-                    panel=panel,
-                    depth=depth,
-                    winograd=fast,
-                    workspace_bytes=workspace,
-                    seconds=seconds,
-                )
-            )
+            nodes.append(_op_node(op, graph, index, winograd, profile))
             continue
         name = (graph.inputs if kind == "input" else graph.outputs)[number].tensor
         shape = shapes[name]
-        chunks = -(-shape.height // max(1, min(shape.height, BLOCK_BYTES // (shape.row_elems * 4))))
-        seconds = profile.aead_seconds(suite, shape.elems * 4, chunks)
+        elem_bytes = graph.elem_bytes(name)
+        chunks = -(-shape.height // max(1, min(shape.height, BLOCK_BYTES // (shape.row_elems * elem_bytes))))
+        seconds = profile.aead_seconds(suite, shape.elems * elem_bytes, chunks)
         if kind == "input":
             producers[name] = at
             nodes.append(Node(None, number, (), index[name], shape.height, (), seconds=seconds))
@@ -248,7 +273,15 @@ def build(graph: Graph, profile: Profile, suite: str, winograd: dict[str, int] |
 
     padding = _padding(graph, winograd)
     tensors = tuple(
-        TensorInfo(name, shape, *padding[name], producers[name], tuple(consumers[name]))
+        TensorInfo(
+            name,
+            shape,
+            graph.elem_bytes(name),
+            quantized.zero_point_of(graph.quants.get(name)),
+            *padding[name],
+            producers[name],
+            tuple(consumers[name]),
+        )
         for name, shape in shapes.items()
     )
     return Network(graph, tuple(nodes), tensors, profile.threads)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from tinytee.ir.graph import Binary, Conv, DepthwiseConv, LayerNorm, Unary
+from tinytee.ir.quantized import QBinary, QLut
 from tinytee.plan.network import Network
 from tinytee.plan.profile import Profile
 from tinytee.plan.segments import Growth, Segment, SegmentTable
@@ -89,7 +90,7 @@ def overwrites(network: Network, node: int) -> tuple[int, int] | None:
     op = info.op
     if isinstance(op, Conv):
         candidates = info.inputs[1:]
-    elif isinstance(op, Unary | Binary | LayerNorm) or (
+    elif isinstance(op, Unary | Binary | LayerNorm | QBinary | QLut) or (
         isinstance(op, DepthwiseConv) and op.weight.shape[:2] == (1, 1) and op.strides == (1, 1)
     ):
         candidates = info.inputs
@@ -146,7 +147,7 @@ class Partitioner:
             info = self.network.nodes[node]
             _, rows, blocks = stream_blocks(self.network, node, staging_bytes)
             passes = -(-info.depth // rows) - 1
-            if info.winograd and passes:  # its panels are not to be split
+            if info.whole_panels and passes:
                 return math.inf, math.inf
             rate = self.profile.aead_bytes_per_second[self.suite]
             each = info.stream_bytes / rate + blocks * (self.profile.chunk_seconds + self.profile.step_seconds)

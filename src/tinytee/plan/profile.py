@@ -37,6 +37,11 @@ class Profile:
         step_seconds: overhead of one instruction.
         chunk_seconds: overhead of one chunk that crosses the boundary.
         aead_bytes_per_second: opening sealed bytes, by suite.
+        dot_tile_pixels: pixels of the register tile of a convolution on uint8.
+        dot_seconds: one dot product of four bytes in every lane of a vector, inside such a tile.
+        dot_tile_seconds: overhead of such a tile.
+        dot_depthwise_seconds: four rows of one column of a depthwise convolution on uint8, a vector of channels.
+        byte_seconds: reading, combining and writing one uint8.
         threads: threads that share a run.
         window_bytes: the most that can cross the boundary at once; 0: any number.
     """
@@ -55,6 +60,11 @@ class Profile:
     step_seconds: float
     chunk_seconds: float
     aead_bytes_per_second: dict[str, float]
+    dot_tile_pixels: int
+    dot_seconds: float
+    dot_tile_seconds: float
+    dot_depthwise_seconds: float
+    byte_seconds: float
     threads: int = 1
     window_bytes: int = 0
 
@@ -69,6 +79,7 @@ class Profile:
         speed = _speed(threads) / _speed(self.threads)
         sharing = SHARING_SECONDS * ((threads > 1) - (self.threads > 1))
         work = ("fma_seconds", "tile_seconds", "depthwise_seconds", "element_seconds", "function_seconds")
+        work += ("dot_seconds", "dot_tile_seconds", "dot_depthwise_seconds", "byte_seconds")
         return replace(
             self,
             threads=threads,

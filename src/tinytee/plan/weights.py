@@ -6,7 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinytee.ir.graph import Array, Binary, Constant, Conv, DepthwiseConv, LayerNorm, Op
+from tinytee.ir.quantized import QBinary, QConv, QDepthwiseConv, QLut
+from tinytee.plan import quantized
 from tinytee.plan.profile import Profile
+
+AnyConv = Conv | QConv
 
 ALIGN = 64
 """Alignment, in bytes, of every tensor and weight piece in the arena."""
@@ -34,25 +38,35 @@ def can_be_winograd(op: Conv) -> bool:
     return op.weight.shape[2] == 3 and op.strides[1] == 1 and op.dilations == (1, 1) and op.groups == 1
 
 
-def conv_depth(op: Conv, winograd: bool = False) -> int:
-    """Rows of a weight panel: kernel_y * kernel_x * in_channels / groups; kernel_x = 6 after Winograd's transform."""
+def conv_depth(op: AnyConv, winograd: bool = False) -> int:
+    """Rows of a weight panel: kernel_y * kernel_x * in_channels / groups; kernel_x = 6 after Winograd's transform.
+
+    A row is ``panel`` float32, or ``panel`` times four int8: ``4 * panel`` bytes.
+    """
+    if isinstance(op, QConv):
+        return quantized.conv_rows(op)
     _, kernel_y, kernel_x, channels = op.weight.shape
     return kernel_y * (6 if winograd else kernel_x) * channels
 
 
-def panel_width(op: Conv, profile: Profile) -> int:
+def panel_width(op: AnyConv, profile: Profile) -> int:
     """The panel width that pads least; the widest of those."""
     channels = op.weight.shape[0] // op.groups
     return min(profile.panels, key=lambda panel: (-(-channels // panel) * panel, -panel))
 
 
-def panel_count(op: Conv, panel: int) -> int:
+def panel_count(op: AnyConv, panel: int) -> int:
     """Panels over all groups."""
     return op.groups * -(-(op.weight.shape[0] // op.groups) // panel)
 
 
-def pack_weights(op: Conv, panel: int, first: int, last: int, winograd: bool = False) -> Array:
-    """Panels first .. last of the weights, [panels, depth, panel], zero-filled at the end of each group."""
+def pack_weights(op: AnyConv, panel: int, first: int, last: int, winograd: bool = False) -> NDArray:
+    """Panels first .. last of the weights, [panels, depth, panel], zero-filled at the end of each group.
+
+    int8: [panels, depth, panel, 4].
+    """
+    if isinstance(op, QConv):
+        return quantized.pack_weights(op, panel, first, last)
     channels, depth = op.weight.shape[0] // op.groups, conv_depth(op, winograd)
     per_group = -(-channels // panel)
     kernels = op.weight.reshape(op.groups, channels, *op.weight.shape[1:])
@@ -66,9 +80,20 @@ def pack_weights(op: Conv, panel: int, first: int, last: int, winograd: bool = F
     return packed
 
 
-def small_pieces(op: Op, panel: int) -> list[Array]:
-    """What must be in the arena whole while the operator runs, besides a convolution's weights: [first, second]."""
+def small_pieces(op: Op, panel: int, zero_point: int) -> list[NDArray]:
+    """What must be in the arena whole while the operator runs, besides a convolution's weights: [first, second].
+
+    zero_point: of its first operand.
+    """
     match op:
+        case QConv():
+            return [quantized.pack_constants(op, panel, zero_point)]
+        case QDepthwiseConv():
+            return quantized.pack_depthwise(op, zero_point)
+        case QBinary() if op.constant is not None:
+            return [op.constant]
+        case QLut():
+            return [op.table]
         case Conv():
             return [pack_bias(op, panel)]
         case DepthwiseConv():
@@ -91,5 +116,5 @@ def pack_bias(op: Conv, panel: int) -> Array:
     return bias.reshape(-1, panel)
 
 
-def as_bytes(piece: NDArray[np.float32]) -> bytes:
-    return np.ascontiguousarray(piece, dtype="<f4").tobytes()
+def as_bytes(piece: NDArray) -> bytes:
+    return np.ascontiguousarray(piece, dtype=piece.dtype.newbyteorder("<")).tobytes()

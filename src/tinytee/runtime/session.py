@@ -62,7 +62,8 @@ class Session:
             it from where it cannot be changed.
         backend: where the core runs: "process" is this process (see docs/threat-model.md), "optee" the trusted
             application on this device, "optee-qemu" the same in a machine that is booted for it (see docs/optee.md).
-        isa: instruction set of the kernels ("portable", "avx2", "avx512", "neon"); None: the best there is.
+        isa: instruction set of the kernels ("portable", "avx2", "avx512", "avx512vnni", "neon", "neondot"); None: the
+            best there is.
         threads: that share a run in the process backend; at most as many as the bundle was compiled for are used.
             None: as many, or the processor's cores if they are fewer.
         not_dumpable: also make the whole process not dumpable, nor traceable by its own user.

@@ -1,4 +1,4 @@
-"""An oracle for programs: replays one run over a map of the arena that knows what every four bytes hold.
+"""An oracle for programs: replays one run over a map of the arena that knows what every byte holds.
 
 It reads nothing but the program's bytes and shares no code with the planner: which y-planes an operator reads it
 finds from the operator's definition, one tap at a time. It fails if a byte is read that does not hold what it
@@ -55,7 +55,7 @@ class Oracle:
         self.program = Program(data)
         self.chunk_bytes = chunk_bytes
         self.engine_and_program = C.TT_ENGINE_BYTES + len(data)
-        self.cells: np.ndarray = np.zeros(self.program.head.arena_bytes // 4, np.int64)
+        self.cells: np.ndarray = np.zeros(self.program.head.arena_bytes, np.int32)
         self.names: dict[tuple, int] = {}
         self.highest = self.engine_and_program
         self.done = [0] * len(self.program.ops)
@@ -70,10 +70,10 @@ class Oracle:
         assert offset >= self.engine_and_program, "the program is overwritten"
         assert offset + count <= self.program.head.arena_bytes, "beyond the arena"
         self.highest = max(self.highest, offset + count)
-        self.cells[offset // 4 : (offset + count) // 4] = name
+        self.cells[offset : offset + count] = name
 
     def check(self, offset: int, count: int, name: int, what: str) -> None:
-        assert (self.cells[offset // 4 : (offset + count) // 4] == name).all(), f"{what} is not there"
+        assert (self.cells[offset : offset + count] == name).all(), f"{what} is not there"
 
     def slot(self, tensor: int, y: int) -> int:
         t = self.program.tensors[tensor]
@@ -126,6 +126,9 @@ class Oracle:
         assert self.done[number] < end <= height, "units go up"
         if streamed:
             self.stream_weights(number, op)
+            if op.k_per_block < self.conv_sizes(op)[1] and self.elem_bytes(op) == 1:
+                out = self.program.tensors[op.output]
+                self.write(op.workspace, out.height * out.width * op.panel * 4, self.name("workspace", number))
         for unit in range(self.done[number], end):
             for which, tensor in enumerate(self.operands(op)):
                 for y in self.rows_read(op, which, unit):
@@ -148,11 +151,20 @@ class Oracle:
         self.check_weights(number, op)
         self.done[number] = end
 
+    def elem_bytes(self, op: Any) -> int:
+        """Of the first operand: 1 where an operator works on uint8."""
+        return self.program.tensors[self.operands(op)[0]].elem_bytes
+
     def conv_sizes(self, op: Any) -> tuple[int, int]:
-        """(panels, depth) of a convolution."""
+        """(panels, depth) of a convolution; on uint8 depth counts fours."""
         channels = self.program.tensors[op.output].channels // op.groups
         columns = 6 if op.kind == C.TT_OP_CONV and op.flags & C.TT_FLAG_WINOGRAD else op.kernel_x
-        depth = op.kernel_y * columns * (self.program.tensors[self.operands(op)[0]].channels // op.groups)
+        in_group = self.program.tensors[self.operands(op)[0]].channels // op.groups
+        depth = op.kernel_y * columns * in_group
+        if self.elem_bytes(op) == 1:
+            side_by_side = op.groups == 1 and (op.kernel_x == 1 or op.dilation_x == 1)
+            length, count = (columns * in_group, 1) if side_by_side else (in_group, columns)
+            depth = op.kernel_y * count * ((length + 3) // 4)
         return op.groups * -(-channels // op.panel), depth
 
     def stream_weights(self, number: int, op: Any) -> None:
@@ -167,19 +179,24 @@ class Oracle:
         out = self.program.tensors[op.output]
         if op.kind == C.TT_OP_CONV:
             panels, depth = self.conv_sizes(op)
-            places = [(op.bias, panels * op.panel * 4)]
+            places = [(op.bias, panels * op.panel * 4 * (3 if self.elem_bytes(op) == 1 else 1))]
             return places if op.first_chunk else [*places, (op.weights, panels * depth * op.panel * 4)]
+        if op.kind == C.TT_OP_DEPTHWISE and self.elem_bytes(op) == 1:
+            taps = (op.kernel_y + 3) // 4 * 4 * op.kernel_x
+            return [(op.weights, taps * out.channels), (op.bias, 2 * out.channels * 4)]
+        if op.kind == C.TT_OP_LOOKUP:
+            return [(op.weights, 256)]
         if op.kind == C.TT_OP_DEPTHWISE:
             return [(op.weights, op.kernel_y * op.kernel_x * out.channels * 4), (op.bias, out.channels * 4)]
         if op.kind == C.TT_OP_LAYER_NORM:
             return [(op.weights, out.channels * 4), (op.bias, out.channels * 4)]
         if op.kind == C.TT_OP_BINARY and op.flags & C.TT_FLAG_CONSTANT:
-            return [(op.weights, op.kernel_y * op.kernel_x * (op.groups or out.channels) * 4)]
+            return [(op.weights, op.kernel_y * op.kernel_x * (op.groups or out.channels) * out.elem_bytes)]
         return []
 
     def check_weights(self, number: int, op: Any) -> None:
         for offset, count in self.weight_places(number, op):
-            held = self.cells[offset // 4 : (offset + count) // 4]
+            held = self.cells[offset : offset + count]
             kinds = {self.kind_of(int(name)) for name in np.unique(held)}
             assert kinds == {"load"}, f"weights of operator {number} were not loaded or are overwritten: {kinds}"
         if op.first_chunk:

@@ -118,7 +118,7 @@ def test_unknown_backends_and_instruction_sets(path: Path) -> None:
         Session(path, key=KEY, isa="sse9")
 
 
-@pytest.mark.parametrize("isa", ["portable", "avx2", "avx512", "neon"])
+@pytest.mark.parametrize("isa", ["portable", "avx2", "avx512", "avx512vnni", "neon", "neondot"])
 def test_instruction_sets_can_be_chosen(path: Path, isa: str) -> None:
     try:
         with Session(path, key=KEY, isa=isa) as session:

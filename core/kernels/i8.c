@@ -1,0 +1,845 @@
+/* Kernels on uint8; see kernels.h. Compiled once for each instruction set, with TTI_ISA naming it, without fused
+ * multiply-adds.
+ *
+ * Convolution: register tiles as in f32.c, but for every four k: a tile loads one row of the weight panel, [n][4], and
+ * broadcasts four input bytes per pixel; each lane adds a dot product of four. x86 multiplies uint8 by int8. Arm
+ * multiplies int8 by int8: inputs less 128, which the bias for them makes up for.
+ *
+ * Depthwise convolution on x86 interleaves four kernel rows, so that a lane's four bytes are one channel's column of
+ * the window: the same dot products. Interleaving within 128 bits leaves channels out of order; weights and constants
+ * are brought into that order once for several pixels, and packing the results to bytes undoes it.
+ */
+#include "kernels.h"
+
+#include "isa.h"
+#include "tinytee_program.h"
+
+#if TTI_CODE == TTI_CODE_avx512
+#define TTI_LANES 16
+#define TTI_TILE (TTI_DOT ? 14 : 10)
+#elif TTI_CODE == TTI_CODE_avx2
+#define TTI_LANES 8
+#define TTI_TILE 4
+#elif TTI_CODE == TTI_CODE_neon
+#define TTI_LANES 4
+#define TTI_TILE (TTI_DOT ? 8 : 5)
+#else
+#define TTI_LANES 4
+#define TTI_TILE 4
+#endif
+
+#include "vector.h"
+
+#define TTI_FOR(i, count) _Pragma("GCC unroll 16") for (int i = 0; i < (count); i++)
+
+enum { CHUNK = 64 };
+
+TTI_INLINE size_t least(size_t a, size_t b) { return a < b ? a : b; }
+
+/* Up to four bytes as one word, the first in its lowest bits. */
+TTI_INLINE uint32_t load_word(const uint8_t *in, size_t count) {
+  if (count < 4) return in[0] | (uint32_t)(count > 1 ? in[1] : 0) << 8 | (uint32_t)(count > 2 ? in[2] : 0) << 16;
+  uint32_t word;
+  __builtin_memcpy(&word, in, sizeof word);
+  return word;
+}
+
+/* ---- from sums to elements */
+
+/* Adding 1.5 * 2^23 to a small float rounds it to an integer, ties to even, which its lowest bits then hold. */
+#define TTI_MAGIC 12582912.0f
+
+/* v > low selects low for a NaN. */
+TTI_INLINE float bound(float v, float low, float high) {
+  const float above = v > low ? v : low;
+  return above < high ? above : high;
+}
+
+TTI_INLINE uint8_t rounded(float v, float low, float high, uint8_t zero) {
+  const float sum = bound(v, low, high) + TTI_MAGIC;
+  uint32_t bits;
+  __builtin_memcpy(&bits, &sum, sizeof bits);
+  return (uint8_t)(bits + zero);
+}
+
+TTI_INLINE vf v_bound(vf v, float low, float high) {
+  const vf above = v_select(v > low, v, v_set(low));
+  return v_select(above < high, above, v_set(high));
+}
+
+/* The bytes of the first 'count' lanes. */
+TTI_INLINE void store_bytes(uint8_t *out, vi v, size_t count) {
+#if TTI_CODE == TTI_CODE_avx512
+  _mm512_mask_cvtepi32_storeu_epi8(out, v_mask(count), (__m512i)v);
+#else
+  uint8_t bytes[TTI_LANES];
+#if TTI_CODE == TTI_CODE_neon
+  const uint16x4_t narrow = vmovn_u32((uint32x4_t)v);
+  const uint32x2_t word = vreinterpret_u32_u8(vmovn_u16(vcombine_u16(narrow, narrow)));
+  vst1_lane_u32((uint32_t *)(void *)bytes, word, 0);
+#elif TTI_CODE == TTI_CODE_avx2
+  const __m256i words =
+      _mm256_shuffle_epi8((__m256i)v, _mm256_set1_epi64x(0x0C080400)); /* the low bytes, at the low end of each half */
+  const __m128i both = _mm_unpacklo_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+  _mm_storel_epi64((__m128i *)(void *)bytes, both);
+#else
+  for (int i = 0; i < TTI_LANES; i++) bytes[i] = (uint8_t)v[i];
+#endif
+  if (count >= TTI_LANES)
+    __builtin_memcpy(out, bytes, TTI_LANES);
+  else
+    for (size_t i = 0; i < count; i++) out[i] = bytes[i];
+#endif
+}
+
+/* The first 'count' bytes, widened; lanes beyond hold 0. */
+TTI_INLINE vi load_bytes(const uint8_t *in, size_t count) {
+#if TTI_CODE == TTI_CODE_avx512
+  return (vi)_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(v_mask(count), in));
+#else
+  uint8_t bytes[TTI_LANES] = {0};
+  if (count >= TTI_LANES)
+    __builtin_memcpy(bytes, in, TTI_LANES);
+  else
+    for (size_t i = 0; i < count; i++) bytes[i] = in[i];
+#if TTI_CODE == TTI_CODE_avx2
+  return (vi)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)bytes));
+#elif TTI_CODE == TTI_CODE_neon
+  uint32_t word;
+  __builtin_memcpy(&word, bytes, sizeof word);
+  return (vi)vmovl_u16(vget_low_u16(vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(word)))));
+#else
+  const vi v = {bytes[0], bytes[1], bytes[2], bytes[3]};
+  return v;
+#endif
+#endif
+}
+
+TTI_INLINE void store_rounded(uint8_t *out, vf v, const tti_rounding *r, size_t count) {
+  store_bytes(out, (vi)(v_bound(v, r->low, r->high) + TTI_MAGIC) + r->zero, count);
+}
+
+/* Sums of so many lanes, scaled: to element 'at' of out. */
+TTI_INLINE void store_elements(void *out, size_t at, vi sums, vf multiplier, const tti_rounding *r, size_t count) {
+  const vf scaled = __builtin_convertvector(sums, vf) * multiplier;
+  if (r->is_float)
+    v_store_part((float *)out + at, v_bound(scaled, r->low, r->high), count);
+  else
+    store_rounded((uint8_t *)out + at, scaled, r, count);
+}
+
+TTI_INLINE vi load_sums(const int32_t *in) {
+  vi v;
+  __builtin_memcpy(&v, in, sizeof v);
+  return v;
+}
+
+/* ---- dot products of four bytes */
+
+#if TTI_CODE == TTI_CODE_avx512
+#define TTI_X(name) _mm512_##name
+#define TTI_REGISTER __m512i
+#define TTI_SI512(name) _mm512_##name##_si512
+#elif TTI_CODE == TTI_CODE_avx2
+#define TTI_X(name) _mm256_##name
+#define TTI_REGISTER __m256i
+#define TTI_SI512(name) _mm256_##name##_si256
+#endif
+
+#ifdef TTI_REGISTER
+typedef TTI_REGISTER vx;
+#if TTI_DOT
+typedef vx v_inputs;
+typedef vx v_weights;
+TTI_INLINE v_inputs as_inputs(vx bytes) { return bytes; }
+TTI_INLINE v_weights as_weights(vx bytes) { return bytes; }
+TTI_INLINE vi dot(vi sum, v_inputs a, v_weights w) { return (vi)_mm512_dpbusd_epi32((__m512i)sum, a, w); }
+#else
+/* Bytes 0 and 2, and bytes 1 and 3, widened to 16 bits. */
+typedef struct v_pairs {
+  vx even, odd;
+} v_pairs;
+typedef v_pairs v_inputs;
+typedef v_pairs v_weights;
+TTI_INLINE v_inputs as_inputs(vx bytes) {
+  const v_pairs p = {TTI_SI512(and)(bytes, TTI_X(set1_epi16)(0xFF)), TTI_X(srli_epi16)(bytes, 8)};
+  return p;
+}
+TTI_INLINE v_weights as_weights(vx bytes) {
+  const v_pairs p = {TTI_X(srai_epi16)(TTI_X(slli_epi16)(bytes, 8), 8), TTI_X(srai_epi16)(bytes, 8)};
+  return p;
+}
+TTI_INLINE vi dot(vi sum, v_inputs a, v_weights w) {
+  return sum + (vi)TTI_X(madd_epi16)(a.even, w.even) + (vi)TTI_X(madd_epi16)(a.odd, w.odd);
+}
+#endif
+TTI_INLINE vx load_x(const void *p) {
+  vx v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+TTI_INLINE v_inputs spread(uint32_t word) { return as_inputs(TTI_X(set1_epi32)((int32_t)word)); }
+#elif TTI_CODE == TTI_CODE_neon
+typedef int8x16_t v_inputs;
+TTI_INLINE v_inputs spread(uint32_t word) { return vreinterpretq_s8_u32(vdupq_n_u32(word ^ 0x80808080)); }
+#endif
+
+/* ---- convolution */
+
+/* One y-plane, as the portable kernel and as any other for panels narrower than its vectors. */
+static void conv_row_plain(const tti_i8_conv_row *c) {
+  const float *multiplier = (const float *)(const void *)(c->constants + 2 * c->panel);
+  for (size_t x = 0; x < c->width; x++) {
+    uint32_t sums[32]; /* which wrap where int32 may not */
+    for (size_t n = 0; n < c->panel; n++) sums[n] = (uint32_t)(c->begin ? c->begin[x * c->panel + n] : c->constants[n]);
+    for (size_t r = 0; r < c->run_count; r++) {
+      const tti_i8_run *run = &c->runs[r];
+      const int8_t *w = c->weights + (size_t)run->weight_row * c->panel * 4;
+      for (size_t i = 0; i < run->count; i += 4, w += c->panel * 4) {
+        const size_t left = run->count - i;
+        const uint32_t word =
+            run->input ? load_word(run->input + (ptrdiff_t)x * c->pixel_stride + i, left) : c->zero * 0x01010101u;
+        const int32_t a[4] = {word & 0xFF, word >> 8 & 0xFF, word >> 16 & 0xFF, (int32_t)(word >> 24)};
+        for (size_t n = 0; n < c->panel; n++)
+          sums[n] += (uint32_t)(a[0] * w[4 * n] + a[1] * w[4 * n + 1] + a[2] * w[4 * n + 2] + a[3] * w[4 * n + 3]);
+      }
+    }
+    for (size_t n = 0; n < c->columns; n++) {
+      const size_t at = x * c->out_stride + n;
+      const float v = (float)(int32_t)sums[n] * multiplier[n];
+      if (c->end) continue;
+      if (c->rounding.is_float)
+        ((float *)c->out)[at] = bound(v, c->rounding.low, c->rounding.high);
+      else
+        ((uint8_t *)c->out)[at] = rounded(v, c->rounding.low, c->rounding.high, c->rounding.zero);
+    }
+    for (size_t n = 0; c->end && n < c->panel; n++) c->end[x * c->panel + n] = (int32_t)sums[n];
+  }
+}
+
+#if TTI_CODE == TTI_CODE_portable
+static void conv_row(const tti_i8_conv_row *c) { conv_row_plain(c); }
+#else
+
+#if TTI_CODE != TTI_CODE_neon
+enum { SIGNED_INPUTS = 0 };
+
+/* acc += the products of one run, over pixels a constant stride apart. */
+TTI_INLINE void add_run(const int pixels, const int vectors, const tti_i8_conv_row *c, const tti_i8_run *run,
+                        const uint8_t *in, const ptrdiff_t stride, size_t column, vi acc[TTI_TILE][2]) {
+  const size_t row = c->panel * 4;
+  const int8_t *w = c->weights + (run->weight_row * c->panel + column) * 4;
+  for (size_t i = run->count / 4; i; i--, in += 4, w += row) {
+    v_weights b[2];
+    TTI_FOR (v, vectors) b[v] = as_weights(load_x(w + v * TTI_LANES * 4));
+    TTI_FOR (m, pixels) {
+      const v_inputs a = spread(load_word(in + m * stride, 4));
+      TTI_FOR (v, vectors) acc[m][v] = dot(acc[m][v], a, b[v]);
+    }
+  }
+  const size_t rest = run->count % 4;
+  if (!rest) return;
+  TTI_FOR (m, pixels) {
+    const v_inputs a = spread(load_word(in + m * stride, rest));
+    TTI_FOR (v, vectors) acc[m][v] = dot(acc[m][v], a, as_weights(load_x(w + v * TTI_LANES * 4)));
+  }
+}
+
+/* b += the products of a run of zero points. */
+TTI_INLINE void add_zeros(const int vectors, const tti_i8_conv_row *c, const tti_i8_run *run, size_t column, vi b[2]) {
+  const int8_t *w = c->weights + (run->weight_row * c->panel + column) * 4;
+  const v_inputs a = spread(c->zero * 0x01010101u);
+  for (size_t i = 0; i < run->count; i += 4, w += c->panel * 4)
+    TTI_FOR (v, vectors) b[v] = dot(b[v], a, as_weights(load_x(w + v * TTI_LANES * 4)));
+}
+
+#elif TTI_DOT
+enum { SIGNED_INPUTS = 1 };
+
+TTI_INLINE void add_run(const int pixels, const int vectors, const tti_i8_conv_row *c, const tti_i8_run *run,
+                        const uint8_t *in, const ptrdiff_t stride, size_t column, vi acc[TTI_TILE][2]) {
+  const size_t row = c->panel * 4;
+  const int8_t *w = c->weights + (run->weight_row * c->panel + column) * 4;
+  size_t left = run->count;
+  for (; left >= 16; left -= 16, in += 16) {
+    int8x16_t a[TTI_TILE];
+    TTI_FOR (m, pixels) a[m] = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(in + m * stride), vdupq_n_u8(0x80)));
+#define TTI_QUARTER(lane)                                                                                              \
+  TTI_FOR (v, vectors) {                                                                                               \
+    const int8x16_t b = vld1q_s8(w + v * TTI_LANES * 4);                                                               \
+    TTI_FOR (m, pixels) acc[m][v] = (vi)vdotq_laneq_s32((int32x4_t)acc[m][v], b, a[m], lane);                          \
+  }                                                                                                                    \
+  w += row;
+    TTI_QUARTER(0)
+    TTI_QUARTER(1)
+    TTI_QUARTER(2)
+    TTI_QUARTER(3)
+  }
+  for (size_t i = 0; i < left; i += 4, w += row)
+    TTI_FOR (m, pixels) {
+      const v_inputs a = spread(load_word(in + m * stride + i, left - i));
+      TTI_FOR (v, vectors) acc[m][v] = (vi)vdotq_s32((int32x4_t)acc[m][v], vld1q_s8(w + v * TTI_LANES * 4), a);
+    }
+}
+
+TTI_INLINE void add_zeros(const int vectors, const tti_i8_conv_row *c, const tti_i8_run *run, size_t column, vi b[2]) {
+  const int8_t *w = c->weights + (run->weight_row * c->panel + column) * 4;
+  const v_inputs a = spread(c->zero * 0x01010101u);
+  for (size_t i = 0; i < run->count; i += 4, w += c->panel * 4)
+    TTI_FOR (v, vectors) b[v] = (vi)vdotq_s32((int32x4_t)b[v], vld1q_s8(w + v * TTI_LANES * 4), a);
+}
+
+#else
+enum { SIGNED_INPUTS = 1 };
+
+/* Sums of four channels: each two of the eight lanes make one. A product is at most 2^14 in magnitude, so that 16 bits
+ * hold the sum of two, unless some weight is -128. */
+typedef struct v_halves {
+  int32x4_t low, high;
+} v_halves;
+
+TTI_INLINE v_halves dot(v_halves sum, int8x16_t a, int8x16_t w) {
+  sum.low = vpadalq_s16(sum.low, vmull_s8(vget_low_s8(w), vget_low_s8(a)));
+  sum.high = vpadalq_s16(sum.high, vmull_high_s8(w, a));
+  return sum;
+}
+
+TTI_INLINE v_halves dot_two(v_halves sum, int8x16_t a0, int8x16_t w0, int8x16_t a1, int8x16_t w1) {
+  const int16x8_t low = vmlal_s8(vmull_s8(vget_low_s8(w0), vget_low_s8(a0)), vget_low_s8(w1), vget_low_s8(a1));
+  const int16x8_t high = vmlal_high_s8(vmull_high_s8(w0, a0), w1, a1);
+  sum.low = vpadalq_s16(sum.low, low);
+  sum.high = vpadalq_s16(sum.high, high);
+  return sum;
+}
+
+TTI_INLINE void add_halves(const int pixels, const int vectors, const tti_i8_conv_row *c, const tti_i8_run *run,
+                           const uint8_t *in, const ptrdiff_t stride, size_t column, v_halves acc[TTI_TILE][2]) {
+  const size_t row = c->panel * 4;
+  const int8_t *w = c->weights + (run->weight_row * c->panel + column) * 4;
+  size_t left = run->count;
+  for (; left >= 8 && !c->least; left -= 8, in += 8, w += 2 * row) {
+    int8x16_t b0[2], b1[2];
+    TTI_FOR (v, vectors) {
+      b0[v] = vld1q_s8(w + v * TTI_LANES * 4);
+      b1[v] = vld1q_s8(w + row + v * TTI_LANES * 4);
+    }
+    TTI_FOR (m, pixels) {
+      const int32x2_t a = vreinterpret_s32_u8(veor_u8(vld1_u8(in + m * stride), vdup_n_u8(0x80)));
+      const int8x16_t a0 = vreinterpretq_s8_s32(vdupq_lane_s32(a, 0)), a1 = vreinterpretq_s8_s32(vdupq_lane_s32(a, 1));
+      TTI_FOR (v, vectors) acc[m][v] = dot_two(acc[m][v], a0, b0[v], a1, b1[v]);
+    }
+  }
+  for (size_t i = 0; i < left; i += 4, w += row)
+    TTI_FOR (m, pixels) {
+      const v_inputs a = spread(load_word(in + m * stride + i, left - i));
+      TTI_FOR (v, vectors) acc[m][v] = dot(acc[m][v], a, vld1q_s8(w + v * TTI_LANES * 4));
+    }
+}
+
+TTI_INLINE void add_zeros(const int vectors, const tti_i8_conv_row *c, const tti_i8_run *run, size_t column, vi b[2]) {
+  const int8_t *w = c->weights + (run->weight_row * c->panel + column) * 4;
+  const v_inputs a = spread(c->zero * 0x01010101u);
+  v_halves sums[2] = {{{0}, {0}}, {{0}, {0}}};
+  for (size_t i = 0; i < run->count; i += 4, w += c->panel * 4)
+    TTI_FOR (v, vectors) sums[v] = dot(sums[v], a, vld1q_s8(w + v * TTI_LANES * 4));
+  TTI_FOR (v, vectors) b[v] += (vi)vpaddq_s32(sums[v].low, sums[v].high);
+}
+#endif
+
+/* One register tile: pixels x .. x + pixels of so many vectors of channels, the last of them partial if 'partial' says
+ * so. These are constants at every call, so that each call site is unrolled into registers. */
+TTI_INLINE void tile(const int pixels, const int vectors, const int partial, const tti_i8_conv_row *c, size_t x,
+                     size_t column) {
+  vi acc[TTI_TILE][2], b[2];
+  const int32_t *constants = c->constants + (SIGNED_INPUTS ? c->panel : 0) + column;
+  TTI_FOR (v, vectors) b[v] = c->begin ? (vi){0} : load_sums(constants + v * TTI_LANES);
+  for (size_t r = 0; r < c->run_count; r++)
+    if (!c->runs[r].input) add_zeros(vectors, c, &c->runs[r], column, b);
+  TTI_FOR (m, pixels)
+    TTI_FOR (v, vectors)
+      acc[m][v] = c->begin ? b[v] + load_sums(c->begin + (x + (size_t)m) * c->panel + column + v * TTI_LANES) : b[v];
+#if TTI_CODE == TTI_CODE_neon && !TTI_DOT
+  v_halves halves[TTI_TILE][2];
+  const v_halves none = {{0}, {0}};
+  TTI_FOR (m, pixels)
+    TTI_FOR (v, vectors) halves[m][v] = none;
+#endif
+  for (size_t r = 0; r < c->run_count; r++) {
+    const tti_i8_run *run = &c->runs[r];
+    const uint8_t *in = run->input + (ptrdiff_t)x * c->pixel_stride;
+    if (!run->input) continue;
+#if TTI_CODE == TTI_CODE_neon && !TTI_DOT
+    add_halves(pixels, vectors, c, run, in, c->pixel_stride, column, halves);
+#else
+    add_run(pixels, vectors, c, run, in, c->pixel_stride, column, acc);
+#endif
+  }
+#if TTI_CODE == TTI_CODE_neon && !TTI_DOT
+  TTI_FOR (m, pixels)
+    TTI_FOR (v, vectors) acc[m][v] += (vi)vpaddq_s32(halves[m][v].low, halves[m][v].high);
+#endif
+  if (c->end) {
+    TTI_FOR (m, pixels)
+      TTI_FOR (v, vectors)
+        __builtin_memcpy(c->end + (x + (size_t)m) * c->panel + column + v * TTI_LANES, &acc[m][v], sizeof(vi));
+    return;
+  }
+  const float *multiplier = (const float *)(const void *)(c->constants + 2 * c->panel) + column;
+  const size_t left = c->columns - column - (size_t)(vectors - 1) * TTI_LANES; /* of the last vector */
+  TTI_FOR (m, pixels) {
+    TTI_FOR (v, vectors)
+      store_elements(c->out, (x + (size_t)m) * c->out_stride + column + v * TTI_LANES, acc[m][v],
+                     v_load(multiplier + v * TTI_LANES), &c->rounding,
+                     partial && v == vectors - 1 ? left : (size_t)TTI_LANES);
+  }
+}
+
+#define TTI_TILE_CASE(M)                                                                                               \
+  case M:                                                                                                              \
+    if (M <= TTI_TILE) tile(M, vectors, partial, c, x, column);                                                        \
+    break;
+
+/* All pixels of the y-plane for one or two vectors of channels, in tiles of nearly equal size. */
+TTI_INLINE void strip(const int vectors, const int partial, const tti_i8_conv_row *c, size_t column) {
+  size_t tiles = (c->width + TTI_TILE - 1) / TTI_TILE;
+  for (size_t x = 0; tiles; tiles--) {
+    const size_t pixels = (c->width - x + tiles - 1) / tiles;
+    switch (pixels) {
+      TTI_TILE_CASE(1)
+      TTI_TILE_CASE(2)
+      TTI_TILE_CASE(3)
+      TTI_TILE_CASE(4)
+      TTI_TILE_CASE(5)
+      TTI_TILE_CASE(6)
+      TTI_TILE_CASE(7)
+      TTI_TILE_CASE(8)
+      TTI_TILE_CASE(9)
+      TTI_TILE_CASE(10)
+      TTI_TILE_CASE(11)
+      TTI_TILE_CASE(12)
+      TTI_TILE_CASE(13)
+      TTI_TILE_CASE(14)
+      default:
+        break;
+    }
+    x += pixels;
+  }
+}
+
+static void conv_row(const tti_i8_conv_row *c) {
+  if (c->panel % TTI_LANES) {
+    conv_row_plain(c);
+    return;
+  }
+  /* Sums that are kept are those of the whole panel. */
+  const size_t columns = c->end ? c->panel : c->columns;
+  size_t column = 0;
+  for (; column + 2 * TTI_LANES <= columns; column += 2 * TTI_LANES) strip(2, 0, c, column);
+  const size_t left = columns - column;
+  if (left > TTI_LANES)
+    strip(2, 1, c, column);
+  else if (left == TTI_LANES)
+    strip(1, 0, c, column);
+  else if (left)
+    strip(1, 1, c, column);
+}
+#endif
+
+/* ---- depthwise convolution */
+
+#ifdef TTI_REGISTER
+enum { WIDE = 4 * TTI_LANES }; /* channels at a time */
+
+TTI_INLINE vx load_channels(const uint8_t *in, size_t count) {
+#if TTI_CODE == TTI_CODE_avx512
+  return _mm512_maskz_loadu_epi8(count >= 64 ? ~0ull : (1ull << count) - 1, in);
+#else
+  uint8_t part[WIDE] = {0};
+  if (count >= WIDE) return load_x(in);
+  for (size_t i = 0; i < count; i++) part[i] = in[i];
+  return load_x(part);
+#endif
+}
+
+TTI_INLINE void store_channels(uint8_t *out, vx bytes, size_t count) {
+#if TTI_CODE == TTI_CODE_avx512
+  _mm512_mask_storeu_epi8(out, count >= 64 ? ~0ull : (1ull << count) - 1, bytes);
+#else
+  uint8_t part[WIDE];
+  __builtin_memcpy(part, &bytes, sizeof part);
+  if (count >= WIDE)
+    __builtin_memcpy(out, part, WIDE);
+  else
+    for (size_t i = 0; i < count; i++) out[i] = part[i];
+#endif
+}
+
+/* Four rows' bytes by channel: in each 128 bits, channels 4 j .. 4 j + 3 of its sixteen go to word j. */
+TTI_INLINE void interleave(const vx r[4], vx out[4]) {
+  const vx low01 = TTI_X(unpacklo_epi8)(r[0], r[1]), high01 = TTI_X(unpackhi_epi8)(r[0], r[1]);
+  const vx low23 = TTI_X(unpacklo_epi8)(r[2], r[3]), high23 = TTI_X(unpackhi_epi8)(r[2], r[3]);
+  out[0] = TTI_X(unpacklo_epi16)(low01, low23);
+  out[1] = TTI_X(unpackhi_epi16)(low01, low23);
+  out[2] = TTI_X(unpacklo_epi16)(high01, high23);
+  out[3] = TTI_X(unpackhi_epi16)(high01, high23);
+}
+
+/* Words of WIDE channels (count of them exist), brought into the order of interleave. */
+TTI_INLINE void load_ordered(const void *words, size_t count, vx out[4]) {
+  const float *in = words; /* any four bytes */
+  vx w[4];
+  TTI_FOR (i, 4) {
+    const size_t at = (size_t)i * TTI_LANES;
+    w[i] = count >= at + TTI_LANES ? load_x(in + at) : count > at ? (vx)v_load_part(in + at, count - at) : (vx){0};
+  }
+#if TTI_CODE == TTI_CODE_avx512
+  const __m512i a = _mm512_shuffle_i32x4(w[0], w[1], 0x88), b = _mm512_shuffle_i32x4(w[0], w[1], 0xDD);
+  const __m512i c = _mm512_shuffle_i32x4(w[2], w[3], 0x88), d = _mm512_shuffle_i32x4(w[2], w[3], 0xDD);
+  out[0] = _mm512_shuffle_i32x4(a, c, 0x88);
+  out[1] = _mm512_shuffle_i32x4(b, d, 0x88);
+  out[2] = _mm512_shuffle_i32x4(a, c, 0xDD);
+  out[3] = _mm512_shuffle_i32x4(b, d, 0xDD);
+#else
+  out[0] = _mm256_permute2x128_si256(w[0], w[2], 0x20);
+  out[1] = _mm256_permute2x128_si256(w[0], w[2], 0x31);
+  out[2] = _mm256_permute2x128_si256(w[1], w[3], 0x20);
+  out[3] = _mm256_permute2x128_si256(w[1], w[3], 0x31);
+#endif
+}
+
+/* Sums in that order, to elements of 'count' channels at out. */
+TTI_INLINE void store_ordered(const tti_i8_depthwise_row *d, size_t at, const vi acc[4], const vx multiplier[4],
+                              size_t count) {
+  const tti_rounding *r = &d->rounding;
+  vf v[4];
+  TTI_FOR (j, 4) v[j] = v_bound(__builtin_convertvector(acc[j], vf) * (vf)multiplier[j], r->low, r->high);
+  if (r->is_float) {
+    float *out = (float *)d->out + at;
+    float values[4][TTI_LANES];
+    TTI_FOR (j, 4) v_store(values[j], v[j]);
+    for (size_t i = 0; i < count; i++) out[i] = values[i % 16 / 4][i / 16 * 4 + i % 4];
+    return;
+  }
+  vx b[4];
+  TTI_FOR (j, 4) b[j] = (vx)(((vi)(v[j] + TTI_MAGIC) + r->zero) & 0xFF);
+  const vx packed = TTI_X(packus_epi16)(TTI_X(packs_epi32)(b[0], b[1]), TTI_X(packs_epi32)(b[2], b[3]));
+  store_channels((uint8_t *)d->out + at, packed, count);
+}
+
+/* Four rows at one pixel. row[i] may be NULL. */
+TTI_INLINE void load_column(const tti_i8_depthwise_row *d, const uint8_t *const row[4], size_t offset, size_t count,
+                            vx out[4]) {
+  vx r[4];
+  TTI_FOR (i, 4) r[i] = row[i] ? load_channels(row[i] + offset, count) : TTI_X(set1_epi8)((char)d->zero);
+  interleave(r, out);
+}
+
+TTI_INLINE void depthwise_pixels(const int pixels, const tti_i8_depthwise_row *d, size_t x, size_t column,
+                                 size_t count) {
+  const size_t channels = d->channels, step = d->stride_x * channels, dilation = d->dilation_x * channels;
+  vx ordered[4];
+  vi acc[4][4];
+  load_ordered(d->constants + column, count, ordered);
+  TTI_FOR (m, pixels)
+    TTI_FOR (j, 4) acc[m][j] = (vi)ordered[j];
+  const int8_t *w = d->weights + column * 4;
+  for (size_t ky = 0; ky < d->kernel_y; ky += 4) {
+    const uint8_t *row[4]; /* beyond the kernel any row will do: its weights are 0 */
+    for (size_t i = 0; i < 4; i++) row[i] = d->rows[least(ky + i, d->kernel_y - 1)];
+    for (size_t kx = 0; kx < d->kernel_x; kx++, w += channels * 4) {
+      load_ordered(w, count, ordered);
+      v_weights weights[4];
+      TTI_FOR (j, 4) weights[j] = as_weights(ordered[j]);
+      TTI_FOR (m, pixels) {
+        vx in[4];
+        load_column(d, row, (x + (size_t)m) * step + kx * dilation + column, count, in);
+        TTI_FOR (j, 4) acc[m][j] = dot(acc[m][j], as_inputs(in[j]), weights[j]);
+      }
+    }
+  }
+  load_ordered(d->constants + channels + column, count, ordered);
+  TTI_FOR (m, pixels) store_ordered(d, (x + (size_t)m) * channels + column, acc[m], ordered, count);
+}
+
+/* 3 x 3 without dilation: all weights in registers, and columns of the window handed on from pixel to pixel. */
+TTI_INLINE void depthwise_3x3(const size_t stride, const tti_i8_depthwise_row *d, size_t column, size_t count) {
+  const size_t channels = d->channels;
+  vx w[3][4], bias[4], multiplier[4], in[3][4];
+  TTI_FOR (kx, 3) load_ordered(d->weights + ((size_t)kx * channels + column) * 4, count, w[kx]);
+  load_ordered(d->constants + column, count, bias);
+  load_ordered(d->constants + channels + column, count, multiplier);
+  const uint8_t *const row[4] = {d->rows[0], d->rows[1], d->rows[2], d->rows[2]};
+  load_column(d, row, column, count, in[0]);
+  if (stride == 1) load_column(d, row, channels + column, count, in[1]);
+  for (size_t x = 0; x < d->width; x++) {
+    const size_t at = x * stride * channels + column;
+    if (stride == 2) load_column(d, row, at + channels, count, in[1]);
+    load_column(d, row, at + 2 * channels, count, in[2]);
+    vi acc[4];
+    TTI_FOR (j, 4) {
+      acc[j] = (vi)bias[j];
+      TTI_FOR (kx, 3) acc[j] = dot(acc[j], as_inputs(in[kx][j]), as_weights(w[kx][j]));
+      in[0][j] = stride == 1 ? in[1][j] : in[2][j];
+      in[1][j] = in[2][j];
+    }
+    store_ordered(d, x * channels + column, acc, multiplier, count);
+  }
+}
+
+TTI_INLINE void depthwise_columns(const tti_i8_depthwise_row *d, size_t column, size_t count) {
+  if (d->kernel_y == 3 && d->kernel_x == 3 && d->dilation_x == 1 && d->stride_x <= 2) {
+    if (d->stride_x == 1)
+      depthwise_3x3(1, d, column, count);
+    else
+      depthwise_3x3(2, d, column, count);
+    return;
+  }
+  size_t x = 0;
+  for (; x + 4 <= d->width; x += 4) depthwise_pixels(4, d, x, column, count);
+  for (; x < d->width; x++) depthwise_pixels(1, d, x, column, count);
+}
+
+static void depthwise_row(const tti_i8_depthwise_row *d) {
+  size_t column = 0;
+  for (; column + WIDE <= d->channels; column += WIDE) depthwise_columns(d, column, WIDE);
+  if (column < d->channels) depthwise_columns(d, column, d->channels - column);
+}
+
+#else
+/* Eight channels at a time, a few pixels of them; the last ones may be fewer. */
+enum { WIDE = 8, TTI_PIXELS = 4 };
+
+TTI_INLINE void depthwise_pixels(const int pixels, const tti_i8_depthwise_row *d, size_t x, size_t column,
+                                 size_t count) {
+  const size_t channels = d->channels, step = d->stride_x * channels, dilation = d->dilation_x * channels;
+  int32_t sums[TTI_PIXELS][WIDE];
+  for (int m = 0; m < pixels; m++)
+    for (size_t n = 0; n < count; n++) sums[m][n] = d->constants[column + n];
+  const int8_t *w = d->weights + column * 4;
+  for (size_t ky = 0; ky < d->kernel_y; ky += 4) {
+    const size_t rows = least(4, d->kernel_y - ky);
+    for (size_t kx = 0; kx < d->kernel_x; kx++, w += channels * 4)
+      for (size_t i = 0; i < rows; i++)
+        for (int m = 0; m < pixels; m++) {
+          const uint8_t *row = d->rows[ky + i];
+          const uint8_t *in = row ? row + (x + (size_t)m) * step + kx * dilation + column : NULL;
+          for (size_t n = 0; n < count; n++)
+            sums[m][n] = (int32_t)((uint32_t)sums[m][n] + (uint32_t)((in ? in[n] : d->zero) * w[4 * n + i]));
+        }
+  }
+  const float *multiplier = (const float *)(const void *)(d->constants + channels) + column;
+  const tti_rounding *r = &d->rounding;
+  for (int m = 0; m < pixels; m++)
+    for (size_t n = 0; n < count; n++) {
+      const size_t at = (x + (size_t)m) * channels + column + n;
+      const float v = (float)sums[m][n] * multiplier[n];
+      if (r->is_float)
+        ((float *)d->out)[at] = bound(v, r->low, r->high);
+      else
+        ((uint8_t *)d->out)[at] = rounded(v, r->low, r->high, r->zero);
+    }
+}
+
+#if TTI_CODE == TTI_CODE_neon
+/* Pixels x .. x + pixels of eight channels. Products of uint8 and int8 fit 16 bits, which they widen from. */
+TTI_INLINE void depthwise_eight(const int pixels, const tti_i8_depthwise_row *d, size_t x, size_t column) {
+  const size_t channels = d->channels, step = d->stride_x * channels, dilation = d->dilation_x * channels;
+  vi low[TTI_PIXELS], high[TTI_PIXELS];
+  TTI_FOR (m, pixels) {
+    low[m] = load_sums(d->constants + column);
+    high[m] = load_sums(d->constants + column + 4);
+  }
+  const int8_t *w = d->weights + column * 4;
+  for (size_t ky = 0; ky < d->kernel_y; ky += 4) {
+    for (size_t kx = 0; kx < d->kernel_x; kx++, w += channels * 4) {
+      const int8x8x4_t weights = vld4_s8(w);
+      TTI_FOR (i, 4) {
+        if (ky + (size_t)i >= d->kernel_y) break;
+        const int16x8_t wide = vmovl_s8(weights.val[i]);
+        const uint8_t *row = d->rows[ky + (size_t)i], *in = row + x * step + kx * dilation + column;
+        TTI_FOR (m, pixels) {
+          const uint8x8_t bytes = row ? vld1_u8(in + (size_t)m * step) : vdup_n_u8(d->zero);
+          const int16x8_t a = vreinterpretq_s16_u16(vmovl_u8(bytes));
+          low[m] = (vi)vmlal_s16((int32x4_t)low[m], vget_low_s16(a), vget_low_s16(wide));
+          high[m] = (vi)vmlal_high_s16((int32x4_t)high[m], a, wide);
+        }
+      }
+    }
+  }
+  const float *multiplier = (const float *)(const void *)(d->constants + channels) + column;
+  TTI_FOR (m, pixels) {
+    const size_t at = (x + (size_t)m) * channels + column;
+    store_elements(d->out, at, low[m], v_load(multiplier), &d->rounding, 4);
+    store_elements(d->out, at + 4, high[m], v_load(multiplier + 4), &d->rounding, 4);
+  }
+}
+#endif
+
+static void depthwise_row(const tti_i8_depthwise_row *d) {
+  for (size_t column = 0; column < d->channels; column += WIDE) {
+    const size_t count = least(WIDE, d->channels - column);
+    size_t x = 0;
+#if TTI_CODE == TTI_CODE_neon
+    for (; count == WIDE && x + TTI_PIXELS <= d->width; x += TTI_PIXELS) depthwise_eight(TTI_PIXELS, d, x, column);
+    for (; count == WIDE && x < d->width; x++) depthwise_eight(1, d, x, column);
+#endif
+    for (; x < d->width; x++) depthwise_pixels(1, d, x, column, count);
+  }
+}
+#endif
+
+/* ---- pooling and reductions */
+
+#ifdef TTI_REGISTER
+static void max_pixels(const uint8_t *const *pixels, size_t count, size_t channels, uint8_t *out) {
+  for (size_t at = 0; at < channels; at += WIDE) {
+    vx most = {0};
+    for (size_t n = 0; n < count; n++) most = TTI_X(max_epu8)(most, load_channels(pixels[n] + at, channels - at));
+    store_channels(out + at, most, channels - at);
+  }
+}
+#else
+static void max_pixels(const uint8_t *const *pixels, size_t count, size_t channels, uint8_t *out) {
+  for (size_t at = 0; at < channels;) {
+    uint8_t most[CHUNK] = {0};
+    const size_t span = channels - at >= CHUNK ? CHUNK : channels - at >= 16 ? 16 : channels - at;
+    for (size_t n = 0; n < count; n++) {
+      const uint8_t *in = pixels[n] + at;
+#if TTI_CODE == TTI_CODE_neon
+      for (size_t i = 0; i + 16 <= span; i += 16) vst1q_u8(most + i, vmaxq_u8(vld1q_u8(most + i), vld1q_u8(in + i)));
+      if (span >= 16) continue;
+#endif
+      for (size_t i = 0; i < span; i++) most[i] = in[i] > most[i] ? in[i] : most[i];
+    }
+    for (size_t i = 0; i < span; i++) out[at + i] = most[i];
+    at += span;
+  }
+}
+#endif
+
+static void sum_pixels(const uint8_t *pixels, size_t count, size_t channels, int32_t *sums) {
+  for (size_t c = 0; c < channels; c += TTI_LANES) {
+    const size_t lanes = least(channels - c, TTI_LANES);
+    vi sum = {0};
+    if (lanes == TTI_LANES)
+      for (size_t n = 0; n < count; n++) sum += load_bytes(pixels + n * channels + c, TTI_LANES);
+    else
+      for (size_t n = 0; n < count; n++) sum += load_bytes(pixels + n * channels + c, lanes);
+    for (size_t i = 0; i < lanes; i++) sums[c + i] += sum[i];
+  }
+}
+
+static void round_sums(const int32_t *sums, int32_t shift, float scale, size_t count, void *out,
+                       const tti_rounding *r) {
+  size_t i = 0;
+  for (; i + TTI_LANES <= count; i += TTI_LANES)
+    store_elements(out, i, load_sums(sums + i) - shift, v_set(scale), r, TTI_LANES);
+  for (; i < count; i++) {
+    const vi one = {sums[i] - shift};
+    store_elements(out, i, one, v_set(scale), r, 1);
+  }
+}
+
+/* ---- elementwise */
+
+TTI_INLINE void binary_span(const unsigned kind, const size_t a_step, const size_t b_step, const tti_i8_binary_row *r) {
+  const tti_rounding rounding = r->rounding;
+  const vf a_scale = v_set(r->a_scale), b_scale = v_set(r->b_scale);
+  const vi a_zero = (vi){0} + r->a_zero, b_zero = (vi){0} + r->b_zero;
+  for (size_t i = 0; i < r->count; i += TTI_LANES) {
+    const size_t left = r->count - i;
+    const vi a = (a_step ? load_bytes(r->a + i, left) : (vi){0} + r->a[0]) - a_zero;
+    const vi b = (b_step ? load_bytes(r->b + i, left) : (vi){0} + r->b[0]) - b_zero;
+    vf v;
+    if (kind == TT_BINARY_MUL) {
+      v = __builtin_convertvector(a * b, vf) * a_scale;
+    } else {
+      const vf one = __builtin_convertvector(a, vf) * a_scale, other = __builtin_convertvector(b, vf) * b_scale;
+      v = kind == TT_BINARY_ADD ? one + other : one - other;
+    }
+    store_rounded(r->out + i, v, &rounding, left);
+  }
+}
+
+TTI_INLINE void binary_steps(const unsigned kind, const tti_i8_binary_row *r) {
+  if (r->a_step && r->b_step)
+    binary_span(kind, 1, 1, r);
+  else
+    binary_span(kind, r->a_step, r->b_step, r);
+}
+
+static void binary(unsigned kind, const tti_i8_binary_row *r) {
+  if (kind == TT_BINARY_ADD)
+    binary_steps(TT_BINARY_ADD, r);
+  else if (kind == TT_BINARY_SUB)
+    binary_steps(TT_BINARY_SUB, r);
+  else
+    binary_steps(TT_BINARY_MUL, r);
+}
+
+static void quantize(const float *in, float scale, size_t count, uint8_t *out, const tti_rounding *r) {
+  const tti_rounding rounding = *r;
+  for (size_t i = 0; i < count; i += TTI_LANES)
+    store_rounded(out + i, v_load_part(in + i, count - i) / v_set(scale), &rounding, count - i);
+}
+
+static void dequantize(const uint8_t *in, uint8_t zero, float scale, size_t count, float *out) {
+  for (size_t i = 0; i < count; i += TTI_LANES) {
+    const vi centred = load_bytes(in + i, count - i) - zero;
+    v_store_part(out + i, __builtin_convertvector(centred, vf) * scale, count - i);
+  }
+}
+
+/* ---- lookup */
+
+#if TTI_CODE == TTI_CODE_neon
+enum { LOOKUP = 16 };
+TTI_INLINE void lookup_span(const uint8_t *table, const uint8_t *in, uint8_t *out) {
+  const uint8x16_t x = vld1q_u8(in), quarter = vdupq_n_u8(64);
+  const uint8x16_t x1 = vsubq_u8(x, quarter), x2 = vsubq_u8(x1, quarter), x3 = vsubq_u8(x2, quarter);
+  uint8x16_t y = vqtbl4q_u8(vld1q_u8_x4(table), x); /* 0 where the index is beyond 63 */
+  y = vqtbx4q_u8(y, vld1q_u8_x4(table + 64), x1);
+  y = vqtbx4q_u8(y, vld1q_u8_x4(table + 128), x2);
+  vst1q_u8(out, vqtbx4q_u8(y, vld1q_u8_x4(table + 192), x3));
+}
+#elif defined(TTI_REGISTER)
+enum { LOOKUP = 4 * TTI_LANES };
+/* Sixteen bytes of the table at a time: adding 0x70 with saturation leaves the high bit clear just for indices below
+ * 16, and a shuffle yields 0 where it is set. */
+TTI_INLINE void lookup_span(const uint8_t *table, const uint8_t *in, uint8_t *out) {
+  const vx x = load_x(in), limit = TTI_X(set1_epi8)(0x70);
+  vx y = {0};
+  TTI_FOR (j, 16) {
+    __m128i part;
+    __builtin_memcpy(&part, table + 16 * j, sizeof part);
+#if TTI_CODE == TTI_CODE_avx512
+    const vx slice = _mm512_broadcast_i32x4(part);
+#else
+    const vx slice = _mm256_broadcastsi128_si256(part);
+#endif
+    y |= TTI_X(shuffle_epi8)(slice, TTI_X(adds_epu8)(TTI_SI512(xor)(x, TTI_X(set1_epi8)((char)(16 * j))), limit));
+  }
+  __builtin_memcpy(out, &y, sizeof y);
+}
+#else
+enum { LOOKUP = 16 };
+TTI_INLINE void lookup_span(const uint8_t *table, const uint8_t *in, uint8_t *out) {
+  uint8_t y[LOOKUP] = {0};
+  for (unsigned t = 0; t < 256; t++)
+    for (int i = 0; i < LOOKUP; i++) y[i] |= in[i] == t ? table[t] : 0;
+  __builtin_memcpy(out, y, sizeof y);
+}
+#endif
+
+static void lookup(const uint8_t *table, const uint8_t *in, size_t count, uint8_t *out) {
+  for (; count >= LOOKUP; count -= LOOKUP, in += LOOKUP, out += LOOKUP) lookup_span(table, in, out);
+  if (!count) return;
+  uint8_t part[LOOKUP] = {0};
+  for (size_t i = 0; i < count; i++) part[i] = in[i];
+  lookup_span(table, part, part);
+  for (size_t i = 0; i < count; i++) out[i] = part[i];
+}
+
+extern const tti_i8_kernels TTI_JOIN(tti_i8_, TTI_ISA);
+const tti_i8_kernels TTI_JOIN(tti_i8_, TTI_ISA) = {conv_row, depthwise_row, max_pixels, sum_pixels, round_sums,
+                                                   binary,   quantize,      dequantize, lookup};

@@ -1,0 +1,253 @@
+/* Operators on uint8; see tt_op in tinytee_program.h. */
+#include "../core.h"
+
+enum { MOST_PIXELS = 64, SUMS = 256 };
+
+static tti_rounding rounding_of(const tt_op *op, const tt_tensor *out) {
+  tti_rounding r = {op->alpha - out->zero_point, op->beta - out->zero_point, out->zero_point, out->elem_bytes != 1};
+  if (r.is_float) tti_clamp_of(op, &r.low, &r.high);
+  return r;
+}
+
+/* Collects the runs of output y-plane y for input channels from c0 on and the weight rows of a block. */
+static size_t collect_runs(const struct tt_engine *e, const tt_op *op, const tt_tensor *in, uint32_t y, uint32_t c0,
+                           const tti_block *b, tti_i8_run *runs) {
+  const tti_stretch s = tti_i8_stretch(op, in);
+  uint32_t from, to;
+  tti_ky_range(op, in->height, y, &from, &to);
+  size_t count = 0;
+  for (uint32_t k = b->k_begin; k < b->k_end;) {
+    const uint32_t stretch = k / s.rows, at = k % s.rows, end = tti_min(k - at + s.rows, b->k_end);
+    const uint32_t ky = stretch / s.per_row, kx = stretch % s.per_row;
+    const int inside = ky >= from && ky < to;
+    const uint8_t *row = inside ? tti_pixels(e, in, y * op->stride_y + ky * op->dilation_y - op->pad_top) : NULL;
+    const ptrdiff_t offset = (ptrdiff_t)in->channels * (kx * op->dilation_x - (ptrdiff_t)op->pad_left) + c0 + 4 * at;
+    runs[count].input = inside ? row + offset : NULL;
+    runs[count].weight_row = k - b->k_begin;
+    runs[count++].count = tti_min(s.length - 4 * at, 4 * (end - k));
+    k = end;
+  }
+  return count;
+}
+
+void tti_i8_conv_item(void *argument, uint32_t item, uint32_t worker) {
+  const tti_conv_call *call = argument;
+  const struct tt_engine *e = call->e;
+  const tt_op *op = call->op;
+  const tti_block *b = call->block;
+  const tt_tensor *in = tti_operand(&e->program, op, 0), *out = &e->program.tensors[op->output];
+  const uint32_t depth = in->channels / op->groups, channels = out->channels / op->groups;
+  const uint32_t group_panels = (channels + op->panel - 1) / op->panel, k_total = tti_conv_depth(&e->program, op);
+  const uint32_t begin = b->panel_begin + item % call->panel_parts * call->panels_each;
+  const uint32_t end = tti_min(begin + call->panels_each, b->panel_end);
+  const uint32_t y0 = call->y0 + item / call->panel_parts * call->rows_each;
+  const uint32_t y1 = tti_min(y0 + call->rows_each, call->y1);
+  int32_t *kept = (int32_t *)(void *)(e->arena + op->workspace);
+  tti_i8_run runs[TTI_I8_RUNS];
+  tti_i8_conv_row row = {.runs = runs,
+                         .pixel_stride = (ptrdiff_t)op->stride_x * in->channels,
+                         .width = out->width,
+                         .panel = op->panel,
+                         .zero = in->zero_point,
+                         .least = (op->flags & TT_FLAG_LEAST) != 0,
+                         .out_stride = out->channels,
+                         .rounding = rounding_of(op, out)};
+  (void)worker;
+  for (uint32_t panel = begin; panel < end; panel++) {
+    const uint32_t group = panel / group_panels, first = panel % group_panels * op->panel;
+    const size_t row_bytes = (size_t)op->panel * 4;
+    row.columns = tti_min(op->panel, channels - first);
+    row.weights = (const int8_t *)(e->arena + op->weights) +
+                  (size_t)(panel - b->panel_begin) * (b->k_end - b->k_begin) * row_bytes;
+    row.constants = (const int32_t *)(const void *)(e->arena + op->bias + panel * 3 * row_bytes);
+    for (uint32_t y = y0; y < y1; y++) {
+      int32_t *sums = kept + (size_t)y * out->width * op->panel;
+      row.run_count = collect_runs(e, op, in, y, group * depth, b, runs);
+      row.out = tti_pixels(e, out, y) + (size_t)(group * channels + first) * out->elem_bytes;
+      row.begin = b->k_begin ? sums : NULL;
+      row.end = b->k_end < k_total ? sums : NULL;
+      e->port->kernels->i8->conv_row(&row);
+    }
+  }
+}
+
+static void depthwise(const struct tt_engine *e, const tt_op *op, uint32_t y) {
+  const tt_tensor *in = tti_operand(&e->program, op, 0), *out = &e->program.tensors[op->output];
+  const uint8_t *rows[TT_MAX_KERNEL_Y];
+  uint32_t from, to;
+  tti_ky_range(op, in->height, y, &from, &to);
+  for (uint32_t ky = 0; ky < op->kernel_y; ky++) {
+    const int inside = ky >= from && ky < to;
+    const uint32_t iy = inside ? y * op->stride_y + ky * op->dilation_y - op->pad_top : 0;
+    rows[ky] = inside ? tti_pixels(e, in, iy) - (size_t)op->pad_left * in->channels : NULL;
+  }
+  const tti_i8_depthwise_row row = {.rows = rows,
+                                    .kernel_y = op->kernel_y,
+                                    .kernel_x = op->kernel_x,
+                                    .stride_x = op->stride_x,
+                                    .dilation_x = op->dilation_x,
+                                    .width = out->width,
+                                    .channels = out->channels,
+                                    .zero = in->zero_point,
+                                    .weights = (const int8_t *)(e->arena + op->weights),
+                                    .constants = (const int32_t *)(const void *)(e->arena + op->bias),
+                                    .out = tti_pixels(e, out, y),
+                                    .rounding = rounding_of(op, out)};
+  e->port->kernels->i8->depthwise_row(&row);
+}
+
+/* The window columns of one output pixel that lie inside the map: from .. to. */
+static void columns_inside(const tt_op *op, uint32_t width, uint32_t x, uint32_t *from, uint32_t *to) {
+  const uint64_t left = (uint64_t)x * op->stride_x, end = (uint64_t)op->pad_left + width; /* in padded coordinates */
+  const uint64_t skip = left < op->pad_left ? (op->pad_left - left + op->dilation_x - 1) / op->dilation_x : 0;
+  const uint64_t stop = left < end ? (end - left + op->dilation_x - 1) / op->dilation_x : 0;
+  *to = stop < op->kernel_x ? (uint32_t)stop : op->kernel_x;
+  *from = skip < *to ? (uint32_t)skip : *to;
+}
+
+static void max_pixel(const struct tt_engine *e, const uint8_t *const *rows, uint32_t row_count, size_t step,
+                      uint32_t columns, uint32_t channels, uint8_t *to) {
+  const uint8_t *pixels[MOST_PIXELS];
+  size_t count = 0;
+  for (uint32_t i = 0; i < row_count; i++)
+    for (uint32_t j = 0; j < columns; j++) {
+      pixels[count++] = rows[i] + j * step;
+      if (count < MOST_PIXELS) continue;
+      e->port->kernels->i8->max(pixels, count, channels, to);
+      pixels[0] = to;
+      count = 1;
+    }
+  e->port->kernels->i8->max(pixels, count, channels, to);
+}
+
+static void average_pixel(const struct tt_engine *e, const tt_op *op, const uint8_t *const *rows, uint32_t row_count,
+                          size_t step, uint32_t columns, uint32_t counted, const tt_tensor *in, const tt_tensor *out,
+                          uint8_t *to) {
+  const tti_i8_kernels *kernels = e->port->kernels->i8;
+  const tti_rounding rounding = rounding_of(op, out);
+  const int32_t shift = (int32_t)(row_count * columns * in->zero_point);
+  int32_t sums[SUMS];
+  for (uint32_t c = 0; c < in->channels; c += SUMS) {
+    const uint32_t some = tti_min(SUMS, in->channels - c);
+    tti_set(sums, 0, sizeof sums);
+    for (uint32_t i = 0; i < row_count; i++)
+      for (uint32_t j = 0; j < columns; j++) kernels->sum(rows[i] + j * step + c, 1, some, sums);
+    kernels->round(sums, shift, op->p0 / (float)counted, some, to + c, &rounding);
+  }
+}
+
+static void pool(const struct tt_engine *e, const tt_op *op, uint32_t y) {
+  const tt_tensor *in = tti_operand(&e->program, op, 0), *out = &e->program.tensors[op->output];
+  const uint8_t *rows[TT_MAX_KERNEL_Y];
+  const int count_pad = (op->flags & TT_FLAG_COUNT_INCLUDE_PAD) != 0;
+  const size_t step = (size_t)op->dilation_x * in->channels;
+  const uint64_t padded = (uint64_t)op->pad_left + in->width + op->pad_right;
+  uint32_t from, to, first, end;
+  tti_ky_range(op, in->height, y, &from, &to);
+  const uint32_t divisor_y = tti_pool_divisor(op, in->height, y, to - from);
+  uint8_t *pixel = tti_pixels(e, out, y);
+  for (uint32_t x = 0; x < out->width; x++, pixel += out->channels) {
+    columns_inside(op, in->width, x, &first, &end);
+    const size_t at = first < end ? (size_t)x * op->stride_x + (size_t)first * op->dilation_x - op->pad_left : 0;
+    for (uint32_t ky = from; ky < to; ky++)
+      rows[ky - from] = tti_pixels(e, in, y * op->stride_y + ky * op->dilation_y - op->pad_top) + at * in->channels;
+    if (op->kind == TT_OP_MAX_POOL) {
+      max_pixel(e, rows, to - from, step, end - first, in->channels, pixel);
+      continue;
+    }
+    const uint64_t left = (uint64_t)x * op->stride_x;
+    const uint64_t fit = left < padded ? (padded - left + op->dilation_x - 1) / op->dilation_x : 0;
+    const uint32_t columns = !count_pad ? end - first : fit < op->kernel_x ? (uint32_t)fit : op->kernel_x;
+    average_pixel(e, op, rows, to - from, step, end - first, divisor_y * columns, in, out, pixel);
+  }
+}
+
+/* The sums lie where the means will: int32 in the place of float32. */
+void tti_i8_reduce(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1) {
+  const tti_i8_kernels *kernels = e->port->kernels->i8;
+  const tt_tensor *in = tti_operand(&e->program, op, 0), *out = &e->program.tensors[op->output];
+  const tti_rounding rounding = {-__builtin_inff(), __builtin_inff(), 0, 1};
+  float *means = tti_row(e, out, 0);
+  int32_t *sums = (int32_t *)(void *)means;
+  if (y0 == 0) tti_set(sums, 0, in->channels * sizeof *sums);
+  for (uint32_t y = y0; y < y1; y++) kernels->sum(tti_pixels(e, in, y), in->width, in->channels, sums);
+  if (y1 < in->height) return;
+  kernels->round(sums, (int32_t)(in->height * in->width * in->zero_point), op->p0, in->channels, means, &rounding);
+}
+
+/* One operand of a binary operator at an output y-plane. */
+typedef struct side {
+  const uint8_t *row;
+  size_t pixel_step, step; /* elements from pixel to pixel and from channel to channel */
+  uint8_t zero;
+} side;
+
+static side side_of(const uint8_t *row, uint32_t width, uint32_t channels, uint8_t zero) {
+  const side s = {row, width == 1 ? 0 : channels, channels == 1 ? 0 : 1, zero};
+  return s;
+}
+
+static side tensor_side(const struct tt_engine *e, const tt_op *op, uint32_t which, uint32_t y) {
+  const tt_tensor *t = tti_operand(&e->program, op, which);
+  return side_of(tti_pixels(e, t, t->height == 1 ? 0 : y), t->width, t->channels, t->zero_point);
+}
+
+static side constant_side(const struct tt_engine *e, const tt_op *op, uint32_t channels, uint32_t y) {
+  const uint32_t depth = op->groups ? op->groups : channels;
+  const uint8_t *values = e->arena + op->weights + (size_t)(op->kernel_y == 1 ? 0 : y) * op->kernel_x * depth;
+  return side_of(values, op->kernel_x, depth, (uint8_t)op->p2);
+}
+
+static void binary(const struct tt_engine *e, const tt_op *op, uint32_t y) {
+  const tt_tensor *out = &e->program.tensors[op->output];
+  const int constant = (op->flags & TT_FLAG_CONSTANT) != 0;
+  side a = tensor_side(e, op, 0, y);
+  side b = constant ? constant_side(e, op, out->channels, y) : tensor_side(e, op, 1, y);
+  if (op->flags & TT_FLAG_CONSTANT_FIRST) {
+    const side swap = a;
+    a = b;
+    b = swap;
+  }
+  tti_i8_binary_row row = {.a = a.row,
+                           .b = b.row,
+                           .a_step = a.step,
+                           .b_step = b.step,
+                           .count = (size_t)out->width * out->channels,
+                           .a_zero = a.zero,
+                           .b_zero = b.zero,
+                           .a_scale = op->p0,
+                           .b_scale = op->p1,
+                           .out = tti_pixels(e, out, y),
+                           .rounding = rounding_of(op, out)};
+  const int whole = (a.step != 0) == (a.pixel_step != 0) && (b.step != 0) == (b.pixel_step != 0);
+  if (!whole) row.count = out->channels;
+  for (uint32_t x = 0; x < (whole ? 1 : out->width); x++) {
+    e->port->kernels->i8->binary(op->variant, &row);
+    row.a += a.pixel_step;
+    row.b += b.pixel_step;
+    row.out += out->channels;
+  }
+}
+
+static void compute_row(const struct tt_engine *e, const tt_op *op, uint32_t y) {
+  const tti_i8_kernels *kernels = e->port->kernels->i8;
+  const tt_tensor *in = tti_operand(&e->program, op, 0), *out = &e->program.tensors[op->output];
+  const size_t count = (size_t)out->width * out->channels;
+  const tti_rounding rounding = rounding_of(op, out);
+  if (op->kind == TT_OP_DEPTHWISE)
+    depthwise(e, op, y);
+  else if (op->kind == TT_OP_BINARY)
+    binary(e, op, y);
+  else if (op->kind == TT_OP_LOOKUP)
+    kernels->lookup(e->arena + op->weights, tti_pixels(e, in, y), count, tti_pixels(e, out, y));
+  else if (op->kind != TT_OP_CONVERT)
+    pool(e, op, y);
+  else if (in->elem_bytes == 1)
+    kernels->dequantize(tti_pixels(e, in, y), in->zero_point, op->p0, count, tti_row(e, out, y));
+  else
+    kernels->quantize(tti_row(e, in, y), op->p0, count, tti_pixels(e, out, y), &rounding);
+}
+
+void tti_i8_rows(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1) {
+  for (uint32_t y = y0; y < y1; y++) compute_row(e, op, y);
+}

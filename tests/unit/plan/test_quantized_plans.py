@@ -1,0 +1,128 @@
+"""Properties of integer networks' plans: any network, any budget, any instruction set, the same bits."""
+
+from __future__ import annotations
+
+import functools
+import platform
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tinytee import EngineError, UnsupportedModelError
+from tinytee.api import compile_graph
+from tinytee.ir.check import check
+from tinytee.ir.graph import Graph, Port, Quant, Shape
+from tinytee.ir.quantized import Dequantize, QConv, Quantize
+from tinytee.ir.reference import evaluate
+from tinytee.plan import network, profile, quantized
+from tinytee.plan.api import least_budget, lower, make_plan
+from tinytee.runtime.session import Session
+from unit.plan.oracle import Oracle
+from unit.plan.quantized_graphs import quantized_graphs
+from unit.plan.test_plans import budgets_of, quick
+
+PROFILE = profile.load()
+KEY = bytes(range(32))
+ISAS = (
+    ("portable", "avx2", "avx512", "avx512vnni") if platform.machine() == "x86_64" else ("portable", "neon", "neondot")
+)
+
+
+@functools.cache
+def usable(isa: str) -> bool:
+    try:
+        Session(compile_graph(fully_connected(4, 4, 1), 1 << 16, KEY), key=KEY, isa=isa).close()
+    except EngineError:
+        return False
+    return True
+
+
+def run(graph: Graph, budget_bytes: int, isa: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    bundle = compile_graph(graph, max(8192, budget_bytes), KEY)
+    with Session(bundle, key=KEY, isa=isa) as session:
+        session.run(inputs)
+        outputs = session.run(inputs)
+        assert session.stats.peak_secure_memory_bytes == bundle.peak_secure_memory_bytes
+        return outputs
+
+
+def inputs_of(graph: Graph, seed: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {port.name: rng.standard_normal(port.shape).astype(np.float32) for port in graph.inputs}
+
+
+@quick
+@given(quantized_graphs(), st.floats(0, 1))
+def test_a_program_reads_only_what_it_has_written(graph: Graph, share: float) -> None:
+    check(graph)
+    low, high = budgets_of(graph)
+    plan = make_plan(graph, int(low * (high / low) ** share), PROFILE)
+    lowered = lower(graph, plan)
+    highest = Oracle(lowered.program, list(lowered.chunk_bytes)).run()
+    assert highest <= plan.peak_secure_memory_bytes == lowered.arena_bytes
+
+
+@settings(parent=quick, max_examples=150)
+@given(quantized_graphs(), st.floats(0, 1), st.sampled_from(ISAS), st.integers(0, 1 << 30))
+def test_any_budget_gives_the_reference_s_bits(graph: Graph, share: float, isa: str, seed: int) -> None:
+    isa = isa if usable(isa) else "portable"
+    low, high = budgets_of(graph)
+    inputs = inputs_of(graph, seed)
+    outputs = run(graph, int(low * (high / low) ** share), isa, inputs)
+    for name, want in evaluate(graph, inputs).items():
+        np.testing.assert_array_equal(outputs[name], want)
+
+
+def fully_connected(features: int, out: int, weight: int, groups: int = 1) -> Graph:
+    """Quantize, one product whose weights are all the same, Dequantize."""
+    shapes = {"x": Shape(1, 1, features), "q": Shape(1, 1, features), "p": Shape(1, 1, out), "y": Shape(1, 1, out)}
+    conv = QConv(
+        name="p", inputs=("q",), output="p", weight=np.full((out, 1, 1, features // groups), weight, np.int8),
+        bias=np.arange(out, dtype=np.int32), multiplier=np.full(out, 1e-4, np.float32), groups=groups,
+    )  # fmt: skip
+    ops = (Quantize(name="q", inputs=("x",), output="q"), conv, Dequantize(name="y", inputs=("p",), output="y"))
+    ports = [Port(n, n, (1, 1, extent), "float32", (0, 1, 2), False) for n, extent in (("x", features), ("y", out))]
+    return Graph((ports[0],), (ports[1],), shapes, ops, {"q": Quant(0.02, 0), "p": Quant(0.03, 100)})
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("weight", [-128, -127, 127])
+def test_the_largest_sums_are_exact(isa: str, weight: int) -> None:
+    """Every input 255 (or, less 128, -128), every weight at its bound: no lane may saturate."""
+    if not usable(isa):
+        pytest.skip(f"this processor has no {isa}")
+    graph = fully_connected(1027, 40, weight)
+    for value in (-100.0, 100.0):
+        inputs = {"x": np.full((1, 1, 1027), value, np.float32)}
+        expected = evaluate(graph, inputs)
+        np.testing.assert_array_equal(run(graph, 1 << 20, isa, inputs)["y"], expected["y"])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_weights_are_fed_in_parts_of_a_panel(isa: str) -> None:
+    """Where not even one panel fits: the sums are kept between the parts."""
+    if not usable(isa):
+        pytest.skip(f"this processor has no {isa}")
+    rng = np.random.default_rng(1)
+    graph = fully_connected(8000, 40, 1)
+    conv = graph.ops[1]
+    assert isinstance(conv, QConv)
+    conv.weight[:] = rng.integers(-127, 128, conv.weight.shape)
+    floor = least_budget(graph, PROFILE)
+    assert floor < 8000 * 16 < conv.weight.nbytes
+    inputs = {"x": rng.standard_normal((1, 1, 8000)).astype(np.float32)}
+    np.testing.assert_array_equal(run(graph, floor, isa, inputs)["y"], evaluate(graph, inputs)["y"])
+
+
+def test_a_kernel_that_the_core_cannot_hold_is_refused() -> None:
+    graph = fully_connected(32, 32, 1, groups=2)
+    conv = graph.ops[1]
+    assert isinstance(conv, QConv)
+    too_many = QConv(**{**vars(conv), "weight": np.ones((32, 17, 17, 16), np.int8), "pads": (8, 8, 8, 8)})
+    larger = replace(graph, ops=(graph.ops[0], too_many, graph.ops[2]))
+    with pytest.raises(UnsupportedModelError, match="17 x 17"):
+        network.build(larger, PROFILE, "aes-256-gcm")
+    assert quantized.Stretch.of(too_many).count == 17 * 17
