@@ -28,6 +28,7 @@ static void stop(const char *why) {
 static const tti_kernels *kernels_of(const char *isa) {
 #if defined(__aarch64__)
   if (!strcmp(isa, "neon")) return tti_kernels_neon();
+  if (!strcmp(isa, "neondot")) return tti_kernels_neondot();
 #endif
   if (!strcmp(isa, "portable")) return tti_kernels_portable();
   stop("no such instruction set");

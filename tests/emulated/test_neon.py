@@ -22,11 +22,12 @@ from tinytee.plan import profile
 from tinytee.plan.api import Planner, least_budget, lower
 from tinytee.runtime.tensors import from_core, to_core
 from unit.plan.graphs import SLOW_IS_FINE, graphs
+from unit.plan.quantized_graphs import fully_connected, quantized_graphs
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "aarch64"
 PROFILE = profile.load("raspberry-pi-3")
-EMULATOR = ("qemu-aarch64", "-cpu", "cortex-a53")
+EMULATED = {"neon": "cortex-a53", "neondot": "max"}
 
 pytestmark = pytest.mark.xdist_group("aarch64")
 
@@ -54,7 +55,7 @@ def run_emulated(runner: Path, isa: str, graph: Graph, budget: int, inputs: dict
     sizes = [*map(len, chunks), *map(len, fed), *(4 * spec.elems for spec in outs)]
     path = folder / f"program-{os.getpid()}"
     path.write_bytes(np.array(counts + sizes, "<u4").tobytes() + b"".join([lowered.program, *chunks, *fed]))
-    done = subprocess.run([*EMULATOR, runner, isa, path], capture_output=True, check=False)
+    done = subprocess.run(["qemu-aarch64", "-cpu", EMULATED[isa], runner, isa, path], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
     ends = np.cumsum([spec.elems for spec in outs])
     parts = np.split(np.frombuffer(done.stdout, "<f4"), ends[:-1])
@@ -77,6 +78,30 @@ def test_neon_gives_the_reference_s_answer(
 ) -> None:
     low = max(8192, least_budget(graph, PROFILE))
     check(runner, graph, int(low * ((4 * low + (1 << 20)) / low) ** share), seed, tmp_path_factory.getbasetemp())
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=SLOW_IS_FINE)
+@given(quantized_graphs(), st.floats(0, 1), st.sampled_from(list(EMULATED)), st.integers(0, 1 << 30))
+def test_integer_networks_give_the_reference_s_bits(
+    runner: Path, tmp_path_factory: pytest.TempPathFactory, graph: Graph, share: float, isa: str, seed: int
+) -> None:
+    low = max(8192, least_budget(graph, PROFILE))
+    budget = int(low * ((4 * low + (1 << 20)) / low) ** share)
+    rng = np.random.default_rng(seed)
+    inputs = {port.name: rng.standard_normal(port.shape).astype(np.float32) for port in graph.inputs}
+    found = run_emulated(runner, isa, graph, budget, inputs, tmp_path_factory.getbasetemp())
+    for name, want in evaluate(graph, inputs).items():
+        np.testing.assert_array_equal(found[name], want)
+
+
+@pytest.mark.parametrize("isa", EMULATED)
+@pytest.mark.parametrize("weight", [-128, -127, 127])
+def test_the_largest_integer_sums_are_exact(runner: Path, tmp_path: Path, weight: int, isa: str) -> None:
+    graph = fully_connected(1027, 40, weight)
+    for value in (-100.0, 100.0):
+        inputs = {"x": np.full((1, 1, 1027), value, np.float32)}
+        found = run_emulated(runner, isa, graph, 1 << 20, inputs, tmp_path)
+        np.testing.assert_array_equal(found["y"], evaluate(graph, inputs)["y"])
 
 
 @pytest.mark.parametrize("name", ["lenet5", "mobilenet_v1_025_128", "squeezenet"])

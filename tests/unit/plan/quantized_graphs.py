@@ -232,3 +232,15 @@ def quantized_graphs(draw: st.DrawFn) -> Graph:
         extents = (shape.height, shape.width, shape.channels)
         outputs.append(Port(output, output, extents, "float32", (0, 1, 2), False))
     return Graph(tuple(inputs), tuple(outputs), maker.shapes, tuple(maker.ops), maker.quants)
+
+
+def fully_connected(features: int, out: int, weight: int, groups: int = 1) -> Graph:
+    """Quantize, one product whose weights are all the same, Dequantize."""
+    shapes = {"x": Shape(1, 1, features), "q": Shape(1, 1, features), "p": Shape(1, 1, out), "y": Shape(1, 1, out)}
+    conv = QConv(
+        name="p", inputs=("q",), output="p", weight=np.full((out, 1, 1, features // groups), weight, np.int8),
+        bias=np.arange(out, dtype=np.int32), multiplier=np.full(out, 1e-4, np.float32), groups=groups,
+    )  # fmt: skip
+    ops = (Quantize(name="q", inputs=("x",), output="q"), conv, Dequantize(name="y", inputs=("p",), output="y"))
+    ports = [Port(n, n, (1, 1, extent), "float32", (0, 1, 2), False) for n, extent in (("x", features), ("y", out))]
+    return Graph((ports[0],), (ports[1],), shapes, ops, {"q": Quant(0.02, 0), "p": Quant(0.03, 100)})

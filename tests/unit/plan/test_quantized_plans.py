@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from tinytee import EngineError, UnsupportedModelError
 from tinytee.api import compile_graph
 from tinytee.ir.check import check
-from tinytee.ir.graph import Graph, Port, Quant, Shape
-from tinytee.ir.quantized import Dequantize, QConv, Quantize
+from tinytee.ir.graph import Graph
+from tinytee.ir.quantized import QConv
 from tinytee.ir.reference import evaluate
 from tinytee.plan import network, profile, quantized
 from tinytee.plan.api import least_budget, lower, make_plan
 from tinytee.runtime.session import Session
 from unit.plan.oracle import Oracle
-from unit.plan.quantized_graphs import quantized_graphs
+from unit.plan.quantized_graphs import fully_connected, quantized_graphs
 from unit.plan.test_plans import budgets_of, quick
 
 PROFILE = profile.load()
@@ -74,18 +74,6 @@ def test_any_budget_gives_the_reference_s_bits(graph: Graph, share: float, isa: 
     outputs = run(graph, int(low * (high / low) ** share), isa, inputs)
     for name, want in evaluate(graph, inputs).items():
         np.testing.assert_array_equal(outputs[name], want)
-
-
-def fully_connected(features: int, out: int, weight: int, groups: int = 1) -> Graph:
-    """Quantize, one product whose weights are all the same, Dequantize."""
-    shapes = {"x": Shape(1, 1, features), "q": Shape(1, 1, features), "p": Shape(1, 1, out), "y": Shape(1, 1, out)}
-    conv = QConv(
-        name="p", inputs=("q",), output="p", weight=np.full((out, 1, 1, features // groups), weight, np.int8),
-        bias=np.arange(out, dtype=np.int32), multiplier=np.full(out, 1e-4, np.float32), groups=groups,
-    )  # fmt: skip
-    ops = (Quantize(name="q", inputs=("x",), output="q"), conv, Dequantize(name="y", inputs=("p",), output="y"))
-    ports = [Port(n, n, (1, 1, extent), "float32", (0, 1, 2), False) for n, extent in (("x", features), ("y", out))]
-    return Graph((ports[0],), (ports[1],), shapes, ops, {"q": Quant(0.02, 0), "p": Quant(0.03, 100)})
 
 
 @pytest.mark.parametrize("isa", ISAS)
