@@ -59,6 +59,7 @@ def passthrough(shape: Shape = SMALL, rows: int = 3, port: Port | None = None) -
         "piece_bytes": PIECE_BYTES,
     }
     tensor = {"row_bytes": row_bytes, "height": shape.height, "width": shape.width, "channels": shape.channels}
+    tensor |= {"elem_bytes": 4}
     tensor["capacity"] = shape.height
     offsets = [data_offset, data_offset + map_bytes]
     loads = [{"chunk": k + 1, "offset": weights_offset + k * CHUNK_BYTES, "bytes": CHUNK_BYTES} for k in range(3)]
