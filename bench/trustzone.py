@@ -45,7 +45,7 @@ from tinytee.runtime.optee_machine import HEAP_OVERHEAD_BYTES, Build, Machine
 from tinytee.sizes import parse_size
 
 PROFILE = "raspberry-pi-3"
-NETWORKS = ("mobilenet_v1", "tiny_darknet", "darknet_reference")
+NETWORKS = ("tiny_darknet", "mobilenet_v1", "darknet_reference")
 CHACHA, GCM = "chacha20-poly1305", "aes-256-gcm"
 LARGEST = "12MiB"
 """Heap: about all the secure memory of the stock build."""

@@ -18,6 +18,8 @@ from rich.table import Table
 import tinytee
 from tinytee.api import Progress as Report
 from tinytee.report import plot_memory
+from tinytee.runtime import optee_machine
+from tinytee.runtime.provisioning import fingerprint
 from tinytee.sizes import format_size, parse_size
 from tinytee.zoo import efficientnet
 from tinytee.zoo.rival import Rival, measure_side_by_side
@@ -123,9 +125,15 @@ def main_optee(profile: Any, budget: str = "1900KiB") -> None:
     console.print(f"EfficientNet-Lite0, ImageNet weights, {format_size(model.ByteSize())} of ONNX; a fresh key.")
     bundle = tinytee.compile(model, budget, key, profile=profile)
     console.print("booting OP-TEE in QEMU's emulated TrustZone")
-    with tinytee.Session(bundle, key=key, backend="optee-qemu") as session:
-        found = session.run(feed)["probabilities"][0]
-        stats = session.stats
+    machine = optee_machine.shared_machine(optee_machine.chosen_build())
+    try:
+        sealed = tinytee.provision(key, tinytee.device_key("optee-qemu"))
+        console.print(f"the key, sealed to device {fingerprint(sealed.device_key)}")
+        with tinytee.Session(bundle, sealed_key=sealed, backend="optee-qemu") as session:
+            found = session.run(feed)["probabilities"][0]
+            stats = session.stats
+    finally:
+        machine.release()
     expected = Rival(model).run(feed)["probabilities"][0]
     console.print(_top_table(photograph, names, found, expected))
     console.print(f"largest difference over all {len(names):,} classes: {float(np.max(np.abs(found - expected))):.1e}")

@@ -26,7 +26,8 @@
  *
  * TEE_ERROR_BAD_PARAMETERS: parameter types, a NULL memref, a length. TEE_ERROR_BAD_STATE: no engine, or something else
  * is wanted, or no challenge was asked for. TEE_ERROR_SHORT_BUFFER: the memref to write is too small.
- * TEE_ERROR_NOT_SUPPORTED: no such command. TTA_IDENTITY: also what secure storage answers.
+ * TEE_ERROR_NOT_SUPPORTED: no such command. TTA_IDENTITY and TTA_OPEN, which has then closed the engine: also what
+ * secure storage answers.
  *
  * Shared memory may change while it is read: sealed bytes are copied into the arena before they are opened, and are
  * sealed in secure memory before they are copied out.

@@ -13,6 +13,9 @@
  *     TTF_INVOKE  session; ttf_invocation, slot data   TTF_DONE with a ttf_result and what was written, for tests
  *     TTF_OFF     switches the machine off, or ends the agent
  *
+ * What a tta_reply says has passed through the normal world. A client that is not part of it counts nonces itself (see
+ * tinytee_program.h), takes every tensor's rows from the first to the last, and misses none.
+ *
  * Any of them may be answered with TTF_ERROR: 'value' is the class of failure, the bytes are a line of
  * text. Sessions are numbered 0 .. TTF_SESSIONS - 1 by the caller.
  */

@@ -129,18 +129,13 @@ static TEE_Result unseal_keys(session *s, const tta_opening *opening, tta_keys *
 /* The keys of the call, which have been copied out of shared memory; s->status says whether they are any good. */
 static TEE_Result take_keys(session *s, const tta_opening *opening, size_t bytes, tta_keys *keys) {
   if (bytes == sizeof *opening) {
-    if (!s->is_challenged) return TEE_ERROR_BAD_STATE;
     s->is_challenged = 0;
     return unseal_keys(s, opening, keys);
   }
-#if TINYTEE_DEVELOPMENT
   EMSG("tinytee: DEVELOPMENT MODE, the normal world knows the keys; this protects nothing from it");
   memcpy(keys, opening, sizeof *keys);
   s->status = TT_OK;
   return TEE_SUCCESS;
-#else
-  return TEE_ERROR_ACCESS_DENIED;
-#endif
 }
 
 static TEE_Result command_open(session *s, TEE_Param slots[4]) {
@@ -152,6 +147,8 @@ static TEE_Result command_open(session *s, TEE_Param slots[4]) {
   if (!has(preamble, sizeof header) || preamble->memref.size > TTA_WINDOW_BYTES || !slots[1].memref.buffer ||
       (opening_bytes != sizeof opening && opening_bytes != sizeof keys))
     return TEE_ERROR_BAD_PARAMETERS;
+  if (opening_bytes == sizeof keys && !TINYTEE_DEVELOPMENT) return TEE_ERROR_ACCESS_DENIED;
+  if (opening_bytes == sizeof opening && !s->is_challenged) return TEE_ERROR_BAD_STATE;
   shut(s);
   memcpy(&header, preamble->memref.buffer, sizeof header);
   memcpy(&opening, slots[1].memref.buffer, opening_bytes);

@@ -18,6 +18,7 @@ from tinytee.bundle import suites
 from tinytee.bundle.abi import constants
 from tinytee.bundle.container import Bundle
 from tinytee.bundle.preamble import parse_preamble
+from tinytee.bundle.sealing import nonce
 from tinytee.errors import EngineError, TinyteeError
 from tinytee.runtime import optee_machine, provisioning
 from tinytee.runtime.optee_wire import Wire, ffi, numbers, record
@@ -52,6 +53,7 @@ class OpteeBackend:
         if bundle.suite not in SUITES:
             raise EngineError(f"OP-TEE has no {bundle.suite}: compile with --suite {SUITES[0]}, or {SUITES[1]}")
         self._suite = bundle.suite
+        self._runs = 0
         sealed = bundle.sealed()
         preamble_bytes = bundle.preamble.total_bytes
         io_key = secrets.token_bytes(constants.TT_KEY_BYTES)
@@ -89,22 +91,26 @@ class OpteeBackend:
         link = self._link
         if link is None:
             raise EngineError("the session is closed; open the bundle again")
+        self._runs += 1
+        fed, taken = _Rows(inputs), _Rows(outputs)
         with link.lock:
             link.wire.send(numbers.TTF_RUN, link.number)
             while True:
                 kind, data = link.wire.receive()
                 if kind == numbers.TTF_DONE:
+                    taken.check_complete()
                     self._stats = record("ttf_stats", data)
                     return
                 want = record("tta_reply", data)
                 try:
                     if kind == numbers.TTF_INPUT_WANTED:
-                        rows = _rows(inputs, want)
-                        sealed = self._seal(bytes(want.nonce), rows.tobytes(), b"")
+                        own = nonce(constants.TT_DOMAIN_INPUT, self._runs, fed.blocks)
+                        sealed = self._seal(own, fed.take(want).tobytes(), b"")
                         link.wire.send(numbers.TTF_INPUT, link.number, sealed)
                     else:
-                        plain = self._open(bytes(want.nonce), bytes(data[ffi.sizeof("tta_reply") :]), b"")
-                        _rows(outputs, want)[:] = np.frombuffer(plain, np.float32)
+                        own = nonce(constants.TT_DOMAIN_OUTPUT, self._runs, taken.blocks)
+                        plain = self._open(own, bytes(data[ffi.sizeof("tta_reply") :]), b"")
+                        taken.take(want)[:] = np.frombuffer(plain, np.float32)
                 except TinyteeError:
                     link.give_up()
                     raise
@@ -154,16 +160,41 @@ class OpteeBackend:
             link.close()
 
 
-def _rows(arrays: Sequence[NDArray[np.float32]], want: Any) -> NDArray[np.float32]:
-    """The elements of the y-planes wanted. What the normal world says of them is checked."""
-    count = (want.bytes - constants.TT_TAG_BYTES) // 4
-    if want.index >= len(arrays) or want.rows == 0 or count <= 0 or count % want.rows:
-        raise EngineError("the feeder asks for rows that there are not")
-    flat = arrays[want.index].reshape(-1)
-    first = count // want.rows * want.row
-    if first + count > flat.size:
-        raise EngineError("the feeder asks for rows that there are not")
-    return flat[first : first + count]
+class _Rows:
+    """The y-planes of a run's inputs or outputs, as the core asks for them: each tensor's from the first to the last.
+
+    The normal world passes the asking on, and may lie. Nonces are therefore counted here: two blocks of rows are never
+    sealed under one, nor is an old block of outputs opened.
+
+    Attributes:
+        blocks: how many have been taken.
+    """
+
+    def __init__(self, arrays: Sequence[NDArray[np.float32]]) -> None:
+        self.blocks = 0
+        self._flat = [array.reshape(-1) for array in arrays]
+        self._done = [0] * len(arrays)
+
+    def take(self, want: Any) -> NDArray[np.float32]:
+        """The elements of the y-planes wanted.
+
+        Raises:
+            EngineError: there are no such rows, or it is not their turn.
+        """
+        count = (want.bytes - constants.TT_TAG_BYTES) // 4
+        if want.index >= len(self._flat) or want.rows == 0 or count <= 0 or count % want.rows:
+            raise EngineError("the feeder asks for rows that there are not")
+        flat, first = self._flat[want.index], count // want.rows * want.row
+        if first + count > flat.size or first != self._done[want.index]:
+            raise EngineError("the feeder asks for rows that there are not, or out of turn")
+        self._done[want.index] = first + count
+        self.blocks += 1
+        return flat[first : first + count]
+
+    def check_complete(self) -> None:
+        """Raises EngineError if rows are missing."""
+        if any(done != flat.size for done, flat in zip(self._done, self._flat, strict=True)):
+            raise EngineError("the feeder ends a run before all of its outputs are there")
 
 
 class _MachineLink:
