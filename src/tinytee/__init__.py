@@ -6,7 +6,7 @@ with tinytee.Session("model.tt", key=key) as session:
     outputs = session.run({"input": x})
 """
 
-from tinytee.api import compile, load_image
+from tinytee.api import compile, load_image, quantize_model
 from tinytee.bundle import Bundle, Manifest, Preprocessing, TensorSpec
 from tinytee.bundle.version import VERSION
 from tinytee.errors import (
@@ -40,4 +40,5 @@ __all__ = [
     "device_key",
     "load_image",
     "provision",
+    "quantize_model",
 ]

@@ -6,13 +6,14 @@ from __future__ import annotations
 import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tinytee.bundle import Bundle, Manifest, Preprocessing, TensorSpec
 from tinytee.errors import BudgetError
-from tinytee.runtime.images import load_image
+from tinytee.runtime.images import infer_preprocessing, load_image
 from tinytee.runtime.session import check_key
 from tinytee.sizes import parse_size
 
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 
     from tinytee.ir.graph import Graph
     from tinytee.plan.profile import Profile
+    from tinytee.quantize import Quantized
 
-__all__ = ["compile", "load_graph", "load_image"]
+__all__ = ["compile", "load_graph", "load_image", "quantize_model"]
 
 Progress = Callable[[str, float], None]
 """Told what is being done, and which fraction of it is."""
@@ -47,6 +49,58 @@ def load_graph(
 
     shapes = {name: tuple(shape) for name, shape in (input_shapes or {}).items()}
     return optimize(load(model, shapes or None))
+
+
+def quantize_model(
+    model: str | os.PathLike[str] | bytes | onnx.ModelProto,
+    photographs: str | os.PathLike[str],
+    *,
+    preprocessing: Preprocessing | None = None,
+    method: str = "minmax",
+    keep_float: Sequence[str] = (),
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    progress: Progress | None = None,
+) -> Quantized:
+    """Makes an int8 model of a float32 one, calibrated on a folder of photographs. Needs ONNX Runtime.
+
+    Two photographs in five are held out: crops and mirror images of them tell what quantization costs.
+
+    Args:
+        model: path, bytes or proto of an ONNX model whose only input is an image.
+        photographs: a folder; folders in it count, hidden files do not.
+        preprocessing: how an image becomes the input; None: as 'tinytee run' would do it.
+        method: how ranges are chosen: "minmax", "percentile" or "entropy".
+        keep_float: names of nodes that stay in float32; "auto" chooses those that harm most.
+        input_shapes: shapes of inputs by name, to bind symbolic dimensions.
+        progress: told what is being done, and which fraction of it is.
+
+    Returns:
+        ``model``, which ``compile`` takes, and ``accuracy``.
+
+    Raises:
+        UnsupportedModelError: the model asks for something that tinytee does not run.
+        TinyteeError: ONNX Runtime is not installed, or does not take the model; the model is quantized already.
+        ValueError: the folder holds fewer than two photographs, or other files; the input is no image; an argument
+            is no such thing.
+        OSError: a file or the folder cannot be read.
+    """
+    from tinytee import quantize as room  # noqa: PLC0415
+
+    ports = load_graph(model, input_shapes).inputs
+    if len(ports) != 1:
+        raise ValueError(f"photographs calibrate networks of one input, an image; this one has {len(ports)} inputs")
+    how = preprocessing or infer_preprocessing(ports[0].shape, {})
+    if progress is not None:
+        progress("reading photographs", 0.0)
+    found = room.read_photographs(photographs, how)
+    calibration, held_out = (
+        [{ports[0].name: picture} for picture in pictures] for pictures in (found.calibration, found.held_out)
+    )
+    made = room.quantize(
+        room.read_proto(model), calibration, held_out, method=method, keep_float=keep_float, progress=progress
+    )
+    counts = {"photographs": len(found.held_out_files), "calibration_photographs": len(found.calibration_files)}
+    return replace(made, accuracy=replace(made.accuracy, **counts))
 
 
 def compile(

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tinytee import api
 from tinytee import cli_common as common
 from tinytee.errors import BudgetError
-from tinytee.report import check_picture, plan_table, plot_memory, plot_sweep, sweep_table
+from tinytee.report import (
+    accuracy_tables,
+    check_picture,
+    plan_table,
+    plot_accuracy,
+    plot_memory,
+    plot_sweep,
+    precision_of,
+    precision_table,
+    sweep_table,
+)
 from tinytee.runtime.images import infer_preprocessing
 from tinytee.runtime.session import KEY_BYTES
 from tinytee.sizes import format_size, parse_size
+
+if TYPE_CHECKING:
+    from tinytee.quantize import Quantized
 
 SWEEP = "256KiB,512KiB,1MiB,2MiB,4MiB,8MiB,16MiB,32MiB,64MiB"
 
@@ -51,12 +65,40 @@ def compile_model(
     scale: common.ImageScale = None,
     layout: common.ImageLayout = None,
     channels: common.ImageChannels = None,
+    precision: Annotated[str, typer.Option("--precision", help="fp32: as the model is. int8: quantize it.")] = "fp32",
+    calibrate: Annotated[
+        Path | None, typer.Option("--calibrate", help="With int8: a folder of photographs.", show_default=False)
+    ] = None,
+    calibration: Annotated[
+        str, typer.Option("--calibration", help="With int8: minmax, percentile or entropy.")
+    ] = "minmax",
+    keep_float: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--keep-float",
+            help="With int8: a node that stays in float32, or 'auto'. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    accuracy: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--accuracy",
+            help="With int8: write the accuracy report, a .json file, or draw it, a .png, .svg or .pdf file.",
+            show_default=False,
+        ),
+    ] = None,
+    quantized_model: Annotated[
+        Path | None, typer.Option("--quantized-model", help="With int8: keep the quantized model, an .onnx file.")
+    ] = None,
 ) -> None:
     """Compile a model into a sealed bundle that runs whole within so much secure memory.
 
     Any image option (--size to --channels, or --image) stores how an image becomes the first input, so that
-    'tinytee run photo.png' works.
+    'tinytee run photo.png' works. With --precision int8 a float32 model is quantized, calibrated on --calibrate; a
+    model that is quantized already runs in int8 as it is.
     """
+    _check_quantization(precision, calibrate, keep_float, accuracy, quantized_model)
     key, budget = common.read_key(key_file), parse_size(memory)
     device = load_profile(profile)
     images = common.image_options(size, resize, crop, interpolation, mean, scale, layout, channels)
@@ -65,12 +107,24 @@ def compile_model(
     if target.is_dir():
         raise IsADirectoryError(f"{target} is a directory; name a file")
     names = common.read_class_names(class_names)
+    quantized = None
     with common.progress_bar() as report:
         report("importing", 0.0)
         graph = api.load_graph(model, shapes)
         preprocessing = None
-        if image or images:
+        if image or images or calibrate:
             preprocessing = infer_preprocessing(graph.inputs[0].shape if graph.inputs else (), images)
+        if calibrate is not None:
+            quantized = api.quantize_model(
+                model,
+                calibrate,
+                preprocessing=preprocessing,
+                method=calibration,
+                keep_float=keep_float or (),
+                input_shapes=shapes,
+                progress=report,
+            )
+            graph = api.load_graph(quantized.model, shapes)
         bundle = api.compile_graph(
             graph,
             budget,
@@ -83,12 +137,58 @@ def compile_model(
             progress=report,
         )
         bundle.save(target, report)
+    if quantized is not None:
+        _report_accuracy(quantized, accuracy or [], quantized_model)
+    found = precision_of(graph)
+    if found is not None:
+        common.output.print(precision_table(found))
     common.output.print(
         f"wrote {target}: {format_size(target.stat().st_size)}, {bundle.suite};"
         f" secure memory {bundle.peak_secure_memory_bytes:,} of {budget:,} bytes;"
         f" predicted {1e3 * (bundle.manifest.predicted_seconds or 0):.1f} ms a run",
         soft_wrap=True,
     )
+
+
+def _check_quantization(
+    precision: str,
+    calibrate: Path | None,
+    keep_float: list[str] | None,
+    accuracy: list[Path] | None,
+    quantized_model: Path | None,
+) -> None:
+    if precision not in ("fp32", "int8"):
+        raise ValueError(f"--precision {precision}: fp32 or int8")
+    if precision == "int8" and calibrate is None:
+        raise ValueError("--precision int8 needs --calibrate with a folder of photographs")
+    given = {
+        "--calibrate": calibrate,
+        "--keep-float": keep_float,
+        "--accuracy": accuracy,
+        "--quantized-model": quantized_model,
+    }
+    for name, value in given.items():
+        if precision == "fp32" and value:
+            raise ValueError(f"{name} goes with --precision int8")
+    for path in accuracy or ():
+        if path.suffix != ".json":
+            check_picture(path)
+
+
+def _report_accuracy(quantized: Quantized, accuracy: list[Path], model: Path | None) -> None:
+    for table in accuracy_tables(quantized.accuracy):
+        common.output.print(table)
+    if quantized.accuracy.kept_float:
+        common.output.print(f"in float32 as asked: {', '.join(quantized.accuracy.kept_float)}", soft_wrap=True)
+    for path in accuracy:
+        if path.suffix == ".json":
+            path.write_text(json.dumps(quantized.accuracy.to_dict(), indent=2) + "\n", encoding="utf-8")
+        else:
+            plot_accuracy(quantized.accuracy, path)
+        common.output.print(f"wrote {path}", soft_wrap=True)
+    if model is not None:
+        model.write_bytes(quantized.model.SerializeToString())
+        common.output.print(f"wrote {model}", soft_wrap=True)
 
 
 def plan(
@@ -141,12 +241,15 @@ def _plan_once(
         report("importing", 0.0)
         graph = api.load_graph(model, shapes)
         made = make_plan(graph, budget, device, suite=suite, progress=lambda fraction: report("planning", fraction))
+    found = precision_of(graph)
     if plot is not None:
         plot_memory(made, plot)
     if as_json:
-        common.print_json(made.to_dict())
+        common.print_json({**made.to_dict(), **({} if found is None else {"precision": found.to_dict()})})
     else:
         common.output.print(plan_table(made))
+        if found is not None:
+            common.output.print(precision_table(found))
         if plot is not None:
             common.output.print(f"wrote {plot}", soft_wrap=True)
 

@@ -24,7 +24,12 @@ _MOST_LABELS = 120
 _LABEL_POINTS = 6.5
 
 
-def _new_figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
+    """A matplotlib Figure of so many inches.
+
+    Raises:
+        ValueError: matplotlib is not installed.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
         from matplotlib.figure import Figure  # noqa: PLC0415
@@ -47,7 +52,8 @@ def check_picture(path: str | os.PathLike[str]) -> str:
     return kind
 
 
-def _save(figure: Any, path: str | os.PathLike[str]) -> None:
+def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
+    """Writes a .png, .svg or .pdf file."""
     figure.savefig(path, dpi=150, format=check_picture(path))
 
 
@@ -66,7 +72,7 @@ def plot_memory(plan: Plan | None, path: str | os.PathLike[str]) -> None:
     """
     if plan is None:
         raise ValueError("only a freshly compiled bundle has a plan to draw")
-    figure = _new_figure(13, 8)
+    figure = new_figure(13, 8)
     times, axes = figure.subplots(2, 1, sharex=True, height_ratios=(1, 6))
     count = len(plan.segments)
     for position in range(count):
@@ -84,7 +90,7 @@ def plot_memory(plan: Plan | None, path: str | os.PathLike[str]) -> None:
     for panel in (times, axes):
         for side in ("top", "right"):
             panel.spines[side].set_visible(False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _kind(buffer: PlannedBuffer) -> tuple[str, str]:
@@ -146,7 +152,7 @@ def plot_sweep(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str], 
         ValueError: matplotlib is not installed, or the file's kind is unknown.
         OSError: the file cannot be written.
     """
-    figure = _new_figure(8, 5)
+    figure = new_figure(8, 5)
     axes = figure.add_subplot()
     fits = [row for row in rows if "predicted_seconds" in row]
     budgets = [row["budget_bytes"] for row in fits]
@@ -166,4 +172,4 @@ def plot_sweep(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str], 
     axes.grid(color="#e5e5e5")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    _save(figure, path)
+    save_figure(figure, path)

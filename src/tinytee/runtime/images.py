@@ -53,6 +53,38 @@ def load_image(path: str | os.PathLike[str], how: Preprocessing) -> NDArray[np.f
         ValueError: the file is not an image, or too large a one, or Pillow is not installed.
         OSError: the file cannot be read.
     """
+    return _to_array(_fit(_open(path, how), how), how)
+
+
+def load_crops(
+    path: str | os.PathLike[str], how: Preprocessing, count: int, rng: np.random.Generator
+) -> list[NDArray[np.float32]]:
+    """One picture as ``load_image`` makes it, and crops of it: 70% to 100% of its sides, anywhere, half flipped.
+
+    Args:
+        path: an image file.
+        how: as for ``load_image``.
+        count: of arrays, the whole picture's among them.
+        rng: where they lie.
+
+    Raises:
+        ValueError, OSError: as ``load_image``.
+    """
+    picture = _open(path, how)
+    found = [_to_array(_fit(picture, how), how)]
+    for number in range(1, count):
+        share = rng.uniform(0.7, 1.0)
+        width, height = max(1, round(picture.width * share)), max(1, round(picture.height * share))
+        left, top = (int(rng.integers(0, room + 1)) for room in (picture.width - width, picture.height - height))
+        array = _to_array(_fit(picture.crop((left, top, left + width, top + height)), how), how)
+        if number % 2:
+            array = np.ascontiguousarray(array[..., ::-1] if how.layout == "NCHW" else array[:, :, ::-1])
+        found.append(array)
+    return found
+
+
+def _open(path: str | os.PathLike[str], how: Preprocessing) -> Any:
+    """The picture, turned and in the colours wanted."""
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError  # noqa: PLC0415
     except ImportError as error:
@@ -67,7 +99,12 @@ def load_image(path: str | os.PathLike[str], how: Preprocessing) -> NDArray[np.f
         if error.errno is None:
             raise ValueError(f"{name} is a damaged image: {error}") from error
         raise
-    pixels = np.asarray(_fit(picture, how), dtype=np.float32).reshape(*how.size, how.channel_count)
+    return picture
+
+
+def _to_array(picture: Any, how: Preprocessing) -> NDArray[np.float32]:
+    """A picture of the right size as the network's input."""
+    pixels = np.asarray(picture, dtype=np.float32).reshape(*how.size, how.channel_count)
     if how.channels == "BGR":
         pixels = pixels[:, :, ::-1]
     values = (pixels - np.asarray(how.mean, np.float32)) / np.asarray(how.scale, np.float32)

@@ -1,0 +1,19 @@
+"""Makes int8 models of float32 ones by ONNX Runtime's static quantizer, and says what that costs in accuracy."""
+
+from tinytee.quantize.accuracy import Accuracy, LayerAccuracy, OutputAccuracy
+from tinytee.quantize.photographs import Photographs, read_photographs
+from tinytee.quantize.prepare import read_proto
+from tinytee.quantize.quantize import AUTO, METHODS, Quantized, quantize
+
+__all__ = [
+    "AUTO",
+    "METHODS",
+    "Accuracy",
+    "LayerAccuracy",
+    "OutputAccuracy",
+    "Photographs",
+    "Quantized",
+    "quantize",
+    "read_photographs",
+    "read_proto",
+]

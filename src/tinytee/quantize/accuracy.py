@@ -1,0 +1,151 @@
+"""What quantization costs: outputs and layers of the int8 model beside those of the float32 one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from tinytee.quantize.engine import Feed, open_session, run
+
+Progress = Callable[[str, float], None]
+_DEQUANTIZED = "_DequantizeLinear_Output"
+_LAYER_PICTURES = 8
+NO_NOISE_DB = 120.0
+"""Stands for results that do not differ at all."""
+
+
+@dataclass(frozen=True)
+class OutputAccuracy:
+    """One output of the model.
+
+    Attributes:
+        top1_agreement: how often its largest element is the same, 0 to 1; None where it is no list of scores.
+        cosine, least_cosine: similarity of a sample's elements, its mean and its least.
+        snr_db: signal to noise over all samples, in decibels.
+    """
+
+    name: str
+    top1_agreement: float | None
+    cosine: float
+    least_cosine: float
+    snr_db: float
+
+
+@dataclass(frozen=True)
+class LayerAccuracy:
+    """The result of one node, with the noise of all nodes before it: its signal to noise in decibels."""
+
+    node: str
+    op_type: str
+    snr_db: float
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """An int8 model beside its float32 one, on samples that did not calibrate it.
+
+    Attributes:
+        samples: how many there were.
+        calibration_samples: how many calibrated.
+        photographs, calibration_photographs: files that both were made of; 0 where they were given as arrays.
+        method: of calibration.
+        kept_float: nodes that stay in float32.
+        outputs: in the model's order.
+        layers: worst first.
+    """
+
+    samples: int
+    calibration_samples: int
+    method: str
+    outputs: tuple[OutputAccuracy, ...]
+    layers: tuple[LayerAccuracy, ...] = ()
+    kept_float: tuple[str, ...] = ()
+    photographs: int = 0
+    calibration_photographs: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data, for JSON."""
+        return asdict(self)
+
+
+@dataclass
+class _Tally:
+    """Sums over samples."""
+
+    signal: float = 0.0
+    noise: float = 0.0
+    cosines: list[float] = field(default_factory=list)
+    same: list[bool] = field(default_factory=list)
+
+    def add(self, expected: NDArray, found: NDArray) -> None:
+        wanted, got = (array.reshape(-1).astype(np.float64) for array in (expected, found))
+        self.signal += float(wanted @ wanted)
+        self.noise += float((wanted - got) @ (wanted - got))
+        length = float(np.linalg.norm(wanted) * np.linalg.norm(got))
+        self.cosines.append(float(wanted @ got) / length if length else float(not (wanted - got).any()))
+        self.same.append(bool(wanted.argmax() == got.argmax()))
+
+    @property
+    def snr_db(self) -> float:
+        if self.noise == 0:
+            return NO_NOISE_DB
+        return min(NO_NOISE_DB, float(10 * np.log10(max(self.signal, 1e-30) / self.noise)))
+
+
+def measure_outputs(
+    floating: onnx.ModelProto,
+    quantized: onnx.ModelProto,
+    samples: Sequence[Feed],
+    told: Callable[[float], None] | None = None,
+) -> tuple[OutputAccuracy, ...]:
+    """Runs both models on every sample; samples have a leading axis of 1.
+
+    told: hears the fraction that is done.
+    """
+    names = [value.name for value in floating.graph.output]
+    sessions = open_session(floating), open_session(quantized)
+    tallies = {name: _Tally() for name in names}
+    ranked = dict.fromkeys(names, False)
+    for position, sample in enumerate(samples):
+        results = [run(session, names, sample) for session in sessions]
+        for name, expected, found in zip(names, *results, strict=True):
+            tallies[name].add(expected, found)
+            ranked[name] = expected.size > 1 and max(expected.shape) == expected.size
+        if told is not None:
+            told((position + 1) / len(samples))
+    return tuple(
+        OutputAccuracy(
+            name=name,
+            top1_agreement=float(np.mean(tally.same)) if ranked[name] else None,
+            cosine=float(np.mean(tally.cosines)),
+            least_cosine=float(np.min(tally.cosines)),
+            snr_db=tally.snr_db,
+        )
+        for name, tally in tallies.items()
+    )
+
+
+def measure_layers(
+    floating: onnx.ModelProto, quantized: onnx.ModelProto, samples: Sequence[Feed]
+) -> tuple[LayerAccuracy, ...]:
+    """Signal to noise of every quantized result, on a few of the samples; worst first."""
+    known = {name for node in quantized.graph.node for name in node.output}
+    nodes = {node.output[0]: node for node in floating.graph.node if f"{node.output[0]}{_DEQUANTIZED}" in known}
+    if not nodes:
+        return ()
+    names = list(nodes)
+    twins = [f"{name}{_DEQUANTIZED}" for name in names]
+    sessions = open_session(floating, names), open_session(quantized, twins)
+    tallies = {name: _Tally() for name in names}
+    step = max(1, len(samples) // _LAYER_PICTURES)
+    for sample in samples[::step][:_LAYER_PICTURES]:
+        expected, found = run(sessions[0], names, sample), run(sessions[1], twins, sample)
+        for name, wanted, got in zip(names, expected, found, strict=True):
+            tallies[name].add(wanted, got)
+    layers = [LayerAccuracy(nodes[name].name, nodes[name].op_type, tallies[name].snr_db) for name in names]
+    return tuple(sorted(layers, key=lambda layer: layer.snr_db))

@@ -1,0 +1,210 @@
+"""A float32 model to an int8 one: calibrated, corrected, and compared with what it was made of."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from tinytee.errors import TinyteeError
+from tinytee.quantize import sensitivity
+from tinytee.quantize.accuracy import Accuracy, OutputAccuracy, Progress, measure_layers, measure_outputs
+from tinytee.quantize.engine import Feed, onnxruntime, open_session, run
+from tinytee.quantize.prepare import prepare
+from tinytee.quantize.refine import correct_biases, keep_results_float, merge_activations, weighted_inputs
+
+METHODS = ("minmax", "percentile", "entropy")
+"""How calibration chooses ranges: see ONNX Runtime's documentation."""
+AUTO = "auto"
+"""Given as a node to keep in float32: chooses the nodes that harm most."""
+PERCENTILE = 99.999
+WANTED_AGREEMENT, WANTED_COSINE = 0.98, 0.995
+_LARGEST_SHARE = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Quantized:
+    """An int8 model (QDQ: uint8 activations, int8 weights for each channel), and what it costs."""
+
+    model: onnx.ModelProto
+    accuracy: Accuracy
+
+
+def quantize(
+    model: onnx.ModelProto,
+    calibration: Sequence[Feed],
+    held_out: Sequence[Feed] = (),
+    *,
+    method: str = "minmax",
+    keep_float: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Quantized:
+    """Quantizes a model statically.
+
+    Args:
+        model: float32.
+        calibration: inputs by name, which decide the ranges of activations; one sample each.
+        held_out: inputs that the accuracy is measured on.
+        method: one of ``METHODS``.
+        keep_float: names of nodes that stay in float32; "auto" adds those that harm the outputs most, as many as it
+            takes to agree with the float32 model on the calibration samples.
+        progress: told what is being done, and which fraction of it is.
+
+    Raises:
+        TinyteeError: ONNX Runtime is missing or does not take the model; the model is quantized already.
+        ValueError: no samples, an unknown method or node.
+    """
+    if not calibration:
+        raise ValueError("calibration needs at least one sample")
+    if method not in METHODS:
+        raise ValueError(f"there is no calibration method '{method}'; there are {', '.join(METHODS)}")
+    tell = progress or (lambda what, fraction: None)
+    tell("folding constants", 0.0)
+    floating = prepare(model)
+    kept = [name for name in keep_float if name != AUTO]
+    _check_nodes(floating, kept)
+    means = _channel_means(floating, calibration, lambda fraction: tell("averaging activations", fraction))
+
+    def attempt(excluded: Sequence[str]) -> onnx.ModelProto:
+        found = _quantize_static(floating, calibration, method, excluded, lambda f: tell("calibrating", f))
+        return correct_biases(keep_results_float(merge_activations(found), floating), floating, means)
+
+    quantized = attempt(kept)
+    if AUTO in keep_float:
+        quantized, kept = _spare(floating, quantized, calibration, kept, attempt, tell)
+    outputs = measure_outputs(floating, quantized, held_out, lambda f: tell("comparing", f)) if held_out else ()
+    accuracy = Accuracy(
+        samples=len(held_out),
+        calibration_samples=len(calibration),
+        method=method,
+        outputs=outputs,
+        layers=measure_layers(floating, quantized, held_out) if held_out else (),
+        kept_float=tuple(kept),
+    )
+    return Quantized(quantized, accuracy)
+
+
+def _check_nodes(model: onnx.ModelProto, names: Sequence[str]) -> None:
+    known = [node.name for node in model.graph.node]
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 3) or known[:3]
+            raise ValueError(f"--keep-float: the model has no node '{name}'; near are {', '.join(map(repr, near))}")
+
+
+def _agrees(outputs: Sequence[OutputAccuracy]) -> bool:
+    return all(
+        output.cosine >= WANTED_COSINE and (output.top1_agreement is None or output.top1_agreement >= WANTED_AGREEMENT)
+        for output in outputs
+    )
+
+
+def _spare(
+    floating: onnx.ModelProto,
+    quantized: onnx.ModelProto,
+    samples: Sequence[Feed],
+    kept: Sequence[str],
+    attempt: Callable[[Sequence[str]], onnx.ModelProto],
+    tell: Progress,
+) -> tuple[onnx.ModelProto, list[str]]:
+    """Leaves more and more nodes in float32, at most a quarter, until the outputs agree."""
+    if _agrees(measure_outputs(floating, quantized, samples, lambda f: tell("comparing", f))):
+        return quantized, list(kept)
+    ranked = sensitivity.rank(floating, quantized, samples, lambda f: tell("ranking layers", f))
+    count = 1
+    while True:
+        chosen = [*kept, *ranked[:count]]
+        quantized = attempt(chosen)
+        if _agrees(measure_outputs(floating, quantized, samples, lambda f: tell("comparing", f))):
+            return quantized, chosen
+        if 2 * count * _LARGEST_SHARE > len(ranked):
+            return quantized, chosen
+        count *= 2
+
+
+def _channel_means(
+    floating: onnx.ModelProto, samples: Sequence[Feed], told: Callable[[float], None]
+) -> dict[str, NDArray]:
+    """Mean of each channel of what convolutions and Gemms read."""
+    fed = {value.name for value in floating.graph.input}
+    names = sorted(set(weighted_inputs(floating).values()))
+    inner = [name for name in names if name not in fed]
+    session = open_session(floating, inner)
+    total: dict[str, NDArray] = {}
+    for position, sample in enumerate(samples):
+        found = dict(zip(inner, run(session, inner, sample), strict=True)) | {n: sample[n] for n in names if n in fed}
+        for name, array in found.items():
+            mean = array.mean(axis=tuple(axis for axis in range(array.ndim) if axis != 1), dtype=np.float64)
+            total[name] = total.get(name, 0) + mean / len(samples)
+        told((position + 1) / len(samples))
+    return total
+
+
+def _quantize_static(
+    floating: onnx.ModelProto,
+    samples: Sequence[Feed],
+    method: str,
+    excluded: Sequence[str],
+    told: Callable[[float], None],
+) -> onnx.ModelProto:
+    onnxruntime()
+    from onnxruntime import quantization as tool  # noqa: PLC0415
+
+    class Reader(tool.CalibrationDataReader):
+        def __init__(self) -> None:
+            self.position = 0
+
+        def get_next(self) -> Any:
+            told(self.position / len(samples))
+            self.position += 1
+            return dict(samples[self.position - 1]) if self.position <= len(samples) else None
+
+    methods = {
+        "minmax": tool.CalibrationMethod.MinMax,
+        "percentile": tool.CalibrationMethod.Percentile,
+        "entropy": tool.CalibrationMethod.Entropy,
+    }
+    with tempfile.TemporaryDirectory() as folder, _silence():
+        source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
+        onnx.save(floating, source)
+        try:
+            tool.quantize_static(
+                source,
+                target,
+                Reader(),
+                quant_format=tool.QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=tool.QuantType.QUInt8,
+                weight_type=tool.QuantType.QInt8,
+                nodes_to_exclude=list(excluded),
+                calibrate_method=methods[method],
+                extra_options={"CalibPercentile": PERCENTILE},
+            )
+        except Exception as error:  # whatever the tool raises
+            raise TinyteeError(f"ONNX Runtime's quantizer does not take the model: {error}") from error
+        return onnx.load(target)
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """What the tool prints and logs is not for our users."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.setLevel(level)

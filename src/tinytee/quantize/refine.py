@@ -1,0 +1,158 @@
+"""What is done to a quantized model (QDQ) after the quantizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+_AFTER_RESULTS = {
+    "Softmax", "LogSoftmax", "Sigmoid", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity", "ArgMax",
+    "Cast",
+}  # fmt: skip
+_WEIGHTED = {"Conv", "Gemm"}
+
+
+def merge_activations(quantized: onnx.ModelProto) -> onnx.ModelProto:
+    """Takes out quantization before a relu or clip, which the quantizer leaves where a neighbour stays in float32.
+
+    What the activation cuts off would else widen the range, and coarsen the steps.
+    """
+    readers: dict[str, list[str]] = {}
+    for node in quantized.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node.op_type)
+    outputs = {value.name for value in quantized.graph.output}
+    writers = {name: node for node in quantized.graph.node for name in node.output}
+    renamed: dict[str, str] = {}
+    gone: set[str] = set()
+    for node in quantized.graph.node:
+        source = writers.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
+        if source is None or node.output[0] in outputs or len(readers[source.output[0]]) != 1:
+            continue
+        if set(readers.get(node.output[0], ())) <= {"Relu", "Clip"}:
+            renamed[node.output[0]] = source.input[0]
+            gone.update((node.output[0], source.output[0]))
+    return _without(quantized, renamed, gone)
+
+
+def keep_results_float(quantized: onnx.ModelProto, floating: onnx.ModelProto) -> onnx.ModelProto:
+    """Leaves results unquantized: tensors from which only a Softmax and the like leads to the outputs.
+
+    An integer product can give float32 at no cost, and 256 steps are few for scores that are to be ranked.
+    """
+    graph = quantized.graph
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    outputs = {value.name for value in graph.output}
+    writers = {name: node for node in graph.node for name in node.output}
+    origins = {name: node.name for node in floating.graph.node for name in node.output}
+
+    def is_result(name: str, depth: int = 0) -> bool:
+        found = readers.get(name, [])
+        if depth > 32 or (not found and name not in outputs):
+            return False
+        passes = _AFTER_RESULTS | {"QuantizeLinear", "DequantizeLinear"}
+        return all(node.op_type in passes and is_result(node.output[0], depth + 1) for node in found)
+
+    renamed: dict[str, str] = {}
+    gone: set[str] = set()
+    for node in graph.node:
+        source = writers.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
+        if source is None or source.op_type != "QuantizeLinear":
+            continue
+        name = source.input[0]
+        # The quantizer drops a relu that the bytes' range implies: its tensor must stay quantized.
+        is_own = name in writers and origins.get(name) == writers[name].name
+        if is_own and is_result(node.output[0]):
+            renamed[node.output[0]] = name
+            gone.update((node.output[0], source.output[0]))
+    return _without(quantized, renamed, gone)
+
+
+def _without(model: onnx.ModelProto, renamed: Mapping[str, str], gone: set[str]) -> onnx.ModelProto:
+    """The model without the nodes that write ``gone``, reads turned; outputs keep their names."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    outputs = {value.name for value in changed.graph.output}
+    turned = {new: old for old, new in renamed.items() if old in outputs}
+    kept = [node for node in changed.graph.node if node.output[0] not in gone]
+    for node in kept:
+        for position, name in enumerate(node.input):
+            source = renamed.get(name, name)
+            node.input[position] = turned.get(source, source)
+        for position, name in enumerate(node.output):
+            node.output[position] = turned.get(name, name)
+    nodes = list(kept)
+    del changed.graph.node[:]
+    changed.graph.node.extend(nodes)
+    return changed
+
+
+def weighted_inputs(floating: onnx.ModelProto) -> dict[str, str]:
+    """Convolutions and Gemms with stored weights, by name, to the tensor that they read."""
+    stored = {tensor.name for tensor in floating.graph.initializer}
+    return {
+        node.name: node.input[0]
+        for node in floating.graph.node
+        if node.op_type in _WEIGHTED and len(node.input) > 2 and {node.input[1], node.input[2]} <= stored
+    }
+
+
+def correct_biases(
+    quantized: onnx.ModelProto, floating: onnx.ModelProto, means: Mapping[str, NDArray]
+) -> onnx.ModelProto:
+    """Takes out of each bias what rounding the weights adds to it on average.
+
+    Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", arXiv 1906.04721, section
+    4.2, with means that calibration saw. What padding contributes is neglected.
+
+    Args:
+        quantized: the model with int32 biases and integer weights behind DequantizeLinear.
+        floating: the model that it was made of, nodes of the same names.
+        means: of the tensors of ``weighted_inputs``, the mean of each channel.
+    """
+    changed = onnx.ModelProto()
+    changed.CopyFrom(quantized)
+    stored = {tensor.name: tensor for tensor in changed.graph.initializer}
+    origin = {tensor.name: tensor for tensor in floating.graph.initializer}
+    inputs = weighted_inputs(floating)
+    nodes = {node.name: node for node in floating.graph.node}
+    dequantizers = {node.output[0]: node for node in changed.graph.node if node.op_type == "DequantizeLinear"}
+    for node in changed.graph.node:
+        source = inputs.get(node.name)
+        if source is None or source not in means or len(node.input) < 3:
+            continue
+        of_weight, of_bias = (dequantizers.get(name) for name in node.input[1:3])
+        if of_weight is None or of_bias is None or not {of_weight.input[0], of_bias.input[0]} <= set(stored):
+            continue
+        integers, scale = (numpy_helper.to_array(stored[name]).astype(np.float64) for name in of_weight.input[:2])
+        bias, unit = (numpy_helper.to_array(stored[name]).astype(np.float64) for name in of_bias.input[:2])
+        exact = numpy_helper.to_array(origin[nodes[node.name].input[1]]).astype(np.float64)
+        axis = _attribute(of_weight, "axis", 1) if scale.size > 1 else 0
+        shape = [-1 if position == axis else 1 for position in range(exact.ndim)]
+        error = integers * (scale.reshape(shape) if scale.size > 1 else scale) - exact
+        shift = _mean_shift(node, error, np.asarray(means[source], np.float64))
+        corrected = np.clip(np.rint(bias - shift / unit), -(2**31), 2**31 - 1).astype(np.int32)
+        stored[of_bias.input[0]].CopyFrom(numpy_helper.from_array(corrected, of_bias.input[0]))
+    return changed
+
+
+def _mean_shift(node: onnx.NodeProto, error: NDArray, mean: NDArray) -> NDArray:
+    """What wrong weights add to each output on average; mean: [channels] of the input."""
+    if node.op_type == "Gemm":
+        matrix = error.T if _attribute(node, "transB", 0) else error
+        return mean @ matrix * _attribute(node, "alpha", 1)
+    groups = _attribute(node, "group", 1)
+    by_channel = error.reshape(*error.shape[:2], -1).sum(axis=2).reshape(groups, -1, error.shape[1])
+    return np.einsum("goc,gc->go", by_channel, mean.reshape(groups, -1)).reshape(-1)
+
+
+def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
+    found = next((attribute for attribute in node.attribute if attribute.name == name), None)
+    return default if found is None else onnx.helper.get_attribute_value(found)
