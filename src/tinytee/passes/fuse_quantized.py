@@ -20,6 +20,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tinytee.ir import graph as g
 from tinytee.ir import quantized as q
@@ -230,8 +231,8 @@ class _Walk:
         found = _integer_filters(op, source)
         if isinstance(found, str):
             return None
-        weight, bias = found
-        multiplier = np.float32(source.scale) * op.weight_scale
+        weight, bias, scale = found
+        multiplier = np.float32(source.scale) * scale
         if quant is not None:
             multiplier = multiplier / np.float32(quant.scale)
         low, high = (0, 255) if quant is None else _bounds(op.activation, quant)
@@ -299,26 +300,39 @@ def _bounds(activation: g.Activation, quant: Quant) -> tuple[int, int]:
     return int(low), max(int(low), int(high))
 
 
-def _integer_filters(op: g.Conv | g.DepthwiseConv, source: Quant) -> tuple[q.SignedBytes, q.Words] | str:
-    """Integer weights, and the bias in units of both scales; or what forbids them."""
-    if op.weight_scale is None:
+def _integer_filters(op: g.Conv | g.DepthwiseConv, source: Quant) -> tuple[q.SignedBytes, q.Words, g.Array] | str:
+    """Integer weights, the bias in units of both scales, and the weights' scales; or what forbids them."""
+    depthwise = isinstance(op, g.DepthwiseConv)
+    scale = op.weight_scale
+    if scale is None and depthwise and op.weight.shape[:2] == (1, 1):
+        scale = np.abs(op.weight.reshape(-1)) / np.float32(127)  # one weight has a scale that makes it exact
+        scale = np.where(scale > 0, scale, np.float32(1)).astype(np.float32)
+    if scale is None:
         return "its weights are not quantized"
     if len(op.inputs) != 1:
         return "a residual is added in float32"
     if op.activation.kind not in _BOUNDED:
         return f"{op.activation.kind} follows without quantization between"
-    depthwise = isinstance(op, g.DepthwiseConv)
-    scale = op.weight_scale if depthwise else op.weight_scale.reshape(-1, 1, 1, 1)
-    exact = op.weight.astype(np.float64) / scale
+    rows = (np.moveaxis(op.weight, 2, 0) if depthwise else op.weight).reshape(len(scale), -1).astype(np.float64)
+    exact = rows / scale[:, None]
     steps = np.rint(exact)
     if np.abs(exact - steps).max() > _WEIGHT_TOLERANCE or steps.min() < -128 or steps.max() > 127:
         return "its weights, less their zero point, are no integers from -128 to 127"
-    unit = np.float64(source.scale) * op.weight_scale
-    bias = np.rint(op.bias / unit)
-    if not np.abs(bias).max() < 2**31:
-        return "its bias is too large for its scales"
-    weight = steps.astype(np.int8)
-    words = bias.astype(np.int32)
-    if most_accumulated(np.moveaxis(weight, 2, 0) if depthwise else weight, words) >= 2**31:
+    scale = scale * _coarser(steps, op.bias / (np.float64(source.scale) * scale))
+    steps = np.rint(rows / scale[:, None])
+    bias = np.rint(op.bias / (np.float64(source.scale) * scale))
+    if not np.isfinite(scale).all() or most_accumulated(steps, bias) >= 2**31:
         return "an accumulator may overflow"
-    return weight, words
+    shape = (-1, *op.weight.shape[:2]) if depthwise else op.weight.shape
+    weight = np.moveaxis(steps.reshape(shape), 0, 2) if depthwise else steps.reshape(shape)
+    return np.ascontiguousarray(weight, dtype=np.int8), bias.astype(np.int32), scale.astype(np.float32)
+
+
+def _coarser(steps: NDArray, bias: NDArray) -> NDArray[np.float32]:
+    """Powers of two by which filters are to be coarser, so that no accumulator overflows.
+
+    A channel whose weights are next to nothing has a bias of next to 2**31 units: rounding its weights once more is
+    rounding a trifle of the result.
+    """
+    most = 255 * np.abs(steps).sum(axis=1) + np.abs(bias)
+    return np.exp2(np.ceil(np.log2(np.maximum(most / (2.0**31 - 2.0**24), 1)))).astype(np.float32)

@@ -189,7 +189,7 @@ def _quantize_static(
                 weight_type=tool.QuantType.QInt8,
                 nodes_to_exclude=list(excluded),
                 calibrate_method=methods[method],
-                extra_options={"CalibPercentile": PERCENTILE},
+                extra_options={"CalibPercentile": PERCENTILE, "ForceQuantizeNoInputCheck": True},
             )
         except Exception as error:  # whatever the tool raises
             raise TinyteeError(f"ONNX Runtime's quantizer does not take the model: {error}") from error

@@ -13,18 +13,25 @@ _AFTER_RESULTS = {
     "Softmax", "LogSoftmax", "Sigmoid", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity", "ArgMax",
     "Cast",
 }  # fmt: skip
+_RENAMED = "_QuantizeLinear_Input"
+"""What the quantizer appends to the name of an output of the model, whose own name its DequantizeLinear takes."""
 _WEIGHTED = {"Conv", "Gemm"}
+_PRODUCTS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
 
 def merge_activations(quantized: onnx.ModelProto) -> onnx.ModelProto:
     """Takes out quantization before a relu or clip, which the quantizer leaves where a neighbour stays in float32.
 
-    What the activation cuts off would else widen the range, and coarsen the steps.
+    What the activation cuts off would else widen the range, and coarsen the steps. It stays where another operator than
+    a product writes what the activation reads, and nobody quantizes its result: both would run in float32.
     """
     readers: dict[str, list[str]] = {}
+    kinds: dict[str, str] = {}
     for node in quantized.graph.node:
+        kinds[node.output[0]] = node.op_type
         for name in node.input:
-            readers.setdefault(name, []).append(node.op_type)
+            readers.setdefault(name, []).append(node.output[0])
+    after = {name: {kinds[reader] for reader in readers.get(name, ())} for name in kinds}
     outputs = {value.name for value in quantized.graph.output}
     writers = {name: node for node in quantized.graph.node for name in node.output}
     renamed: dict[str, str] = {}
@@ -33,7 +40,10 @@ def merge_activations(quantized: onnx.ModelProto) -> onnx.ModelProto:
         source = writers.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
         if source is None or node.output[0] in outputs or len(readers[source.output[0]]) != 1:
             continue
-        if set(readers.get(node.output[0], ())) <= {"Relu", "Clip"}:
+        found = readers.get(node.output[0], [])
+        product = writers[source.input[0]].op_type in _PRODUCTS if source.input[0] in writers else False
+        requantized = all(follows == {"QuantizeLinear"} for follows in (after[name] for name in found))
+        if all(kinds[name] in ("Relu", "Clip") for name in found) and (product or requantized):
             renamed[node.output[0]] = source.input[0]
             gone.update((node.output[0], source.output[0]))
     return _without(quantized, renamed, gone)
@@ -68,7 +78,8 @@ def keep_results_float(quantized: onnx.ModelProto, floating: onnx.ModelProto) ->
             continue
         name = source.input[0]
         # The quantizer drops a relu that the bytes' range implies: its tensor must stay quantized.
-        is_own = name in writers and origins.get(name) == writers[name].name
+        is_own = name in writers and origins.get(name.removesuffix(_RENAMED)) == writers[name].name
+        is_own = is_own and writers[name].op_type in (_PRODUCTS | _AFTER_RESULTS)
         if is_own and is_result(node.output[0]):
             renamed[node.output[0]] = name
             gone.update((node.output[0], source.output[0]))

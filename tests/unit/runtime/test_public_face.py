@@ -56,6 +56,7 @@ def test_the_public_surface() -> None:
         "device_key",
         "load_image",
         "provision",
+        "quantize_model",
     ]
     assert all(hasattr(tinytee, name) for name in tinytee.__all__)
     errors = [found for name in tinytee.__all__ if isinstance(found := getattr(tinytee, name), type)]

@@ -1,0 +1,41 @@
+"""Int8 versions of the zoo's networks, calibrated on random pictures. Needs ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import numpy as np
+import onnx
+
+from tinytee.quantize import quantize
+from tinytee.zoo import NETWORKS, Network, reference_input
+
+CALIBRATION_PICTURES = 4
+
+
+def quantized_network(name: str) -> onnx.ModelProto:
+    """A network of the zoo in int8: QDQ, uint8 activations, int8 weights for each channel. Made once a process.
+
+    Raises:
+        KeyError: the zoo has no such network.
+        TinyteeError: ONNX Runtime is not installed.
+    """
+    return _quantized(name)
+
+
+@cache
+def _quantized(name: str) -> onnx.ModelProto:
+    network = NETWORKS[name]
+    pictures = [reference_input(network, seed) for seed in range(CALIBRATION_PICTURES)]
+    return quantize_model(network.build(), network, pictures)
+
+
+def quantize_model(model: onnx.ModelProto, network: Network, pictures: Sequence[np.ndarray]) -> onnx.ModelProto:
+    """A model with the input of ``network`` in int8, calibrated on pictures of its input's shape."""
+    return quantize(model, [{network.input_name: picture} for picture in pictures]).model
+
+
+def builders() -> dict[str, Callable[[], onnx.ModelProto]]:
+    """How to make every network of the zoo in int8, by name."""
+    return {name: (lambda name=name: quantized_network(name)) for name in NETWORKS}
