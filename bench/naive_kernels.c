@@ -1,8 +1,8 @@
 /* The kernels that a tiny library would have: plain loops, one output element at a time. What weighs little is as in
  * core/kernels. A bench build of the trusted application takes this file in place of core/kernels/f32.c. */
-#undef TTI_ISA
-#define TTI_ISA portable
+#define tti_kernels_neon vector_kernels
 #include "kernels/f32.c"
+#undef tti_kernels_neon
 
 static void naive_conv_row(const tti_conv_row *c) {
   for (size_t x = 0; x < c->width; x++) {
@@ -35,9 +35,10 @@ static void naive_depthwise_row(const tti_depthwise_row *d) {
   }
 }
 
+const tti_kernels *tti_kernels_neon(void);
 const tti_kernels *tti_kernels_neon(void) {
   static tti_kernels table;
-  table = *tti_kernels_portable();
+  table = *vector_kernels();
   table.name = "naive";
   table.conv_row = naive_conv_row;
   table.depthwise_row = naive_depthwise_row;

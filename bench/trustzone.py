@@ -1,6 +1,6 @@
 """Counts instructions of inference inside OP-TEE's secure world, in QEMU with a clock that counts them.
 
-    python bench/trustzone.py [--networks ...] [--rows ...] [--smoke] [--json FILE]
+    python bench/trustzone.py [--networks ...] [--rows ...] [--suites ...] [--smoke] [--json FILE]
 
 QEMU's -icount makes the guest's clock advance by 1 ns for every instruction, whatever else this machine does: the
 figures are the same at every run, but for the first one, which is not counted. They say how much is executed, not how
@@ -51,7 +51,7 @@ LARGEST = "12MiB"
 """Heap: about all the secure memory of the stock build."""
 
 ROOT = Path(__file__).resolve().parents[1]
-NAIVE = (ROOT / "bench" / "naive_kernels.c",)
+NAIVE = (ROOT / "bench" / "naive_kernels.c", ROOT / "core" / "kernels" / "i8.c")
 UNLIMITED = 1 << 28
 
 
@@ -226,7 +226,7 @@ def measure_outside(network: zoo.Network, graph: Any, runner: Path) -> Row:
     return Row(NORMAL, network.name, "", "none", peak, peak, instructions, multiplies(graph))
 
 
-def rows(networks: list[str], wanted: list[str], smoke: bool) -> Iterator[Row]:
+def rows(networks: list[str], wanted: list[str], suites: list[str], smoke: bool) -> Iterator[Row]:
     """Measures one after the other."""
     runner = build_runner() if NORMAL in wanted else None
     for name in networks:
@@ -236,7 +236,11 @@ def rows(networks: list[str], wanted: list[str], smoke: bool) -> Iterator[Row]:
         if runner is not None:
             yield measure_outside(network, graph, runner)
         for case in CASES:
-            if case.how not in wanted or (smoke and (case.heap, case.suite) != ("2MiB", CHACHA)):
+            if (
+                case.how not in wanted
+                or case.suite not in suites
+                or (smoke and (case.heap, case.suite) != ("2MiB", CHACHA))
+            ):
                 continue
             try:
                 yield measure(case, network, graph)
@@ -250,13 +254,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", default=",".join(NETWORKS))
     parser.add_argument("--rows", default=";".join(every), help="between semicolons")
+    parser.add_argument("--suites", default=f"{CHACHA},{GCM}")
     parser.add_argument("--smoke", action="store_true", help="only at 2 MiB, to see that it works")
     parser.add_argument("--json", type=Path, default=RESULTS / "trustzone.json")
     chosen = parser.parse_args()
     warnings.simplefilter("ignore", RuntimeWarning)
     found: list[dict[str, Any]] = []
     print("how | network | heap | suite | arena | 10^6 instructions | calls | streamed | spilled")
-    for row in rows(chosen.networks.split(","), chosen.rows.split(";"), chosen.smoke):
+    wanted = (chosen.networks.split(","), chosen.rows.split(";"), chosen.suites.split(","))
+    for row in rows(*wanted, chosen.smoke):
         found.append(asdict(row))
         words = [row.how, row.network, row.heap, row.suite, f"{row.arena_bytes:,}"]
         words += [f"{row.instructions / 1e6:,.1f}", str(row.calls), f"{row.streamed_bytes:,}", f"{row.spilled_bytes:,}"]

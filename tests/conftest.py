@@ -1,10 +1,12 @@
-"""``--library``: which libtinytee.so the tests load. And the counts of the conformance run, printed at the end."""
+"""``--library``: which libtinytee.so the tests load. Which tests share a worker. And the counts of the conformance run,
+printed at the end."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -15,6 +17,23 @@ from tinytee.runtime import library
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+
+ONE_WORKER = ("bench", "emulated", "optee")
+"""Folders whose tests share a machine or a build, or measure: one worker runs all of a folder."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Test by test, but for those folders. (xdist_group marks have no effect with pytest 9.2 and xdist 3.8.)"""
+    from xdist.scheduler import LoadScopeScheduling  # noqa: PLC0415
+
+    class ByFolder(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            folder = Path(nodeid.partition("::")[0]).parent.name
+            return folder if folder in ONE_WORKER else nodeid
+
+    return ByFolder(config, log)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

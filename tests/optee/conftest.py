@@ -1,11 +1,10 @@
-"""A machine with OP-TEE for all tests of this folder, which one worker runs."""
+"""A machine with OP-TEE for all tests of this folder, which one worker runs: they are one xdist_group."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,17 +14,9 @@ from tinytee import zoo
 from tinytee.plan import profile
 from tinytee.runtime import optee_machine
 
-FOLDER = Path(__file__).parent
-
 KEY = secrets.token_bytes(32)
 
 Compile = Callable[..., tinytee.Bundle]
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if FOLDER in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("optee"))
 
 
 @pytest.fixture(scope="session")
