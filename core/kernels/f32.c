@@ -63,7 +63,7 @@ TTI_INLINE void tile_run(const int pixels, const int vectors, const float *in, p
     TTI_LANE(2)
     TTI_LANE(3)
 #undef TTI_LANE
-        TTI_FOR (g, (pixels + 2) / 3) at[g] += 4;
+    TTI_FOR (g, (pixels + 2) / 3) at[g] += 4;
     TTI_FOR (g, (pixels + 2) / 3) __asm__("" : "+r"(at[g]));
   }
 #endif
