@@ -42,7 +42,8 @@ from tinytee.ir.graph import (
     Softmax,
     Unary,
 )
-from tinytee.plan.measure import Bench
+from tinytee.ir.quantized import QBinary, QLut, QPool
+from tinytee.plan.measure import Bench, quantized_add, quantized_conv, quantized_depthwise
 from tinytee.sizes import MAX_BYTES
 
 Make = Callable[[str, str], Op]
@@ -57,6 +58,7 @@ class Peaks:
     """One core's, measured: operations and bytes a second."""
 
     flops: float
+    dots: float
     memory_read: float
     cache_copy: float
 
@@ -67,7 +69,8 @@ class Case:
 
     Attributes:
         peak: field of Peaks that it is held against.
-        bytes: read and written, as float32, weights included where they are most of it.
+        bytes: read and written, weights included where they are most of it.
+        quantized: whether it works on uint8.
     """
 
     name: str
@@ -76,6 +79,7 @@ class Case:
     peak: str
     operations: float = 0.0
     bytes: float = 0.0
+    quantized: bool = False
 
 
 def main() -> int:
@@ -87,11 +91,11 @@ def main() -> int:
     peaks, bench = measure_peaks(), Bench(_run, "aes-256-gcm")
     rows: list[dict[str, Any]] = []
     for case in cases()[:: 8 if options.smoke else 1]:
-        seconds = bench.each(case.shape, case.make)
+        seconds = (bench.each_quantized if case.quantized else bench.each)(case.shape, case.make)
         work, limit = case.operations or case.bytes, getattr(peaks, case.peak)
         rate = work / seconds if seconds else 0.0
         row = {"kernel": case.name, "shape": list(asdict(case.shape).values()), "seconds": seconds, "rate": rate}
-        rows.append(row | {"unit": "GFLOP/s" if case.operations else "GB/s", "peak": case.peak, "share": rate / limit})
+        rows.append(row | {"unit": _unit(case), "peak": case.peak, "share": rate / limit})
     for suite in suites.NUMBERS:
         if suites.is_available(suite):
             rate = bench.opening(suite)
@@ -110,7 +114,9 @@ def measure_peaks() -> Peaks:
     here = Path(__file__).resolve().parent
     library = build_library("libpeak.so", [here / "peak.c"], [here / "peak.h"], ["-O3", "-march=native"])
     peak = load_library(library, here / "peak.h")[1]
-    return Peaks(peak.peak_flops(), peak.peak_read(MEMORY_BYTES, 1), peak.peak_copy(CACHE_BYTES, 2000))
+    return Peaks(
+        peak.peak_flops(), peak.peak_dots(), peak.peak_read(MEMORY_BYTES, 1), peak.peak_copy(CACHE_BYTES, 2000)
+    )
 
 
 def _run(graph: Graph, suite: str, budget_bytes: int) -> tuple[float, float, int]:
@@ -145,7 +151,43 @@ def cases() -> list[Case]:
     found += [_pool(kind, 112, 64) for kind in ("max", "average")]
     found += [_unary(kind, 112, 128) for kind in ("relu", "hard_swish", "sigmoid", "tanh", "gelu")]
     found += [_add(112, 128), _shuffle(28, 240), _softmax(256, 1024), _layer_norm(256, 768), _lrn(27, 96)]
+    return found + _quantized_cases()
+
+
+def _quantized_cases() -> list[Case]:
+    """Kernels on uint8, at such shapes."""
+    found = []
+    for kernel, height, channels in (
+        (3, 56, 64), (3, 28, 128), (3, 14, 256), (3, 7, 512), (1, 56, 64), (1, 28, 256), (1, 14, 512), (1, 7, 1024),
+    ):  # fmt: skip
+        operations = 2 * height * height * channels * channels * kernel * kernel
+        shape, make = Shape(height, height, channels), quantized_conv(kernel, channels)
+        found.append(Case(f"int8 conv {kernel} x {kernel}", shape, make, "dots", operations, quantized=True))
+    for kernel, height, channels in ((3, 112, 32), (3, 56, 144), (3, 14, 576), (5, 28, 240), (5, 14, 672)):
+        operations = 2 * height * height * channels * kernel * kernel
+        shape, make = Shape(height, height, channels), quantized_depthwise(kernel, channels)
+        found.append(Case(f"int8 depthwise {kernel} x {kernel}", shape, make, "dots", operations, quantized=True))
+    features = 2048
+    make = quantized_conv(1, features)
+    found.append(
+        Case("int8 fully connected", Shape(1, 1, features), make, "memory_read", bytes=features**2, quantized=True)
+    )
+    table = np.arange(256, dtype=np.uint8)
+    elementwise = {
+        "add a constant": quantized_add,
+        "add": lambda source, target: QBinary(name=target, inputs=(source, source), output=target, kind="add"),
+        "lookup": _op(QLut, table=table),
+        "max pooling 3 x 3": _op(QPool, kind="max", kernel=(3, 3), pads=(1, 1, 1, 1)),
+        "average pooling 3 x 3": _op(QPool, kind="average", kernel=(3, 3), pads=(1, 1, 1, 1)),
+    }
+    shape = Shape(112, 112, 64)
+    for name, make in elementwise.items():
+        found.append(Case(f"int8 {name}", shape, make, "cache_copy", bytes=2 * shape.elems, quantized=True))
     return found
+
+
+def _unit(case: Case) -> str:
+    return "GB/s" if not case.operations else "GOP/s" if case.quantized else "GFLOP/s"
 
 
 def _zeros(count: int) -> np.ndarray:
@@ -237,7 +279,8 @@ def _table(rows: list[dict[str, Any]], peaks: Peaks) -> Table:
 def describe_peaks(peaks: dict[str, float]) -> str:
     """The machine's limits in a line."""
     return (
-        f"one core's peaks: {peaks['flops'] / 1e9:,.0f} GFLOP/s in registers, {peaks['memory_read'] / 1e9:.1f} GB/s"
+        f"one core's peaks: {peaks['flops'] / 1e9:,.0f} GFLOP/s and {peaks['dots'] / 1e9:,.0f} int8 GOP/s in registers,"
+        f" {peaks['memory_read'] / 1e9:.1f} GB/s"
         f" reading memory, {peaks['cache_copy'] / 1e9:.0f} GB/s copying within the cache"
     )
 

@@ -5,6 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#if defined(__AVX512VNNI__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
 
 #if defined(__AVX512F__)
 enum { LANES = 16 };
@@ -53,6 +58,34 @@ double peak_flops(void) {
     best = least(best, now_seconds() - begun);
   }
   return 2.0 * CHAINS * LANES * (double)count / best;
+}
+
+#if defined(__AVX512VNNI__)
+#define DOT(chain) chain = (words)_mm512_dpbusd_epi32((__m512i)chain, (__m512i)ones, (__m512i)ones);
+#elif defined(__aarch64__) && defined(__ARM_FEATURE_DOTPROD)
+#define DOT(chain) chain = (words)vdotq_s32((int32x4_t)chain, (int8x16_t)ones, (int8x16_t)ones);
+#endif
+
+double peak_dots(void) {
+#ifdef DOT
+  typedef int32_t words __attribute__((vector_size(LANES * 4)));
+  const long count = 4000000;
+  const words ones = (words){0} + 0x01010101;
+  double best = 1e9;
+  for (int round = 0; round < ROUNDS; round++) {
+#define DECLARE_DOTS(chain) words chain = ones;
+#define STEP_DOTS(chain) DOT(chain) __asm__ volatile("" : KEEP_IN_REGISTER(chain));
+    FOR_EACH_CHAIN(DECLARE_DOTS)
+    double begun = now_seconds();
+    for (long step = 0; step < count; step++) {
+      FOR_EACH_CHAIN(STEP_DOTS)
+    }
+    best = least(best, now_seconds() - begun);
+  }
+  return 2.0 * 4 * CHAINS * LANES * (double)count / best;
+#else
+  return 0;
+#endif
 }
 
 double peak_read(size_t bytes, long passes) {

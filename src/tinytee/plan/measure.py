@@ -10,20 +10,28 @@ import itertools
 import platform
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from tinytee.ir.graph import Activation, Binary, Conv, DepthwiseConv, Graph, Op, Port, Shape, Unary
+from tinytee.ir.graph import Activation, Binary, Conv, DepthwiseConv, Graph, Op, Port, Quant, Shape, Unary
+from tinytee.ir.quantized import Dequantize, QBinary, QConv, QDepthwiseConv, Quantize
 from tinytee.plan.profile import Profile, load
 
 Runner = Callable[[Graph, str, int], tuple[float, float, int]]
 """Runs a graph in a budget (bytes) under a suite: (seconds of a run, seconds in the AEAD, bytes of chunks opened)."""
 
+Make = Callable[[str, str], Op]
+
+QUANT = Quant(1 / 16, 128)
+"""Of every uint8 tensor of a chain."""
+
 ROOM = 64 << 20
 SHORT, LONG = 1, 5
 
 
-def _chain(shape: Shape, count: int, make: Callable[[str, str], Op]) -> Graph:
+def _chain(shape: Shape, count: int, make: Make) -> Graph:
     names = [f"t{i}" for i in range(count + 1)]
     ops = tuple(make(a, b) for a, b in itertools.pairwise(names))
     port = (shape.height, shape.width, shape.channels)
@@ -66,6 +74,47 @@ def _add(source: str, target: str) -> Op:
     return Binary(name=target, inputs=(source,), output=target, kind="add", constant=np.ones((1, 1, 1), np.float32))
 
 
+def _quantized_chain(shape: Shape, count: int, make: Make) -> Graph:
+    """Integer operators between a Quantize and a Dequantize."""
+    inner = _chain(shape, count, make)
+    last = inner.ops[-1].output
+    ops = (
+        Quantize(name="q", inputs=("x",), output="t0"),
+        *inner.ops,
+        Dequantize(name="y", inputs=(last,), output="y"),
+    )
+    return Graph(
+        inputs=(replace(inner.inputs[0], tensor="x"),),
+        outputs=(replace(inner.outputs[0], tensor="y"),),
+        shapes=dict.fromkeys([*inner.shapes, "x", "y"], shape),
+        ops=ops,
+        quants=dict.fromkeys(inner.shapes, QUANT),
+    )
+
+
+def quantized_conv(kernel: int, channels: int, groups: int = 1) -> Make:
+    weight = np.ones((channels, kernel, kernel, channels // groups), np.int8)
+    bias, multiplier, pad = np.zeros(channels, np.int32), np.full(channels, 1e-4, np.float32), kernel // 2
+    return lambda source, target: QConv(
+        name=target, inputs=(source,), output=target, weight=weight, bias=bias, multiplier=multiplier,
+        pads=(pad, pad, pad, pad), groups=groups,
+    )  # fmt: skip
+
+
+def quantized_depthwise(kernel: int, channels: int) -> Make:
+    weight, pad = np.ones((kernel, kernel, channels), np.int8), kernel // 2
+    bias, multiplier = np.zeros(channels, np.int32), np.full(channels, 0.1, np.float32)
+    return lambda source, target: QDepthwiseConv(
+        name=target, inputs=(source,), output=target, weight=weight, bias=bias, multiplier=multiplier,
+        pads=(pad, pad, pad, pad),
+    )  # fmt: skip
+
+
+def quantized_add(source: str, target: str) -> Op:
+    one = np.ones((1, 1, 1), np.uint8)
+    return QBinary(name=target, inputs=(source,), output=target, kind="add", constant=one, constant_quant=QUANT)
+
+
 class Bench:
     """Derives one constant after another from runs of small networks."""
 
@@ -75,9 +124,16 @@ class Bench:
     def seconds(self, graph: Graph) -> float:
         return statistics.median(self.run(graph, self.suite, ROOM)[0] for _ in range(3))
 
-    def each(self, shape: Shape, make: Callable[[str, str], Op]) -> float:
+    def each(self, shape: Shape, make: Make) -> float:
         """Time of one operator out of a chain of equal ones."""
-        longer, shorter = (self.seconds(_chain(shape, count, make)) for count in (LONG, SHORT))
+        return self._each(_chain, shape, make)
+
+    def each_quantized(self, shape: Shape, make: Make) -> float:
+        """Likewise, of an operator on uint8."""
+        return self._each(_quantized_chain, shape, make)
+
+    def _each(self, chain: Callable[[Shape, int, Make], Graph], shape: Shape, make: Make) -> float:
+        longer, shorter = (self.seconds(chain(shape, count, make)) for count in (LONG, SHORT))
         return max(0.0, longer - shorter) / (LONG - SHORT)
 
     def opening(self, suite: str) -> float:
@@ -114,6 +170,8 @@ def measure(run: Runner, suites: list[str], progress: Callable[[str, float], Non
     tell("elementwise", 0.55)
     element = bench.each(Shape(56, 56, 64), _add) / (56 * 56 * 64)
     function = bench.each(Shape(56, 56, 64), _unary("sigmoid")) / (56 * 56 * 64)
+    tell("integer operators", 0.6)
+    dots = _measure_dots(bench, base)
     tell("instructions and chunks", 0.65)
     step = bench.each(Shape(1, 1, 1), _unary("abs"))
     chunk = bench.seconds(_chain(Shape(1, 1, 1), 1, _unary("abs"))) / 2  # one in, one out
@@ -136,9 +194,22 @@ def measure(run: Runner, suites: list[str], progress: Callable[[str, float], Non
         step_seconds=step,
         chunk_seconds=chunk,
         aead_bytes_per_second=opened,
-        dot_tile_pixels=base.dot_tile_pixels,
-        dot_seconds=base.dot_seconds,
-        dot_tile_seconds=base.dot_tile_seconds,
-        dot_depthwise_seconds=base.dot_depthwise_seconds,
-        byte_seconds=base.byte_seconds,
+        **dots,
     )
+
+
+def _measure_dots(bench: Bench, base: Profile) -> dict[str, Any]:
+    """The constants of operators on uint8."""
+    pixels = base.dot_tile_pixels
+    dot = bench.each_quantized(Shape(28, 28, 512), quantized_conv(1, 512)) / (28 * 28 * (512 // base.lanes) * 512 / 4)
+    tiles, vectors = 56 * -(-56 // pixels), 32 // base.lanes
+    wide = bench.each_quantized(Shape(56, 56, 32), quantized_conv(1, 32)) / (tiles * vectors / 2)
+    depthwise = bench.each_quantized(Shape(56, 56, 64), quantized_depthwise(3, 64))
+    element = bench.each_quantized(Shape(56, 56, 64), quantized_add) / (56 * 56 * 64)
+    return {
+        "dot_tile_pixels": pixels,
+        "dot_seconds": dot,
+        "dot_tile_seconds": max(0.0, wide - 32 / 4 * 2 * dot * 56 / -(-56 // pixels)),
+        "dot_depthwise_seconds": depthwise / (56 * 56 * (64 // base.lanes) * (3 + 2)),
+        "byte_seconds": element,
+    }

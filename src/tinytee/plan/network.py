@@ -19,7 +19,7 @@ from tinytee.plan.profile import Profile
 from tinytee.plan.rowmap import RowMap
 
 BLOCK_BYTES = 32 * 1024
-"""Row blocks that cross the boundary are about this large (at least one y-plane)."""
+"""Row blocks of float32 that cross the boundary are about this large (at least one y-plane); uint8: a quarter."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ class TensorInfo:
 
     @cached_property
     def block_rows(self) -> int:
-        return max(1, min(self.shape.height, BLOCK_BYTES // self.row_bytes))
+        return max(1, min(self.shape.height, BLOCK_BYTES * self.elem_bytes // (4 * self.row_bytes)))
 
     @property
     def blocks(self) -> int:
@@ -261,7 +261,7 @@ def build(graph: Graph, profile: Profile, suite: str, winograd: dict[str, int] |
         name = (graph.inputs if kind == "input" else graph.outputs)[number].tensor
         shape = shapes[name]
         elem_bytes = graph.elem_bytes(name)
-        chunks = -(-shape.height // max(1, min(shape.height, BLOCK_BYTES // (shape.row_elems * elem_bytes))))
+        chunks = -(-shape.height // max(1, min(shape.height, BLOCK_BYTES // (shape.row_elems * 4))))
         seconds = profile.aead_seconds(suite, shape.elems * elem_bytes, chunks)
         if kind == "input":
             producers[name] = at

@@ -27,7 +27,10 @@ from tinytee.plan.weights import aligned
 STAGING_BYTES = (960 * 1024, 640 * 1024, 256 * 1024, 64 * 1024, 16 * 1024)
 """Sizes of the place that streamed weight blocks pass through."""
 
-SMALL_TENSOR_BYTES = 16 * 1024
+SMALLER_STAGING_BYTES = (160 * 1024, 96 * 1024, 32 * 1024, 8 * 1024, 4 * 1024)
+"""More of them for integer networks, whose panels are not to be split, and which run in less memory."""
+
+SMALL_TENSOR_ELEMS = 4 * 1024
 """Tensors up to this size are not worth spilling."""
 
 CHUNK_BYTES = 256 * 1024
@@ -113,6 +116,7 @@ class Partitioner:
         self.table = table
         self.profile = profile
         self.suite = suite
+        self._stagings = STAGING_BYTES + (SMALLER_STAGING_BYTES if network.graph.quants else ())
         self._weights: dict[tuple[int, int, int], list[WeightChoice]] = {}
         self._streams: dict[tuple[int, int], tuple[float, float]] = {}
         self._spill_seconds = [
@@ -125,12 +129,16 @@ class Partitioner:
     def _spill_sets(self, cut: int) -> list[frozenset[int]]:
         """Which tensors may be spilled at a cut: every subset of few, or the largest ones of many."""
         tensors, window = self.network.tensors, self.profile.window_bytes
-        large = [t for t in self.network.live[cut] if tensors[t].whole_bytes > SMALL_TENSOR_BYTES]
+        large = [t for t in self.network.live[cut] if self._is_large(t)]
         large = [t for t in large if not window or tensors[t].row_bytes <= window]
         large.sort(key=lambda t: -self.network.tensors[t].whole_bytes)
         if len(large) <= 3:
             return [frozenset(t for bit, t in enumerate(large) if mask >> bit & 1) for mask in range(1 << len(large))]
         return [frozenset(large[:count]) for count in range(len(large) + 1)]
+
+    def _is_large(self, tensor: int) -> bool:
+        info = self.network.tensors[tensor]
+        return info.whole_bytes > SMALL_TENSOR_ELEMS * info.elem_bytes
 
     def resident_choice(self, first: int, last: int) -> WeightChoice:
         """All weights of nodes first .. last in the arena: the fastest way, where they fit."""
@@ -165,7 +173,7 @@ class Partitioner:
         by_size = [n for n in range(first, last + 1) if nodes[n].stream_bytes]
         by_size.sort(key=lambda n: -nodes[n].stream_bytes)
         found = []
-        for staging in STAGING_BYTES:
+        for staging in self._stagings:
             resident, extra = total, 0.0
             for count, node in enumerate(by_size, start=1):
                 resident -= nodes[node].stream_bytes

@@ -18,7 +18,7 @@ from tinytee.ir.quantized import QConv, QDepthwiseConv, QReduce, Quantize, ratio
 MOST_STRETCHES = 256
 """TTI_I8_RUNS in core/core.h: stretches of k that one output y-plane may have."""
 
-KEPT_BYTES = 2048
+KEPT_BYTES = 8192
 """Sums of a convolution whose map has at most so many bytes of them may be kept, so that its k can be fed in parts."""
 
 
