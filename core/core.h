@@ -12,6 +12,8 @@
 
 enum { TTI_ITEM_WORK = 128 * 1024 };
 
+static inline uint32_t tti_min(uint32_t a, uint32_t b) { return a < b ? a : b; }
+
 /* The records of a program, in place. tensors[], ops[] and spills[] hold the run's counters as well. */
 typedef struct tti_program {
   const tt_program *head;
@@ -87,14 +89,25 @@ uint32_t tti_conv_depth(const tti_program *p, const tt_op *op);
 uint32_t tti_block_count(const tti_program *p, const tt_op *op);
 static inline uint32_t tti_winograd_tiles(const tt_tensor *out) { return (out->width - 1) / 4 + 1; }
 tti_block tti_block_at(const tti_program *p, const tt_op *op, uint32_t b);
-static inline uint32_t tti_block_bytes(const tt_op *op, tti_block b) {
-  return (b.panel_end - b.panel_begin) * (b.k_end - b.k_begin) * op->panel * (uint32_t)sizeof(float);
+/* Bytes of a panel's first rows, which make whole groups if the weights are coded (or are all). */
+static inline uint64_t tti_panel_bytes(const tt_op *op, uint32_t rows) {
+  const uint64_t panel = op->panel, codes = rows * panel;
+  if (op->variant == TT_CODING_NONE) return codes * sizeof(float);
+  if (op->variant == TT_CODING_F16) return codes * 2;
+  const uint64_t scales = ((uint64_t)rows + op->table - 1) / op->table * panel * sizeof(float);
+  return scales + (op->variant == TT_CODING_I8 ? codes : (rows + 1) / 2 * panel);
+}
+static inline uint64_t tti_block_bytes(const tt_op *op, tti_block b) {
+  return (b.panel_end - b.panel_begin) * tti_panel_bytes(op, b.k_end - b.k_begin);
+}
+
+/* How many rows of coded weights are decoded at a time. */
+static inline uint32_t tti_slice_rows(const tt_op *op, uint32_t depth) {
+  return tti_min(TT_SLICE_BYTES / (uint32_t)sizeof(float) / op->panel / op->table * op->table, depth);
 }
 
 /* Sets the counters back, as before a run. */
 void tti_rewind(const tti_program *p);
-
-static inline uint32_t tti_min(uint32_t a, uint32_t b) { return a < b ? a : b; }
 
 static inline const tt_tensor *tti_operand(const tti_program *p, const tt_op *op, uint32_t which) {
   return &p->tensors[p->operands[op->first_operand + which]];

@@ -121,7 +121,8 @@ static tt_load wanted_load(const tt_engine *e) {
   const tti_instr instr = next_instr(e);
   if (instr.code == TT_INSTR_LOAD) return p->loads[instr.arg];
   const tt_op *op = &p->ops[instr.index];
-  const tt_load load = {op->first_chunk + e->block, op->weights, tti_block_bytes(op, tti_block_at(p, op, e->block))};
+  const uint32_t bytes = (uint32_t)tti_block_bytes(op, tti_block_at(p, op, e->block));
+  const tt_load load = {op->first_chunk + e->block, op->weights, bytes};
   return load;
 }
 

@@ -147,9 +147,19 @@ static int check_winograd(const tti_program *p, const tt_op *op, const tt_tensor
 static int check_i8_conv(const tti_program *p, const tt_op *op, const tt_tensor *in, const tt_tensor *out) {
   const uint64_t kept = (uint64_t)out->height * out->width * op->panel * sizeof(int32_t);
   const int in_parts = op->k_per_block && op->k_per_block < tti_conv_depth(p, op);
-  if (op->flags & ~TT_FLAG_LEAST || (uint32_t)op->kernel_y * tti_i8_stretch(op, in).per_row > TTI_I8_RUNS) return 0;
+  if (op->variant || op->flags & ~TT_FLAG_LEAST ||
+      (uint32_t)op->kernel_y * tti_i8_stretch(op, in).per_row > TTI_I8_RUNS)
+    return 0;
   return (!in_parts || in_data(p, op->workspace, kept)) &&
          in_data(p, op->bias, (uint64_t)tti_conv_panels(p, op) * op->panel * 3 * sizeof(float));
+}
+
+/* Weights that are decoded, and the place for it. */
+static int check_coding(const tti_program *p, const tt_op *op) {
+  if (op->variant >= TT_CODING_END || op->flags & TT_FLAG_WINOGRAD) return 0;
+  if (!op->table || op->table % 2 || op->table > TT_MAX_CODING_GROUP) return 0;
+  const uint64_t slice = (uint64_t)tti_slice_rows(op, tti_conv_depth(p, op)) * op->panel * sizeof(float);
+  return in_data(p, op->workspace, p->head->workers * slice);
 }
 
 static int check_conv(const tti_program *p, const tt_op *op, const tt_tensor *in, const tt_tensor *out) {
@@ -159,6 +169,7 @@ static int check_conv(const tti_program *p, const tt_op *op, const tt_tensor *in
   const uint64_t depth = (uint64_t)op->kernel_y * (op->kernel_x + 3u) * (in->channels / op->groups);
   if (depth > INT32_MAX || (uint64_t)tti_conv_panels(p, op) * op->panel * sizeof(float) * depth > UINT32_MAX) return 0;
   if (in->elem_bytes == 1) return check_i8_conv(p, op, in, out);
+  if (op->variant && !check_coding(p, op)) return 0;
   if (op->flags & TT_FLAG_WINOGRAD && !check_winograd(p, op, in, out)) return 0;
   if (op->flags & TT_FLAG_RESIDUAL && (op->operand_count != 2 || !same_extent(tti_operand(p, op, 1), out))) return 0;
   return in_data(p, op->bias, (uint64_t)tti_conv_panels(p, op) * op->panel * sizeof(float));
@@ -346,7 +357,10 @@ static int contiguous(const tt_tensor *t, uint32_t lo, uint32_t hi) {
 static int check_stream(const tti_program *p, const tt_op *op) {
   if (op->kind != TT_OP_CONV || !op->panels_per_block || !op->k_per_block) return 0;
   const uint32_t depth = tti_conv_depth(p, op);
-  if (op->k_per_block < depth && (op->panels_per_block != 1 || op->flags & TT_FLAG_WINOGRAD)) return 0;
+  if (op->k_per_block < depth) {
+    if (op->panels_per_block != 1 || op->flags & TT_FLAG_WINOGRAD) return 0;
+    if (op->variant && op->k_per_block % op->table) return 0;
+  }
   const uint64_t blocks = tti_block_count(p, op);
   if (!op->first_chunk || op->first_chunk + blocks > p->head->chunk_count) return 0;
   return in_data(p, op->weights, tti_block_bytes(op, tti_block_at(p, op, 0)));

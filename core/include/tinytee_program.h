@@ -24,6 +24,8 @@ enum {
   TT_ALIGN = 64, /* of every tensor and weight offset in the arena */
   TT_MAX_KERNEL_Y = 256,
   TT_MAX_WORKERS = 64,
+  TT_SLICE_BYTES = 64 * 1024, /* coded weights are decoded so many bytes of float32 at a time */
+  TT_MAX_CODING_GROUP = 256,
   TT_PERMUTE_DIMS = 6
 };
 
@@ -106,6 +108,7 @@ enum {
 enum { TT_REDUCE_MEAN, TT_REDUCE_MAX, TT_REDUCE_MIN, TT_REDUCE_SUM, TT_REDUCE_END };
 enum { TT_CONCAT_Y, TT_CONCAT_X, TT_CONCAT_C, TT_CONCAT_END };
 enum { TT_DCR, TT_CRD };
+enum { TT_CODING_NONE, TT_CODING_F16, TT_CODING_I8, TT_CODING_I4, TT_CODING_END };
 
 /* tt_op.flags. */
 enum {
@@ -167,6 +170,11 @@ typedef struct tt_tensor {
  * to uint8: v / p0, requantized; from uint8: p0 * float32(a - z), then the activation. lookup      table of 256 bytes
  * at 'weights'. unary identity, concat, gather (p0 is the element that fills), depth to space, space to depth, permute:
  * as they are. */
+/* A convolution on float32 may have coded weights ('variant' is TT_CODING_*, 'table' a group's rows, an even number).
+ * The rows of a panel, or of a block's part of one, then lie in groups, one after the other: but for F16, float32
+ * [panel] scales; then codes: F16 and I8 [rows][panel], I4 [ceil(rows / 2)][panel] with an even row in the low four
+ * bits and 8 added. A weight is its code times the scale. Blocks begin with a group. Its workspace holds, for each
+ * worker, the weights of as many whole groups as TT_SLICE_BYTES hold, or of all rows. */
 typedef struct tt_op {
   uint8_t kind, activation, variant, flags;
   uint16_t output;        /* tensor */

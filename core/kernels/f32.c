@@ -670,19 +670,61 @@ static void lrn(const float *in, float *out, size_t channels, size_t size, float
   }
 }
 
+/* ---- coded weights */
+
+typedef uint16_t vh __attribute__((vector_size(2 * TTI_LANES)));
+
+/* binary16 to binary32: exponent and fraction in their new places, and the difference of the biases added; without an
+ * exponent, a multiple of 2^-24. */
+TTI_INLINE vf from_halves(vh halves) {
+  const vi wide = __builtin_convertvector(halves, vi), low = wide & 0x7FFF;
+  const vf small = __builtin_convertvector(low, vf) * 0x1p-24f;
+  const vf magnitude = v_select(low < 0x400, small, v_bits((low << 13) + (112 << 23)));
+  return v_bits((vi)magnitude | (wide & 0x8000) << 16);
+}
+
+static void decode_halves(const uint8_t *codes, float *out, size_t count) {
+  vh halves = {0};
+  size_t i = 0;
+  for (; i + TTI_LANES <= count; i += TTI_LANES) {
+    __builtin_memcpy(&halves, codes + 2 * i, sizeof halves);
+    v_store(out + i, from_halves(halves));
+  }
+  if (i == count) return;
+  __builtin_memcpy(&halves, codes + 2 * i, 2 * (count - i));
+  v_store_part(out + i, from_halves(halves), count - i);
+}
+
+/* The panel is a constant at every call, so that the compiler makes vectors of its columns. */
+TTI_INLINE void decode_panel(const size_t panel, unsigned coding, const uint8_t *restrict codes,
+                             const float *restrict scales, size_t rows, float *restrict out) {
+  for (size_t r = 0; coding == TT_CODING_I8 && r < rows; r++)
+    for (size_t n = 0; n < panel; n++) out[r * panel + n] = (float)(int8_t)codes[r * panel + n] * scales[n];
+  for (size_t r = 0; coding == TT_CODING_I4 && r < rows; r++) {
+    const uint8_t *from = codes + r / 2 * panel;
+    if (r % 2 == 0)
+      for (size_t n = 0; n < panel; n++) out[r * panel + n] = (float)((from[n] & 15) - 8) * scales[n];
+    else
+      for (size_t n = 0; n < panel; n++) out[r * panel + n] = (float)((from[n] >> 4) - 8) * scales[n];
+  }
+}
+
+static void decode(unsigned coding, const uint8_t *codes, const float *scales, size_t rows, size_t panel, float *out) {
+  if (coding == TT_CODING_F16)
+    decode_halves(codes, out, rows * panel);
+  else if (panel == 32)
+    decode_panel(32, coding, codes, scales, rows, out);
+  else if (panel == 16)
+    decode_panel(16, coding, codes, scales, rows, out);
+  else
+    decode_panel(8, coding, codes, scales, rows, out);
+}
+
 extern const tti_i8_kernels TTI_JOIN(tti_i8_, TTI_ISA); /* see i8.c */
 
 const tti_kernels *TTI_JOIN(tti_kernels_, TTI_ISA)(void) {
-  static const tti_kernels table = {TTI_STRING(TTI_ISA),
-                                    conv_row,
-                                    winograd_in,
-                                    winograd_out,
-                                    depthwise_row,
-                                    pool_row,
-                                    activation,
-                                    binary,
-                                    accumulate,
-                                    lrn,
-                                    &TTI_JOIN(tti_i8_, TTI_ISA)};
+  static const tti_kernels table = {TTI_STRING(TTI_ISA), conv_row, winograd_in, winograd_out,
+                                    depthwise_row,       pool_row, activation,  binary,
+                                    accumulate,          lrn,      decode,      &TTI_JOIN(tti_i8_, TTI_ISA)};
   return &table;
 }

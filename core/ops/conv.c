@@ -72,6 +72,19 @@ static size_t collect_runs(const struct tt_engine *e, const tt_op *op, const tt_
 
 static uint32_t divide_up(uint32_t total, uint32_t each) { return (total + each - 1) / each; }
 
+/* Decodes rows begin .. end of a panel's codes, which begin and (or at the last) end a group. */
+static void decode_rows(const struct tt_engine *e, const tt_op *op, const uint8_t *codes, uint32_t begin, uint32_t end,
+                        float *out) {
+  for (uint32_t row = begin; row < end; row += op->table) {
+    const uint32_t rows = tti_min(op->table, end - row);
+    const uint8_t *group = codes + tti_panel_bytes(op, row);
+    const float *scales = (const float *)(const void *)group;
+    if (op->variant != TT_CODING_F16) group += op->panel * sizeof(float);
+    e->port->kernels->decode(op->variant, group, scales, rows, op->panel, out);
+    out += (size_t)rows * op->panel;
+  }
+}
+
 static void conv_item(void *argument, uint32_t item, uint32_t worker) {
   const tti_conv_call *call = argument;
   const struct tt_engine *e = call->e;
@@ -80,13 +93,14 @@ static void conv_item(void *argument, uint32_t item, uint32_t worker) {
   const tt_tensor *in = tti_operand(&e->program, op, 0), *out = &e->program.tensors[op->output];
   const tt_tensor *residual = op->flags & TT_FLAG_RESIDUAL ? tti_operand(&e->program, op, 1) : NULL;
   const uint32_t depth = in->channels / op->groups, channels = out->channels / op->groups;
-  const uint32_t group_panels = divide_up(channels, op->panel);
+  const uint32_t group_panels = divide_up(channels, op->panel), k_total = tti_conv_depth(&e->program, op);
   const uint32_t begin = b->panel_begin + item % call->panel_parts * call->panels_each;
   const tti_block part = {begin, tti_min(begin + call->panels_each, b->panel_end), b->k_begin, b->k_end};
   const uint32_t y0 = call->y0 + item / call->panel_parts * call->rows_each;
   const uint32_t y1 = tti_min(y0 + call->rows_each, call->y1);
-  const float *weights = (const float *)(const void *)(e->arena + op->weights);
   const float *bias = (const float *)(const void *)(e->arena + op->bias);
+  const uint32_t slice = op->variant ? tti_slice_rows(op, k_total) : k_total;
+  float *decoded = (float *)(void *)(e->arena + op->workspace) + (size_t)worker * slice * op->panel;
   tti_run runs[RUNS];
   tti_conv_row row = {.runs = runs,
                       .pixel_stride = (ptrdiff_t)op->stride_x * in->channels,
@@ -95,30 +109,37 @@ static void conv_item(void *argument, uint32_t item, uint32_t worker) {
                       .out_stride = out->channels,
                       .residual_stride = out->channels};
   float low, high;
-  (void)worker;
   tti_clamp_of(op, &low, &high);
-  const int last = b->k_end == tti_conv_depth(&e->program, op);
   for (uint32_t panel = part.panel_begin; panel < part.panel_end; panel++) {
     const uint32_t group = panel / group_panels, first = panel % group_panels * op->panel;
     const uint32_t channel = group * channels + first;
+    const uint8_t *weights =
+        e->arena + op->weights + (panel - b->panel_begin) * tti_panel_bytes(op, b->k_end - b->k_begin);
     row.columns = tti_min(op->panel, channels - first);
-    row.weights = weights + (size_t)(panel - b->panel_begin) * (b->k_end - b->k_begin) * op->panel;
-    for (uint32_t y = y0; y < y1; y++) {
-      uint32_t k = b->k_begin;
-      row.out = tti_row(e, out, y) + channel;
-      row.bias = k == 0 ? bias + (size_t)panel * op->panel : NULL;
-      do {
-        row.run_count = collect_runs(e, op, in, y, group * depth, depth, b->k_begin, b->k_end, &k, runs);
-        const int finish = last && k == b->k_end;
-        row.residual = row.bias && residual ? tti_row(e, residual, y) + channel : NULL;
-        row.low = finish ? low : -__builtin_inff();
-        row.high = finish ? high : __builtin_inff();
-        e->port->kernels->conv_row(&row);
-        row.bias = NULL;
-      } while (k < b->k_end);
+    for (uint32_t k0 = b->k_begin, k1; k0 < b->k_end; k0 = k1) {
+      k1 = tti_min(slice, b->k_end - k0) + k0;
+      row.weights = (const float *)(const void *)weights;
+      if (op->variant) {
+        decode_rows(e, op, weights, k0 - b->k_begin, k1 - b->k_begin, decoded);
+        row.weights = decoded;
+      }
+      for (uint32_t y = y0; y < y1; y++) {
+        uint32_t k = k0;
+        row.out = tti_row(e, out, y) + channel;
+        row.bias = k == 0 ? bias + (size_t)panel * op->panel : NULL;
+        do {
+          row.run_count = collect_runs(e, op, in, y, group * depth, depth, k0, k1, &k, runs);
+          const int finish = k == k_total;
+          row.residual = row.bias && residual ? tti_row(e, residual, y) + channel : NULL;
+          row.low = finish ? low : -__builtin_inff();
+          row.high = finish ? high : __builtin_inff();
+          e->port->kernels->conv_row(&row);
+          row.bias = NULL;
+        } while (k < k1);
+      }
     }
   }
-  if (last) activate_block(e, op, y0, y1, &part);
+  if (b->k_end == k_total) activate_block(e, op, y0, y1, &part);
 }
 
 /* One output y-plane by Winograd's method, its panels 'begin' .. 'end' of the block. */

@@ -18,6 +18,7 @@ from tinytee.importer import load
 from tinytee.ir.graph import Graph
 from tinytee.ir.reference import evaluate
 from tinytee.passes import optimize
+from tinytee.passes.code_weights import code_weights
 from tinytee.plan import profile
 from tinytee.plan.api import Planner, least_budget, lower
 from tinytee.runtime.tensors import from_core, to_core
@@ -92,6 +93,12 @@ def test_integer_networks_give_the_reference_s_bits(
     found = run_emulated(runner, isa, graph, budget, inputs, tmp_path_factory.getbasetemp())
     for name, want in evaluate(graph, inputs).items():
         np.testing.assert_array_equal(found[name], want)
+
+
+@pytest.mark.parametrize("kind", ["fp16", "int8", "int4"])
+def test_coded_weights_under_neon(runner: Path, tmp_path: Path, kind) -> None:
+    graph, _ = code_weights(optimize(load(zoo.NETWORKS["mobilenet_v1_025_128"].build())), kind)
+    check(runner, graph, least_budget(graph, PROFILE) * 2, 2, tmp_path)
 
 
 @pytest.mark.parametrize("isa", EMULATED)

@@ -16,6 +16,7 @@ from tinytee import zoo
 from tinytee.importer import load
 from tinytee.ir.graph import Graph
 from tinytee.passes import optimize
+from tinytee.passes.code_weights import code_weights
 from tinytee.plan.api import least_budget, lower, make_plan
 from unit.plan.graphs import SLOW_IS_FINE, graphs
 from unit.plan.quantized_graphs import quantized_graphs
@@ -54,8 +55,11 @@ def fuzz(fuzzer: Path, graph: Graph, budget_bytes: int, folder: Path, iterations
 
 
 @pytest.mark.parametrize("name", ["lenet5", "mobilenet_v1_025_128"])
-def test_mutated_programs_of_networks(fuzzer: Path, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("weights", [None, "int4"])
+def test_mutated_programs_of_networks(fuzzer: Path, tmp_path: Path, name: str, weights) -> None:
     graph = optimize(load(zoo.NETWORKS[name].build()))
+    if weights:
+        graph, _ = code_weights(graph, weights)
     said = fuzz(fuzzer, graph, 2 * least_budget(graph), tmp_path, iterations=400, seed=1)
     assert int(said.split()[0]) > 100, said
 

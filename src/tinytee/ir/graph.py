@@ -16,6 +16,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tinytee.ir.coding import WeightCoding
+
 Array = NDArray[np.float32]
 Indices = NDArray[np.int32]
 
@@ -120,6 +122,7 @@ class Conv(Op):
     weight: [out_channels, kernel_y, kernel_x, in_channels / groups]; bias: [out_channels].
     pads: top, left, bottom, right (elements, may differ; never negative).
     weight_scale: [out_channels], where the model gives the weights as integers: weight / weight_scale is -128 to 127.
+    coding: the codes that the weights are the values of, if they are to be stored as such.
     """
 
     weight: Array
@@ -129,6 +132,7 @@ class Conv(Op):
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
     groups: int = 1
     weight_scale: Array | None = None
+    coding: WeightCoding | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

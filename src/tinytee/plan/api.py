@@ -18,6 +18,7 @@ from tinytee.bundle.abi import constants
 from tinytee.errors import BudgetError, UnsupportedModelError
 from tinytee.ir.graph import Graph
 from tinytee.plan import lower as lowering
+from tinytee.plan import weights
 from tinytee.plan.layout import Layout, lay_out
 from tinytee.plan.lowered import Lowered
 from tinytee.plan.network import Network, build, choose_winograd
@@ -228,14 +229,18 @@ class Planner:
         self._graph = graph
         self._largest = largest_budget_bytes
         self._variants: list[tuple[int, _Variant]] = []
-        """With the least budget at which each is considered."""
-        seen: list[dict[str, int]] = []
-        for panel_bytes in WINOGRAD_PANEL_BYTES:
-            winograd = choose_winograd(graph, profile, self.suite, panel_bytes)
-            if 3 * panel_bytes <= largest_budget_bytes and winograd not in seen:
-                seen.append(winograd)
-                network = build(graph, profile, self.suite, winograd)
-                self._variants.append((3 * panel_bytes, _Variant(network, profile, self.suite, largest_budget_bytes)))
+        """With the least budget at which each is considered. Coded weights cost time in every step, and are not for
+        Winograd's method: a network that has them is also planned as if it had not."""
+        plain = weights.without_codes(graph)
+        for stored in (graph, plain) if any(weights.coding_of(op) for op in graph.ops) else (graph,):
+            seen: list[dict[str, int]] = []
+            for panel_bytes in WINOGRAD_PANEL_BYTES:
+                winograd = choose_winograd(stored, profile, self.suite, panel_bytes)
+                if 3 * panel_bytes <= largest_budget_bytes and winograd not in seen:
+                    seen.append(winograd)
+                    network = build(weights.without_codes(stored, winograd), profile, self.suite, winograd)
+                    variant = _Variant(network, profile, self.suite, largest_budget_bytes)
+                    self._variants.append((3 * panel_bytes, variant))
 
     def least_budget(self) -> int:
         """The least secure memory, in bytes, for which there is a plan.

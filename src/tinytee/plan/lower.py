@@ -116,7 +116,8 @@ class _Chunks:
         for block in range(blocks):
             panel, row = block // splits * per_block, block % splits * rows
             last_panel, last_row = min(panel + per_block, panels), min(row + rows, depth)
-            self.sizes.append((last_panel - panel) * (last_row - row) * info.panel * 4)
+            each = weights.panel_bytes(info.op, info.panel, last_row - row)  # type: ignore[arg-type]
+            self.sizes.append((last_panel - panel) * each)
             self._makers.append(("stream", node, panel, last_panel, row, last_row))
         return first
 
@@ -127,8 +128,8 @@ class _Chunks:
             return self._resident(segment)[begin:end]
         _, node, panel, last_panel, row, last_row = maker
         info = self.network.nodes[node]
-        packed = weights.pack_weights(info.op, info.panel, panel, last_panel, info.winograd)  # type: ignore[arg-type]
-        return weights.as_bytes(packed[:, row:last_row])
+        op: Any = info.op
+        return weights.pack_bytes(op, info.panel, (panel, last_panel), (row, last_row), info.winograd)
 
     def _resident(self, segment: int) -> bytes:
         """All weights that are loaded together: a segment's resident ones, or (-1) the pinned ones."""
@@ -149,7 +150,8 @@ class _Chunks:
         parts = [weights.as_bytes(piece) for piece in weights.small_pieces(info.op, info.panel, info.zero_point)]
         if with_stream and isinstance(info.op, weights.AnyConv):
             panels = weights.panel_count(info.op, info.panel)
-            parts.append(weights.as_bytes(weights.pack_weights(info.op, info.panel, 0, panels, info.winograd)))
+            whole = ((0, panels), (0, info.depth))
+            parts.append(weights.pack_bytes(info.op, info.panel, *whole, info.winograd))
         return b"".join(part + bytes(-len(part) % weights.ALIGN) for part in parts)
 
 
@@ -223,6 +225,10 @@ class _Records:
                     record["first_chunk"] = self.chunks.add_stream(segment, position)
                 record["panel"] = node.panel
         record |= self._attributes(op)
+        coding = weights.coding_of(op)
+        if coding:
+            codes = {"fp16": "F16", "int8": "I8", "int4": "I4"}
+            record |= {"variant": _number("CODING", codes[coding.kind]), "table": coding.group}
         if node.winograd:
             record["flags"] |= constants.TT_FLAG_WINOGRAD
         if node.workspace_bytes:

@@ -79,6 +79,7 @@ class Node:
         whole_panels: whether streamed panels must not be split.
         zero_point: of its first operand.
         seconds: predicted arithmetic (or sealing) time.
+        step_seconds: predicted time to decode its weights, which every step takes.
     """
 
     op: Op | None
@@ -96,6 +97,7 @@ class Node:
     whole_panels: bool = False
     zero_point: int = 0
     seconds: float = 0.0
+    step_seconds: float = 0.0
 
     @property
     def weight_bytes(self) -> int:
@@ -179,10 +181,11 @@ def choose_winograd(graph: Graph, profile: Profile, suite: str, largest_panel_by
             if not fitting:
                 continue
             panel = max(fitting)
-            row = weights.panel_count(op, panel) * panel * 4
+            panels = weights.panel_count(op, panel)
+            more_bytes = panels * (transformed * panel * 4 - weights.panel_bytes(op, panel, depth))
             out = graph.shapes[op.output]
             saved = op_seconds(op, graph.shapes, profile) - winograd_seconds(op, out, profile)
-            spent = (transformed - depth) * row / profile.aead_bytes_per_second[suite]
+            spent = more_bytes / profile.aead_bytes_per_second[suite]
             if saved > spent:
                 chosen[op.output] = panel
     return chosen
@@ -199,10 +202,12 @@ def _op_node(op: Op, graph: Graph, index: dict[str, int], winograd: dict[str, in
     seconds = op_seconds(op, shapes, profile)
     if isinstance(op, weights.AnyConv):
         depth = weights.conv_depth(op, fast)
-        stream = weights.panel_count(op, panel) * panel * depth * 4
+        stream = weights.panel_count(op, panel) * weights.panel_bytes(op, panel, depth)
     if isinstance(op, QConv):
         kept = shapes[op.output].height * shapes[op.output].width * panel * 4
         workspace = weights.aligned(kept) if kept <= quantized.KEPT_BYTES else 0
+    if isinstance(op, Conv) and op.coding:
+        workspace = weights.aligned(weights.slice_bytes(op, panel) * profile.threads)
     if isinstance(op, Conv) and fast:
         seconds = winograd_seconds(op, shapes[op.output], profile)
         workspace = winograd_workspace(op, shapes[op.output], panel, profile.threads)
@@ -222,6 +227,9 @@ def _op_node(op: Op, graph: Graph, index: dict[str, int], winograd: dict[str, in
         whole_panels=fast or (isinstance(op, QConv) and not workspace),
         zero_point=zero_point,
         seconds=seconds,
+        step_seconds=profile.decode_seconds * weights.panel_count(op, panel) * panel * depth
+        if weights.coding_of(op)
+        else 0.0,
     )
 
 

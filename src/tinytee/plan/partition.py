@@ -16,9 +16,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 from tinytee.ir.graph import Binary, Conv, DepthwiseConv, LayerNorm, Unary
 from tinytee.ir.quantized import QBinary, QLut
+from tinytee.plan import weights
 from tinytee.plan.network import Network
 from tinytee.plan.profile import Profile
 from tinytee.plan.segments import Growth, Segment, SegmentTable
@@ -71,11 +73,12 @@ class Choice:
 def stream_blocks(network: Network, node: int, staging_bytes: int) -> tuple[int, int, int]:
     """Geometry of a streamed convolution: (panels a block, panel rows a block, blocks)."""
     info = network.nodes[node]
-    panels = info.stream_bytes // (info.depth * info.panel * 4)
-    per_block = min(panels, staging_bytes // (info.depth * info.panel * 4))
+    op: Any = info.op
+    panels = weights.panel_count(op, info.panel)
+    per_block = min(panels, staging_bytes // weights.panel_bytes(op, info.panel, info.depth))
     if per_block:
         return per_block, info.depth, -(-panels // per_block)
-    rows = max(1, staging_bytes // (info.panel * 4))
+    rows = weights.split_rows(op, info.panel, staging_bytes)
     return 1, rows, panels * -(-info.depth // rows)
 
 
@@ -123,6 +126,7 @@ class Partitioner:
             profile.aead_seconds(suite, info.row_bytes * info.shape.height, info.blocks) for info in network.tensors
         ]
         self._node_seconds = list(accumulate((node.seconds for node in network.nodes), initial=0.0))
+        self._step_seconds = list(accumulate((node.step_seconds for node in network.nodes), initial=0.0))
         self._weight_bytes = list(accumulate((node.weight_bytes for node in network.nodes), initial=0))
         self._states = [self._spill_sets(cut) for cut in range(len(network.nodes) + 1)]
 
@@ -250,6 +254,7 @@ class Partitioner:
         pair = overwrites(network, first) if first == last else None
         held_bytes += workspace_bytes(network, first, last)
         compute = self._node_seconds[last + 1] - self._node_seconds[first]
+        each_step = self._step_seconds[last + 1] - self._step_seconds[first]
         resident = self.resident_choice(first, last)
         for after in self._states[last + 1]:
             for before, (seconds_in, _, _) in states_in.items():
@@ -266,7 +271,7 @@ class Partitioner:
                     continue
                 for segment in segments:
                     memory = fixed + segment.internal_bytes
-                    seconds = start + segment.instructions * self.profile.step_seconds
+                    seconds = start + segment.instructions * self.profile.step_seconds + segment.steps * each_step
                     for tensor, ring in segment.rings_in:
                         if tensor in before:
                             memory += ring

@@ -44,6 +44,7 @@ class Profile:
         byte_seconds: reading, combining and writing one uint8.
         threads: threads that share a run.
         window_bytes: the most that can cross the boundary at once; 0: any number.
+        decode_seconds: one coded weight to float32.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Profile:
     byte_seconds: float
     threads: int = 1
     window_bytes: int = 0
+    decode_seconds: float = 1e-10
 
     def with_threads(self, threads: int) -> Profile:
         """The same device with another number of threads to a run.
@@ -79,7 +81,7 @@ class Profile:
         speed = _speed(threads) / _speed(self.threads)
         sharing = SHARING_SECONDS * ((threads > 1) - (self.threads > 1))
         work = ("fma_seconds", "tile_seconds", "depthwise_seconds", "element_seconds", "function_seconds")
-        work += ("dot_seconds", "dot_tile_seconds", "dot_depthwise_seconds", "byte_seconds")
+        work += ("decode_seconds", "dot_seconds", "dot_tile_seconds", "dot_depthwise_seconds", "byte_seconds")
         return replace(
             self,
             threads=threads,

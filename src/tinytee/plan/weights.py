@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
-from tinytee.ir.graph import Array, Binary, Constant, Conv, DepthwiseConv, LayerNorm, Op
+from tinytee.bundle.abi import constants
+from tinytee.ir.coding import WeightCoding
+from tinytee.ir.graph import Array, Binary, Constant, Conv, DepthwiseConv, Graph, LayerNorm, Op
 from tinytee.ir.quantized import QBinary, QConv, QDepthwiseConv, QLut
 from tinytee.plan import quantized
 from tinytee.plan.profile import Profile
@@ -58,6 +63,75 @@ def panel_width(op: AnyConv, profile: Profile) -> int:
 def panel_count(op: AnyConv, panel: int) -> int:
     """Panels over all groups."""
     return op.groups * -(-(op.weight.shape[0] // op.groups) // panel)
+
+
+def coding_of(op: Op | None) -> WeightCoding | None:
+    return op.coding if isinstance(op, Conv) else None
+
+
+def without_codes(graph: Graph, outputs: Container[str] | None = None) -> Graph:
+    """The same network with the weights of these operators, by their outputs, or of all stored as float32."""
+    ops = (
+        replace(op, coding=None) if isinstance(op, Conv) and (outputs is None or op.output in outputs) else op
+        for op in graph.ops
+    )
+    return replace(graph, ops=tuple(ops))
+
+
+def panel_bytes(op: AnyConv, panel: int, rows: int) -> int:
+    """Bytes of so many rows of a panel; if it is coded, they begin a group."""
+    coding = coding_of(op)
+    if coding is None:
+        return rows * panel * 4
+    if coding.kind == "fp16":
+        return rows * panel * 2
+    codes = rows if coding.kind == "int8" else -(-rows // 2)
+    return (-(-rows // coding.group) * 4 + codes) * panel
+
+
+def split_rows(op: AnyConv, panel: int, most_bytes: int) -> int:
+    """How many rows of a panel, at most, are fed at once into so many bytes; at least one row, or one group."""
+    coding = coding_of(op)
+    unit = 1 if coding is None else coding.group
+    return max(1, most_bytes // panel_bytes(op, panel, unit)) * unit
+
+
+def pack_bytes(op: AnyConv, panel: int, panels: tuple[int, int], rows: tuple[int, int], winograd: bool) -> bytes:
+    """Rows [begin, end) of panels [begin, end) as they lie in the arena."""
+    coding = coding_of(op)
+    if coding is None:
+        return as_bytes(pack_weights(op, panel, *panels, winograd)[:, slice(*rows)])
+    channels = op.weight.shape[0] // op.groups
+    per_group = -(-channels // panel)
+    parts = []
+    for at in range(*panels):
+        begin = at // per_group * channels + at % per_group * panel
+        end = min(begin + panel, (at // per_group + 1) * channels)
+        for row in range(rows[0], rows[1], coding.group):
+            last = min(row + coding.group, rows[1])
+            codes = np.zeros((last - row, panel), coding.codes.dtype)
+            codes[:, : end - begin] = coding.codes[begin:end, row:last].T
+            if coding.kind != "fp16":
+                scales = np.zeros(panel, np.float32)
+                scales[: end - begin] = coding.scales[begin:end, row // coding.group]
+                parts.append(as_bytes(scales))
+            parts.append(as_bytes(_nibbles(codes) if coding.kind == "int4" else codes))
+    return b"".join(parts)
+
+
+def _nibbles(codes: NDArray) -> NDArray[np.uint8]:
+    """Pairs of rows [rows, panel] in one byte each, the even one in the low bits."""
+    even = np.pad(codes, ((0, len(codes) % 2), (0, 0))).astype(np.int16) + 8
+    return (even[0::2] | even[1::2] << 4).astype(np.uint8)
+
+
+def slice_bytes(op: Conv, panel: int) -> int:
+    """Bytes that a worker decodes coded weights into: see ``tt_op``."""
+    coding = coding_of(op)
+    if coding is None:
+        return 0
+    rows = constants.TT_SLICE_BYTES // (4 * panel) // coding.group * coding.group
+    return min(rows, conv_depth(op)) * panel * 4
 
 
 def pack_weights(op: AnyConv, panel: int, first: int, last: int, winograd: bool = False) -> NDArray:

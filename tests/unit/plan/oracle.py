@@ -141,6 +141,9 @@ class Oracle:
             )
             workspace = (6 * tiles * (op.kernel_y * channels + op.panel) + op.panel) * 4
             self.write(op.workspace, workspace, self.name("workspace", number))
+        if op.kind == C.TT_OP_CONV and op.variant:
+            rows = min(C.TT_SLICE_BYTES // (4 * op.panel) // op.table * op.table, self.conv_sizes(op)[1])
+            self.write(op.workspace, rows * op.panel * 4, self.name("workspace", number))
         for unit in [0] if reduces else range(self.done[number], end):
             self.write_row(op.output, unit)
         # What was read, and lies elsewhere, is still there when the writing is over.
@@ -171,7 +174,7 @@ class Oracle:
         panels, depth = self.conv_sizes(op)
         blocks = -(-panels // op.panels_per_block) * -(-depth // op.k_per_block)
         sizes = self.chunk_bytes[op.first_chunk - 1 : op.first_chunk - 1 + blocks]
-        assert sum(sizes) == panels * depth * op.panel * 4, "the blocks are the weights"
+        assert sum(sizes) == panels * self.panel_bytes(op, depth), "the blocks are the weights"
         self.write(op.weights, max(sizes), self.name("stream", number))
 
     def weight_places(self, number: int, op: Any) -> list[tuple[int, int]]:
@@ -180,7 +183,7 @@ class Oracle:
         if op.kind == C.TT_OP_CONV:
             panels, depth = self.conv_sizes(op)
             places = [(op.bias, panels * op.panel * 4 * (3 if self.elem_bytes(op) == 1 else 1))]
-            return places if op.first_chunk else [*places, (op.weights, panels * depth * op.panel * 4)]
+            return places if op.first_chunk else [*places, (op.weights, panels * self.panel_bytes(op, depth))]
         if op.kind == C.TT_OP_DEPTHWISE and self.elem_bytes(op) == 1:
             taps = (op.kernel_y + 3) // 4 * 4 * op.kernel_x
             return [(op.weights, taps * out.channels), (op.bias, 2 * out.channels * 4)]
@@ -193,6 +196,13 @@ class Oracle:
         if op.kind == C.TT_OP_BINARY and op.flags & C.TT_FLAG_CONSTANT:
             return [(op.weights, op.kernel_y * op.kernel_x * (op.groups or out.channels) * out.elem_bytes)]
         return []
+
+    @staticmethod
+    def panel_bytes(op: Any, rows: int) -> int:
+        if op.variant in (C.TT_CODING_NONE, C.TT_CODING_F16):
+            return rows * op.panel * (4 if op.variant == C.TT_CODING_NONE else 2)
+        codes = rows if op.variant == C.TT_CODING_I8 else (rows + 1) // 2
+        return ((rows + op.table - 1) // op.table * 4 + codes) * op.panel
 
     def check_weights(self, number: int, op: Any) -> None:
         for offset, count in self.weight_places(number, op):

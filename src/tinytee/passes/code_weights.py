@@ -1,0 +1,52 @@
+"""Replaces the weights of convolutions and fully connected layers by codes of fewer bits (``ir.coding``)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tinytee.errors import UnsupportedModelError
+from tinytee.ir.coding import CodingKind, check_group, encode
+from tinytee.ir.graph import Conv, Graph, Op
+
+LEAST_WEIGHTS = 4096
+"""Smaller weights stay float32: their scales would outweigh what the codes save."""
+
+
+@dataclass(frozen=True)
+class CodedWeight:
+    """What coding did to one operator's weights: how many there are, and the signal-to-noise ratio in decibels."""
+
+    name: str
+    count: int
+    snr: float
+
+
+def code_weights(graph: Graph, kind: CodingKind, group: int | None = None) -> tuple[Graph, list[CodedWeight]]:
+    """Codes every convolution's weights (also Gemm and MatMul) but small ones and those of integer operators.
+
+    Arithmetic stays in float32. The graph's weights become what the codes stand for, so that every room computes alike.
+
+    Raises:
+        UnsupportedModelError: a weight cannot be coded.
+        ValueError: the group is odd or out of bounds.
+    """
+    check_group(kind, group)
+    ops: list[Op] = []
+    done: list[CodedWeight] = []
+    for op in graph.ops:
+        if not isinstance(op, Conv) or op.weight.size < LEAST_WEIGHTS:
+            ops.append(op)
+            continue
+        try:
+            coding = encode(op.weight, kind, group)
+        except ValueError as error:
+            raise UnsupportedModelError(f"{op.name}: {error}") from error
+        weight = coding.decoded().reshape(op.weight.shape)
+        noise = float(np.square(weight.astype(np.float64) - op.weight).sum())
+        signal = float(np.square(op.weight.astype(np.float64)).sum())
+        snr = 10 * np.log10(signal / noise) if noise and signal else float("inf")
+        ops.append(replace(op, weight=weight, coding=coding))
+        done.append(CodedWeight(op.name, op.weight.size, float(snr)))
+    return replace(graph, ops=tuple(ops)), done
