@@ -282,3 +282,21 @@ def test_accuracy_is_plain_data() -> None:
     made = quantize(network(), pictures(2), pictures(3, 1))
     found = json.loads(json.dumps(made.accuracy.to_dict()))
     assert found["samples"] == 3 and found["outputs"][0]["name"] == "y" and found["layers"]
+
+
+def test_one_command_compiles_and_runs(tmp_path: Path) -> None:
+    onnx.save(network(), tmp_path / "m.onnx")
+    (tmp_path / "key").write_text("00" * 32)
+    folder, report, kept = photographs(tmp_path / "photos", 4), tmp_path / "report.json", tmp_path / "int8.onnx"
+    code, text = _invoke(
+        "compile", tmp_path / "m.onnx", "--memory", "1MiB", "--key-file", tmp_path / "key", "--precision", "int8",
+        "--calibrate", folder, "--keep-float", "Conv_c1", "--accuracy", report, "--quantized-model", kept,
+        "--mean", "127", "--scale", "128",
+    )  # fmt: skip
+    assert code == 0, text
+    assert "operators run in integers" in text and "in float32 as asked: Conv_c1" in text
+    assert json.loads(report.read_text())["kept_float"] == ["Conv_c1"]
+    picture = tinytee.load_image(folder / "0.png", HOW)
+    with tinytee.Session(tmp_path / "m.tt", key=bytes(32)) as session:
+        found = session.run({"image": picture})["y"]
+    np.testing.assert_allclose(found, run(onnx.load(kept), {"image": picture}), atol=0.01)
