@@ -44,8 +44,17 @@ def depthwise_bound(kernel: int) -> float:
     return (fmlas + kernel + 1) / (4 * fmlas)
 
 
+INTEGER_CONVOLUTION_BOUND = 3 / 16
+"""Two products and a widening addition (smull, smlal, sadalp) do sixteen multiply-accumulates."""
+
+INTEGER_DEPTHWISE_BOUND = 1 / 4
+"""A multiply-accumulate of four lanes widened to 16 bits (smlal)."""
+
+
 def bound_of(case: Case) -> float:
     """Least instructions a multiply-accumulate of a direct convolution."""
+    if case.quantized:
+        return INTEGER_DEPTHWISE_BOUND if "depthwise" in case.name else INTEGER_CONVOLUTION_BOUND
     if case.name.startswith("depthwise"):
         return depthwise_bound(int(case.name.split()[1]))
     return convolution_bound() if case.operations else 0.0
@@ -76,7 +85,7 @@ def main() -> None:
             if not case.operations:
                 continue
             try:
-                seconds = bench.each(case.shape, case.make)
+                seconds = (bench.each_quantized if case.quantized else bench.each)(case.shape, case.make)
             except tinytee.EngineError as error:
                 print(f"{case.name}: {error}")
                 continue

@@ -88,7 +88,7 @@ def op_seconds(op: Op, shapes: dict[str, Shape], profile: Profile) -> float:
             vectors = math.ceil(out.channels / profile.lanes)
             return out.height * out.width * vectors * (columns + 2) * profile.dot_depthwise_seconds
         case QPool():
-            return out.elems * (op.kernel[0] * op.kernel[1] + 1) * profile.byte_seconds
+            return out.elems * (op.kernel[0] * op.kernel[1] + 1) * profile.byte_seconds / 8  # bytes, not floats
         case QReduce():
             return read * profile.byte_seconds
         case QBinary() | QLut():
