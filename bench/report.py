@@ -149,17 +149,17 @@ def _paging(measured: Measured, images: Path) -> list[str]:
 
 def _zoo(measured: Measured, images: Path) -> list[str]:
     rows = measured["rows"]
-    plot_zoo(rows, images / "results-zoo.png")
+    plot_zoo([row for row in rows if row["threads"] == 1] or rows, images / "results-zoo.png")
     plot_predictions(rows, images / "results-predictions.png")
     with_openvino = any(OPENVINO in row.get("rivals", {}) for row in rows)
-    header = ["network", "suite", "budget", "peak", "tinytee ms", "ONNX Runtime ms", "ratio"]
+    header = ["network", "threads", "suite", "budget", "peak", "tinytee ms", "ONNX Runtime ms", "ratio"]
     header += ["OpenVINO ms", "ratio"] if with_openvino else []
     header += ["predicted ms", "AEAD", "spills", "compute and all else", "error"]
     lines = []
     for row in rows:
-        head = [row["network"], row["suite"] or "", format_size(row["budget_bytes"])]
+        head = [row["network"], str(row["threads"]), row["suite"] or "", format_size(row["budget_bytes"])]
         if "failure" in row:
-            lines.append([*head, row["failure"], *[""] * (len(header) - 4)])
+            lines.append([*head, row["failure"], *[""] * (len(header) - 5)])
             continue
         line = [f"{row['measured_peak_bytes']:,}", _milliseconds(row["tinytee"])]
         for name in (ONNX_RUNTIME, OPENVINO) if with_openvino else (ONNX_RUNTIME,):
@@ -173,7 +173,7 @@ def _zoo(measured: Measured, images: Path) -> list[str]:
     return [
         "## Latency",
         "![multiples of ONNX Runtime's latency](images/results-zoo.png)",
-        "`bench/zoo.py`: wall time around the call, from arrays to arrays, on one thread, all contenders in"
+        "`bench/zoo.py`: wall time around the call, from arrays to arrays, all contenders with as many threads and in"
         " turns. Medians, with"
         " the quartiles in brackets; a ratio is the median of the ratios of neighbouring runs. The rivals are"
         " unprotected"

@@ -20,7 +20,9 @@ from tinytee.sizes import parse_size
 if TYPE_CHECKING:
     import onnx
 
+    from tinytee.ir.coding import CodingKind
     from tinytee.ir.graph import Graph
+    from tinytee.passes.code_weights import CodedWeight
     from tinytee.plan.profile import Profile
     from tinytee.quantize import Quantized
 
@@ -112,6 +114,8 @@ def compile(
     suite: str | None = None,
     profile: Profile | None = None,
     threads: int | None = None,
+    weights: CodingKind | None = None,
+    weight_group: int | None = None,
     preprocessing: Preprocessing | None = None,
     class_names: Sequence[str] = (),
     progress: Progress | None = None,
@@ -126,6 +130,9 @@ def compile(
         suite: "aes-256-gcm", "chacha20-poly1305" or "aegis-256x4"; None: the profile's, or aes-256-gcm.
         profile: the device to predict times for; None: the built-in one.
         threads: most threads that may share a run; None: as the profile says, one unless it was made for more.
+        weights: "fp16", "int8" or "int4": store weights in so many bits where that is faster than float32; arithmetic
+            stays in float32.
+        weight_group: weights of a channel that share a scale, an even number; None: 128 for int8, 32 for int4.
         preprocessing: how an image becomes the first input; stored in the bundle.
         class_names: names of the first output's channels; stored in the bundle.
         progress: told what is being done, and which fraction of it is.
@@ -138,8 +145,11 @@ def compile(
     """
     check_key(key)
     budget = parse_size(secure_memory)
+    graph = load_graph(model, input_shapes)
+    if weights is not None:
+        graph = code_weights(graph, weights, weight_group)[0]
     return compile_graph(
-        load_graph(model, input_shapes),
+        graph,
         budget,
         key,
         suite=suite,
@@ -149,6 +159,18 @@ def compile(
         class_names=class_names,
         progress=progress,
     )
+
+
+def code_weights(graph: Graph, kind: str, group: int | None = None) -> tuple[Graph, list[CodedWeight]]:
+    """Stores a graph's weights in fewer bits: see ``passes.code_weights``.
+
+    Raises:
+        ValueError: there is no such coding, or the group is odd or out of bounds.
+        UnsupportedModelError: a weight cannot be coded.
+    """
+    from tinytee.passes.code_weights import code_weights  # noqa: PLC0415
+
+    return code_weights(graph, kind, group)
 
 
 def compile_graph(

@@ -65,6 +65,13 @@ def compile_model(
     scale: common.ImageScale = None,
     layout: common.ImageLayout = None,
     channels: common.ImageChannels = None,
+    weights: Annotated[
+        str | None, typer.Option("--weights", help="Store float32 weights as fp16, int8 or int4 where that pays.")
+    ] = None,
+    weight_group: Annotated[
+        int | None,
+        typer.Option("--weight-group", help="Weights that share a scale, an even number. [default: int8 128, int4 32]"),
+    ] = None,
     precision: Annotated[str, typer.Option("--precision", help="fp32: as the model is. int8: quantize it.")] = "fp32",
     calibrate: Annotated[
         Path | None, typer.Option("--calibrate", help="With int8: a folder of photographs.", show_default=False)
@@ -99,6 +106,8 @@ def compile_model(
     model that is quantized already runs in int8 as it is.
     """
     _check_quantization(precision, calibrate, keep_float, accuracy, quantized_model)
+    if weight_group is not None and weights is None:
+        raise ValueError("--weight-group goes with --weights")
     key, budget = common.read_key(key_file), parse_size(memory)
     device = load_profile(profile)
     images = common.image_options(size, resize, crop, interpolation, mean, scale, layout, channels)
@@ -125,6 +134,10 @@ def compile_model(
                 progress=report,
             )
             graph = api.load_graph(quantized.model, shapes)
+        coded = []
+        if weights is not None:
+            report("coding weights", 0.0)
+            graph, coded = api.code_weights(graph, weights, weight_group)
         bundle = api.compile_graph(
             graph,
             budget,
@@ -142,6 +155,13 @@ def compile_model(
     found = precision_of(graph)
     if found is not None:
         common.output.print(precision_table(found))
+    if coded:
+        worst = min(coded, key=lambda weight: weight.snr)
+        common.output.print(
+            f"{len(coded)} weights as {weights}: signal to noise {worst.snr:.1f} dB at least ({worst.name});"
+            " compare outputs before you rely on it",
+            soft_wrap=True,
+        )
     common.output.print(
         f"wrote {target}: {format_size(target.stat().st_size)}, {bundle.suite};"
         f" secure memory {bundle.peak_secure_memory_bytes:,} of {budget:,} bytes;"

@@ -54,6 +54,20 @@ class WeightCoding:
         return self.codes.astype(np.float32) * spread
 
 
+def known_kind(kind: str) -> CodingKind:
+    """The coding of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for known in DEFAULT_GROUPS:
+        if known == kind:
+            return known
+    raise ValueError(
+        f"weights are stored as {', '.join(DEFAULT_GROUPS)} or, without the option, float32; not as {kind}"
+    )
+
+
 def check_group(kind: CodingKind, group: int | None) -> int:
     """The group to use.
 

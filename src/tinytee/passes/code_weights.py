@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tinytee.errors import UnsupportedModelError
-from tinytee.ir.coding import CodingKind, check_group, encode
+from tinytee.ir.coding import check_group, encode, known_kind
 from tinytee.ir.graph import Conv, Graph, Op
 
 LEAST_WEIGHTS = 4096
@@ -23,16 +23,17 @@ class CodedWeight:
     snr: float
 
 
-def code_weights(graph: Graph, kind: CodingKind, group: int | None = None) -> tuple[Graph, list[CodedWeight]]:
+def code_weights(graph: Graph, kind: str, group: int | None = None) -> tuple[Graph, list[CodedWeight]]:
     """Codes every convolution's weights (also Gemm and MatMul) but small ones and those of integer operators.
 
     Arithmetic stays in float32. The graph's weights become what the codes stand for, so that every room computes alike.
 
     Raises:
         UnsupportedModelError: a weight cannot be coded.
-        ValueError: the group is odd or out of bounds.
+        ValueError: there is no such coding, or the group is odd or out of bounds.
     """
-    check_group(kind, group)
+    known = known_kind(kind)
+    check_group(known, group)
     ops: list[Op] = []
     done: list[CodedWeight] = []
     for op in graph.ops:
@@ -40,7 +41,7 @@ def code_weights(graph: Graph, kind: CodingKind, group: int | None = None) -> tu
             ops.append(op)
             continue
         try:
-            coding = encode(op.weight, kind, group)
+            coding = encode(op.weight, known, group)
         except ValueError as error:
             raise UnsupportedModelError(f"{op.name}: {error}") from error
         weight = coding.decoded().reshape(op.weight.shape)

@@ -206,7 +206,9 @@ def _op_node(op: Op, graph: Graph, index: dict[str, int], winograd: dict[str, in
     if isinstance(op, QConv):
         kept = shapes[op.output].height * shapes[op.output].width * panel * 4
         workspace = weights.aligned(kept) if kept <= quantized.KEPT_BYTES else 0
+    decoding = 0.0
     if isinstance(op, Conv) and op.coding:
+        decoding = profile.decode_seconds * weights.panel_count(op, panel) * panel * depth
         workspace = weights.aligned(weights.slice_bytes(op, panel) * profile.threads)
     if isinstance(op, Conv) and fast:
         seconds = winograd_seconds(op, shapes[op.output], profile)
@@ -227,9 +229,7 @@ def _op_node(op: Op, graph: Graph, index: dict[str, int], winograd: dict[str, in
         whole_panels=fast or (isinstance(op, QConv) and not workspace),
         zero_point=zero_point,
         seconds=seconds,
-        step_seconds=profile.decode_seconds * weights.panel_count(op, panel) * panel * depth
-        if weights.coding_of(op)
-        else 0.0,
+        step_seconds=decoding,
     )
 
 
