@@ -34,7 +34,10 @@ is considered from three times as much memory on."""
 
 RUNGS_PER_OCTAVE = 16
 COARSE_RUNGS = 16
-"""Every so many rungs below the highest that fits, a partition is considered as well: it leaves more for pinning."""
+"""Every so many rungs below the highest that fits, a partition is considered as well: it leaves more for pinning. A
+network of at most FEW_NODES nodes is planned in no time, and has every rung considered."""
+
+FEW_NODES = 40
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,7 @@ class _Variant:
         top = _rung_above(budget_bytes)
         highest = None
         for rung in range(top, 0, -1):
-            if highest is not None and rung % COARSE_RUNGS:
+            if highest is not None and rung % COARSE_RUNGS and len(self.network.nodes) > FEW_NODES:
                 continue
             placed = self.rung(rung, progress if highest is None else None)
             if placed is None:

@@ -32,19 +32,36 @@ CHEAP_ACTIVATIONS = ("relu", "clip", "leaky_relu", "hard_sigmoid", "hard_swish",
 _CLAMPING = Conv | DepthwiseConv | QConv | QDepthwiseConv
 
 
-def conv_seconds(op: Conv | QConv, out: Shape, profile: Profile) -> float:
-    """Time of a convolution, all register tiles of nearly equal width (see core/kernels/f32.c and i8.c).
+SINGLE_PENALTY = 1.15
+"""A register tile of one vector of channels loads an input for every multiply-accumulate, one of two for each two."""
 
-    A tile of m pixels by v vectors takes max(m * v, 4) multiply-accumulates (on uint8: dot products) a row of the
-    panel: 4 is the latency that a narrow tile cannot hide.
-    """
-    channels, kernel_y, kernel_x, depth = op.weight.shape
+LEAST_PAIR, LEAST_SINGLE = 2.2, 1.5
+"""Multiply-accumulates' worth of time that a row of the panel takes at least, in a tile of two vectors and of one."""
+
+
+def conv_seconds(op: Conv | QConv, out: Shape, profile: Profile, panel: int) -> float:
+    """Time of a convolution with panels so wide, all register tiles of nearly equal width (see core/kernels/f32.c)."""
     if isinstance(op, QConv):
-        rows, tile_pixels = conv_rows(op), profile.dot_tile_pixels
-        step_seconds, tile_seconds = profile.dot_seconds, profile.dot_tile_seconds
-    else:
-        rows, tile_pixels = kernel_y * kernel_x * depth, profile.tile_pixels
-        step_seconds, tile_seconds = profile.fma_seconds, profile.tile_seconds
+        return _integer_conv_seconds(op, out, profile)
+    channels, kernel_y, kernel_x, depth = op.weight.shape
+    whole, rest = divmod(channels // op.groups, panel)
+    vectors = [math.ceil(panel / profile.lanes)] * whole + ([math.ceil(rest / profile.lanes)] if rest else [])
+    pairs, singles = sum(v // 2 for v in vectors) * op.groups, sum(v % 2 for v in vectors) * op.groups
+    tiles = math.ceil(out.width / profile.tile_pixels)
+    pixels = out.width / tiles
+    per_row = pairs * max(pixels * 2, LEAST_PAIR) + singles * max(pixels * SINGLE_PENALTY, LEAST_SINGLE)
+    rows = kernel_y * kernel_x * depth
+    return out.height * tiles * (rows * per_row * profile.fma_seconds + (pairs + singles) * profile.tile_seconds)
+
+
+def _integer_conv_seconds(op: QConv, out: Shape, profile: Profile) -> float:
+    """A tile of m pixels by v vectors takes max(m * v, 4) dot products a row of the panel.
+
+    4 is the latency that a narrow tile cannot hide (see core/kernels/i8.c).
+    """
+    channels = op.weight.shape[0]
+    rows, tile_pixels = conv_rows(op), profile.dot_tile_pixels
+    step_seconds, tile_seconds = profile.dot_seconds, profile.dot_tile_seconds
     per_group = channels // op.groups
     vectors = math.ceil(per_group / profile.lanes) * op.groups
     tiles = math.ceil(out.width / tile_pixels)
@@ -54,7 +71,7 @@ def conv_seconds(op: Conv | QConv, out: Shape, profile: Profile) -> float:
     return out.height * tiles * pairs * (rows * per_row * step_seconds + tile_seconds)
 
 
-def winograd_seconds(op: Conv, out: Shape, profile: Profile) -> float:
+def winograd_seconds(op: Conv, out: Shape, profile: Profile, panel: int) -> float:
     """Time of a convolution by Winograd's F(4, 3) along x: six products for four pixels in place of twelve.
 
     Input and output transforms count as about 4 accesses of a vector for each that they read or write.
@@ -62,7 +79,7 @@ def winograd_seconds(op: Conv, out: Shape, profile: Profile) -> float:
     channels, _, _, depth = op.weight.shape
     tiles = -(-out.width // 4)
     narrow = replace(op, weight=op.weight[:, :, :1], strides=(op.strides[0], 1))
-    products = 6 * conv_seconds(narrow, Shape(out.height, tiles, channels), profile)
+    products = 6 * conv_seconds(narrow, Shape(out.height, tiles, channels), profile, panel)
     vectors = math.ceil(depth / profile.lanes) * op.strides[0] + math.ceil(channels / profile.lanes)
     transforms = 12 * out.height * tiles * vectors * 2 * profile.depthwise_seconds
     return products + transforms + activation_seconds(op, out.elems, profile)
@@ -75,14 +92,17 @@ def activation_seconds(op: Op, elems: int, profile: Profile) -> float:
     return elems * (profile.element_seconds if kind in CHEAP_ACTIVATIONS else profile.function_seconds)
 
 
-def op_seconds(op: Op, shapes: dict[str, Shape], profile: Profile) -> float:
-    """Predicted time of all of an operator's y-planes, without instructions and chunks."""
+def op_seconds(op: Op, shapes: dict[str, Shape], profile: Profile, panel: int = 0) -> float:
+    """Predicted time of all of an operator's y-planes, without instructions and chunks.
+
+    panel: width of a convolution's panels.
+    """
     out = shapes[op.output]
     read = sum(shapes[name].elems for name in op.inputs)
     base = activation_seconds(op, out.elems, profile)
     match op:
         case Conv() | QConv():
-            return base + conv_seconds(op, out, profile)
+            return base + conv_seconds(op, out, profile, panel)
         case QDepthwiseConv():
             columns = math.ceil(op.weight.shape[0] / 4) * op.weight.shape[1]
             vectors = math.ceil(out.channels / profile.lanes)

@@ -14,7 +14,7 @@ import numpy as np
 from tinytee.ir.graph import Conv, DepthwiseConv, Graph, Op, Shape, Unary
 from tinytee.ir.quantized import QConv, QDepthwiseConv
 from tinytee.plan import quantized, rowmap, weights
-from tinytee.plan.cost import op_seconds, winograd_seconds
+from tinytee.plan.cost import conv_seconds, op_seconds, winograd_seconds
 from tinytee.plan.profile import Profile
 from tinytee.plan.rowmap import RowMap
 
@@ -166,6 +166,19 @@ def winograd_workspace(op: Conv, out: Shape, panel: int, threads: int) -> int:
     return weights.aligned((6 * winograd_tiles(out) * (kernel_y * channels + threads * panel) + panel) * 4)
 
 
+def choose_panel(op: weights.AnyConv, out: Shape, profile: Profile, suite: str) -> int:
+    """The panel width that is predicted to be fastest, with weights opened once; of uint8, the one that pads least."""
+    if not isinstance(op, Conv):
+        return weights.least_panel(op, profile)
+    depth, rate = weights.conv_depth(op), profile.aead_bytes_per_second[suite]
+
+    def seconds(panel: int) -> tuple[float, int]:
+        opened = weights.panel_count(op, panel) * weights.panel_bytes(op, panel, depth)
+        return conv_seconds(op, out, profile, panel) + opened / rate, -panel
+
+    return min(profile.panels, key=seconds)
+
+
 def choose_winograd(graph: Graph, profile: Profile, suite: str, largest_panel_bytes: int) -> dict[str, int]:
     """Convolutions to compute by Winograd's method, whose weights are twice as large: output to panel width.
 
@@ -176,30 +189,34 @@ def choose_winograd(graph: Graph, profile: Profile, suite: str, largest_panel_by
     for op in graph.ops:
         if isinstance(op, Conv) and weights.can_be_winograd(op):
             depth, transformed = weights.conv_depth(op), weights.conv_depth(op, winograd=True)
-            preferred = weights.panel_width(op, profile)
+            out = graph.shapes[op.output]
+            preferred = choose_panel(op, out, profile, suite)
             fitting = [p for p in profile.panels if p <= preferred and transformed * p * 4 <= largest_panel_bytes]
             if not fitting:
                 continue
             panel = max(fitting)
             panels = weights.panel_count(op, panel)
             more_bytes = panels * (transformed * panel * 4 - weights.panel_bytes(op, panel, depth))
-            out = graph.shapes[op.output]
-            saved = op_seconds(op, graph.shapes, profile) - winograd_seconds(op, out, profile)
+            direct = op_seconds(op, graph.shapes, profile, preferred)
+            saved = direct - winograd_seconds(op, out, profile, panel)
             spent = more_bytes / profile.aead_bytes_per_second[suite]
             if saved > spent:
                 chosen[op.output] = panel
     return chosen
 
 
-def _op_node(op: Op, graph: Graph, index: dict[str, int], winograd: dict[str, int], profile: Profile) -> Node:
+def _op_node(
+    op: Op, graph: Graph, index: dict[str, int], winograd: dict[str, int], profile: Profile, suite: str
+) -> Node:
     shapes = graph.shapes
     fast = op.output in winograd
-    panel = weights.panel_width(op, profile) if isinstance(op, weights.AnyConv) else 0
-    panel = winograd.get(op.output, panel)
+    panel = winograd.get(op.output, 0)
+    if isinstance(op, weights.AnyConv) and not fast:
+        panel = choose_panel(op, shapes[op.output], profile, suite)
     zero_point = quantized.zero_point_of(graph.quants.get(op.inputs[0]) if op.inputs else None)
     small = sum(weights.aligned(piece.nbytes) for piece in weights.small_pieces(op, panel, zero_point))
     depth = stream = workspace = 0
-    seconds = op_seconds(op, shapes, profile)
+    seconds = op_seconds(op, shapes, profile, panel or max(profile.panels))
     if isinstance(op, weights.AnyConv):
         depth = weights.conv_depth(op, fast)
         stream = weights.panel_count(op, panel) * weights.panel_bytes(op, panel, depth)
@@ -211,7 +228,7 @@ def _op_node(op: Op, graph: Graph, index: dict[str, int], winograd: dict[str, in
         decoding = profile.decode_seconds * weights.panel_count(op, panel) * panel * depth
         workspace = weights.aligned(weights.slice_bytes(op, panel) * profile.threads)
     if isinstance(op, Conv) and fast:
-        seconds = winograd_seconds(op, shapes[op.output], profile)
+        seconds = winograd_seconds(op, shapes[op.output], profile, panel)
         workspace = winograd_workspace(op, shapes[op.output], panel, profile.threads)
     return Node(
         op=op,
@@ -264,7 +281,7 @@ def build(graph: Graph, profile: Profile, suite: str, winograd: dict[str, int] |
             producers[op.output] = at
             for name in dict.fromkeys(op.inputs):
                 consumers[name].append(at)
-            nodes.append(_op_node(op, graph, index, winograd, profile))
+            nodes.append(_op_node(op, graph, index, winograd, profile, suite))
             continue
         name = (graph.inputs if kind == "input" else graph.outputs)[number].tensor
         shape = shapes[name]

@@ -54,7 +54,7 @@ def conv_depth(op: AnyConv, winograd: bool = False) -> int:
     return kernel_y * (6 if winograd else kernel_x) * channels
 
 
-def panel_width(op: AnyConv, profile: Profile) -> int:
+def least_panel(op: AnyConv, profile: Profile) -> int:
     """The panel width that pads least; the widest of those."""
     channels = op.weight.shape[0] // op.groups
     return min(profile.panels, key=lambda panel: (-(-channels // panel) * panel, -panel))
