@@ -15,7 +15,7 @@ from typing import Any
 from harness import RESULTS
 from kernels import describe_peaks
 from pictures import plot_kernels, plot_paging, plot_predictions, plot_zoo
-from tinytee.bench import ONNX_RUNTIME, OPENVINO, prediction_errors
+from tinytee.bench import ONNX_RUNTIME, ONNX_RUNTIME_FP32, OPENVINO, prediction_errors
 from tinytee.sizes import format_size
 from trustzone_report import neon, trustzone
 
@@ -149,20 +149,28 @@ def _paging(measured: Measured, images: Path) -> list[str]:
 
 def _zoo(measured: Measured, images: Path) -> list[str]:
     rows = measured["rows"]
-    plot_zoo([row for row in rows if row["threads"] == 1] or rows, images / "results-zoo.png")
+    float_rows = [row for row in rows if row["threads"] == 1 and row.get("precision", "fp32") == "fp32"]
+    plot_zoo(float_rows or rows, images / "results-zoo.png")
     plot_predictions(rows, images / "results-predictions.png")
     with_openvino = any(OPENVINO in row.get("rivals", {}) for row in rows)
-    header = ["network", "threads", "suite", "budget", "peak", "tinytee ms", "ONNX Runtime ms", "ratio"]
+    header = ["network", "precision", "threads", "suite", "budget", "peak", "tinytee ms", "ONNX Runtime ms", "ratio"]
+    header += ["its fp32 ms", "ratio"]
     header += ["OpenVINO ms", "ratio"] if with_openvino else []
     header += ["predicted ms", "AEAD", "spills", "compute and all else", "error"]
     lines = []
     for row in rows:
-        head = [row["network"], str(row["threads"]), row["suite"] or "", format_size(row["budget_bytes"])]
+        head = [
+            row["network"],
+            row.get("precision", "fp32"),
+            str(row["threads"]),
+            row["suite"] or "",
+            format_size(row["budget_bytes"]),
+        ]
         if "failure" in row:
-            lines.append([*head, row["failure"], *[""] * (len(header) - 5)])
+            lines.append([*head, row["failure"], *[""] * (len(header) - 6)])
             continue
         line = [f"{row['measured_peak_bytes']:,}", _milliseconds(row["tinytee"])]
-        for name in (ONNX_RUNTIME, OPENVINO) if with_openvino else (ONNX_RUNTIME,):
+        for name in (ONNX_RUNTIME, ONNX_RUNTIME_FP32, *([OPENVINO] if with_openvino else [])):
             times = row["rivals"].get(name)
             line += [_milliseconds(times), f"{times['ratio']:.2f}"] if times else ["", ""]
         predicted = row["predicted_seconds"]

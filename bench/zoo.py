@@ -1,23 +1,24 @@
 """Measures networks at budgets of secure memory beside ONNX Runtime, and OpenVINO where installed, in turns.
 
 python bench/zoo.py [NETWORK ...] [--budgets 1MiB,4MiB] [--suites aes-256-gcm,aegis-256x4] [--threads 1,2]
+                    [--precisions fp32,int8,weights-fp16,weights-int8,weights-int4]
                     [--rounds 15] [--seconds 3] [--json FILE] [--quick | --smoke]
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import sys
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from harness import chosen_networks, write_json
-from tinytee.api import load_graph
-from tinytee.bench import ONNX_RUNTIME, Bench, measure_row, prediction_errors
+from tinytee.api import code_weights, load_graph
+from tinytee.bench import ONNX_RUNTIME, ONNX_RUNTIME_FP32, Bench, measure_row, prediction_errors
 from tinytee.bundle import suites
 from tinytee.report import bench_table
 from tinytee.sizes import format_size, parse_size
@@ -28,7 +29,8 @@ QUICK_BUDGETS = (MIB, 2 * MIB, 4 * MIB, 64 * MIB)
 SMOKE_NETWORKS = ("lenet5", "mobilenet_v1_025_128")
 SMOKE_BUDGETS = (MIB,)
 SUITES = ("aes-256-gcm", "aegis-256x4")
-TOLERANCE = 1e-4
+TOLERANCE = {"fp32": 1e-4, "int8": 0.05}
+"""Largest error of an output's range beside ONNX Runtime; coded weights differ from the model's own."""
 
 
 def main() -> int:
@@ -37,6 +39,7 @@ def main() -> int:
     parser.add_argument("--budgets", help="comma-separated; default: the ladder, 512KiB to 64MiB")
     parser.add_argument("--suites", default=",".join(SUITES), help="comma-separated; those not available are left out")
     parser.add_argument("--threads", default="1", help="comma-separated")
+    parser.add_argument("--precisions", default="fp32", help="comma-separated; weights-...: stored so")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=3.0, help="of one row's rounds; three rounds at least")
     parser.add_argument("--json", type=Path)
@@ -54,8 +57,11 @@ def main() -> int:
     chosen_suites = [suite for suite in options.suites.split(",") if suites.is_available(suite)]
     rows: list[dict[str, Any]] = []
     for network in chosen_networks(options.networks or names):
-        for threads in map(int, options.threads.split(",")):
-            for row in measure_network(network, budgets, chosen_suites, threads, options.rounds, options.seconds):
+        for precision, threads in itertools.product(options.precisions.split(","), options.threads.split(",")):
+            bench = make_bench(network, precision, int(threads))
+            for suite, budget in itertools.product(chosen_suites, budgets):
+                found = measure_row(bench, budget, suite=suite, rounds=options.rounds, most_seconds=options.seconds)
+                row = {"network": network.name, "precision": precision, **found}
                 rows.append(row)
                 print(_line(row), file=sys.stderr, flush=True)
                 if options.json:
@@ -66,28 +72,33 @@ def main() -> int:
     errors = prediction_errors(rows)
     if errors:
         print(f"the cost model's median error is {statistics.median(errors):.0%}, its largest {max(errors):.0%}")
-    return 0 if all("failure" not in row and row["error"] <= TOLERANCE for row in rows) else 1
+    good = all("failure" not in row and row["error"] <= TOLERANCE.get(row["precision"], 1.0) for row in rows)
+    return 0 if good else 1
 
 
-def measure_network(
-    network: Network, budgets: Sequence[int], suite_names: Sequence[str], threads: int, rounds: int, seconds: float
-) -> Iterator[dict[str, Any]]:
-    """One row a suite and budget; what fails says why under 'failure'."""
-    model = network.build()
-    bench = Bench(model, load_graph(model), {network.input_name: reference_input(network)}, threads=threads)
-    del model
-    for suite in suite_names:
-        for budget in budgets:
-            row = measure_row(bench, budget, suite=suite, rounds=rounds, most_seconds=seconds)
-            yield {"network": network.name, **row}
+def make_bench(network: Network, precision: str, threads: int) -> Bench:
+    """A network of the zoo in float32, quantized to int8, or with its weights alone in fewer bits."""
+    model, unquantized = network.build(), None
+    if precision == "int8":
+        from tinytee.zoo.quantized import quantized_network  # noqa: PLC0415
+
+        model, unquantized = quantized_network(network.name), model
+    graph = load_graph(model)
+    if precision.startswith("weights-"):
+        graph, _ = code_weights(graph, precision.removeprefix("weights-"))
+    feed = {network.input_name: reference_input(network)}
+    return Bench(model, graph, feed, threads=threads, unquantized=unquantized)
 
 
 def _line(row: dict[str, Any]) -> str:
-    head = f"{row['network']} at {format_size(row['budget_bytes'])}, {row['suite']}, {row['threads']} threads: "
+    head = f"{row['network']} {row['precision']} at {format_size(row['budget_bytes'])}, {row['suite']}, {row['threads']} threads: "
     if "failure" in row:
         return head + row["failure"]
     ours, rival = row["tinytee"], row["rivals"][ONNX_RUNTIME]
+    fp32 = row["rivals"].get(ONNX_RUNTIME_FP32)
     times = f"{1e3 * ours['median']:.1f} ms, {rival['ratio']:.2f} of ONNX Runtime's {1e3 * rival['median']:.1f} ms"
+    if fp32:
+        times += f", {fp32['ratio']:.2f} of its {1e3 * fp32['median']:.1f} ms in fp32"
     return f"{head}{times}, error {row['error']:.0e}, compiled in {row['compile_seconds']:.1f} s"
 
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 Feed = Mapping[str, NDArray[Any]]
 
 ONNX_RUNTIME, OPENVINO = "onnxruntime", "openvino"
+ONNX_RUNTIME_FP32 = "onnxruntime_fp32"
+"""Of a quantized model: ONNX Runtime with the model as it was before."""
 
 PAUSE_SECONDS = 0.02
 """Before a run on several threads: those of the contender before it spin for a while after theirs."""
@@ -93,12 +95,22 @@ class Bench:
         feed: one sample, by the names of the inputs.
         isa: as for ``Session``.
         threads: that share a run, on either side.
+        unquantized: what a quantized model was made of, as a further rival.
 
     Raises:
         ValueError: ONNX Runtime is not installed, or does not run the model.
     """
 
-    def __init__(self, model: Model, graph: Graph, feed: Feed, *, isa: str | None = None, threads: int = 1) -> None:
+    def __init__(
+        self,
+        model: Model,
+        graph: Graph,
+        feed: Feed,
+        *,
+        isa: str | None = None,
+        threads: int = 1,
+        unquantized: Model | None = None,
+    ) -> None:
         if importlib.util.find_spec("onnxruntime") is None:
             raise ValueError("bench compares with ONNX Runtime, which is not installed: pip install onnxruntime")
         self._graph, self._feed, self._isa, self.threads = graph, feed, isa, threads
@@ -108,6 +120,8 @@ class Bench:
             self._expected = self._rivals[ONNX_RUNTIME].run(feed)
         except Exception as error:  # ONNX Runtime's exceptions have no common base but this
             raise ValueError(f"ONNX Runtime does not run the model: {error}") from error
+        if unquantized is not None:
+            self._rivals[ONNX_RUNTIME_FP32] = Rival(unquantized, threads)
         if OpenVinoRival.is_installed():
             self._rivals[OPENVINO] = OpenVinoRival(model, threads)
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from tinytee.sizes import format_size
 
-_RIVALS = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+_RIVALS = {"onnxruntime": "ONNX Runtime", "onnxruntime_fp32": "ONNX Runtime fp32", "openvino": "OpenVINO"}
 
 
 def bench_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
@@ -29,7 +29,7 @@ def bench_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
         table.add_column("ratio", justify="right", style="bold")
     table.add_column("error", justify="right")
     for row in rows:
-        head = [row["network"]] if named else []
+        head = [f"{row['network']} {row.get('precision', '')}".strip()] if named else []
         head += [row["suite"] or "", format_size(row["budget_bytes"])]
         if "failure" in row:
             table.add_row(*head, "none")
