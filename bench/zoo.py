@@ -2,13 +2,15 @@
 
 python bench/zoo.py [NETWORK ...] [--budgets 1MiB,4MiB] [--suites aes-256-gcm,aegis-256x4] [--threads 1,2]
                     [--precisions fp32,int8,weights-fp16,weights-int8,weights-int4]
-                    [--rounds 15] [--seconds 3] [--json FILE] [--quick | --smoke]
+                    [--rounds 15] [--seconds 3] [--json FILE] [--keep]
+                    [--quick | --smoke]
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import statistics
 import sys
 from pathlib import Path
@@ -43,6 +45,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=3.0, help="of one row's rounds; three rounds at least")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--keep", action="store_true", help="rows of the JSON file that are not measured again stay")
     parser.add_argument("--quick", action="store_true", help="some networks at four budgets: three minutes")
     parser.add_argument("--smoke", action="store_true", help="two small networks at one budget: seconds")
     options = parser.parse_args()
@@ -55,6 +58,7 @@ def main() -> int:
     if options.budgets:
         budgets = tuple(parse_size(size) for size in options.budgets.split(","))
     chosen_suites = [suite for suite in options.suites.split(",") if suites.is_available(suite)]
+    kept = _rows_of(options.json) if options.keep else []
     rows: list[dict[str, Any]] = []
     for network in chosen_networks(options.networks or names):
         for precision, threads in itertools.product(options.precisions.split(","), options.threads.split(",")):
@@ -65,7 +69,8 @@ def main() -> int:
                 rows.append(row)
                 print(_line(row), file=sys.stderr, flush=True)
                 if options.json:
-                    write_json(options.json, rows)
+                    measured = set(map(_case, rows))
+                    write_json(options.json, [*(old for old in kept if _case(old) not in measured), *rows])
     Console(width=None if sys.stdout.isatty() else 180).print(
         bench_table(rows, f"wall time of a run, in turns, threads each: {options.threads}")
     )
@@ -74,6 +79,14 @@ def main() -> int:
         print(f"the cost model's median error is {statistics.median(errors):.0%}, its largest {max(errors):.0%}")
     good = all("failure" not in row and row["error"] <= TOLERANCE.get(row["precision"], 1.0) for row in rows)
     return 0 if good else 1
+
+
+def _rows_of(path: Path | None) -> list[dict[str, Any]]:
+    return json.loads(path.read_text(encoding="utf-8"))["rows"] if path and path.exists() else []
+
+
+def _case(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row.get(name) for name in ("network", "precision", "threads", "suite", "budget_bytes"))
 
 
 def make_bench(network: Network, precision: str, threads: int) -> Bench:
@@ -91,7 +104,8 @@ def make_bench(network: Network, precision: str, threads: int) -> Bench:
 
 
 def _line(row: dict[str, Any]) -> str:
-    head = f"{row['network']} {row['precision']} at {format_size(row['budget_bytes'])}, {row['suite']}, {row['threads']} threads: "
+    head = f"{row['network']} {row['precision']} at {format_size(row['budget_bytes'])}, {row['suite']}"
+    head += f", {row['threads']} threads: " if row["threads"] > 1 else ": "
     if "failure" in row:
         return head + row["failure"]
     ours, rival = row["tinytee"], row["rivals"][ONNX_RUNTIME]

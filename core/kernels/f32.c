@@ -670,6 +670,21 @@ static void lrn(const float *in, float *out, size_t channels, size_t size, float
   }
 }
 
+/* 'parts' is a constant at most calls, so that the compiler interleaves whole vectors. */
+TTI_INLINE void interleave_parts(const float *restrict in, const size_t parts, size_t each, float *restrict out) {
+  for (size_t i = 0; i < each; i++)
+    for (size_t p = 0; p < parts; p++) out[i * parts + p] = in[p * each + i];
+}
+
+static void interleave(const float *in, size_t parts, size_t each, float *out) {
+  if (parts == 2)
+    interleave_parts(in, 2, each, out);
+  else if (parts == 4)
+    interleave_parts(in, 4, each, out);
+  else
+    interleave_parts(in, parts, each, out);
+}
+
 /* ---- coded weights */
 
 typedef uint16_t vh __attribute__((vector_size(2 * TTI_LANES)));
@@ -723,8 +738,18 @@ static void decode(unsigned coding, const uint8_t *codes, const float *scales, s
 extern const tti_i8_kernels TTI_JOIN(tti_i8_, TTI_ISA); /* see i8.c */
 
 const tti_kernels *TTI_JOIN(tti_kernels_, TTI_ISA)(void) {
-  static const tti_kernels table = {TTI_STRING(TTI_ISA), conv_row, winograd_in, winograd_out,
-                                    depthwise_row,       pool_row, activation,  binary,
-                                    accumulate,          lrn,      decode,      &TTI_JOIN(tti_i8_, TTI_ISA)};
+  static const tti_kernels table = {TTI_STRING(TTI_ISA),
+                                    conv_row,
+                                    winograd_in,
+                                    winograd_out,
+                                    depthwise_row,
+                                    pool_row,
+                                    activation,
+                                    binary,
+                                    accumulate,
+                                    lrn,
+                                    interleave,
+                                    decode,
+                                    &TTI_JOIN(tti_i8_, TTI_ISA)};
   return &table;
 }

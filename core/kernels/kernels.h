@@ -152,6 +152,8 @@ typedef struct tti_kernels {
   void (*accumulate)(float keep, float scale, const float *a, float *out, size_t count);
   /* Local response normalization of one pixel, ONNX LRN. */
   void (*lrn)(const float *in, float *out, size_t channels, size_t size, float alpha, float beta, float bias);
+  /* out[i * parts + p] = in[p * each + i]: the shuffle of channels between groups. */
+  void (*interleave)(const float *in, size_t parts, size_t each, float *out);
   /* Rows of coded weights of a panel (8, 16 or 32 wide) under one scale a column: out[r * panel + n]. coding is
    * TT_CODING_*; for F16 scales is ignored, and no code is infinite or a NaN. The same bits whatever the kernels. */
   void (*decode)(unsigned coding, const uint8_t *codes, const float *scales, size_t rows, size_t panel, float *out);

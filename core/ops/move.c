@@ -36,6 +36,16 @@ static int consecutive(const int32_t *indices, uint32_t count) {
   return 1;
 }
 
+/* Into how many parts channels are divided that are interleaved: 0, n, 2 n, ..., 1, n + 1, ...; 0 if they are not. */
+static size_t interleaved_parts(const int32_t *chans, size_t count) {
+  const size_t each = count > 1 && chans[1] > 1 ? (size_t)chans[1] : 0;
+  if (!each || count % each) return 0;
+  const size_t parts = count / each;
+  for (size_t c = 0; c < count; c++)
+    if (chans[c] < 0 || (size_t)chans[c] != c % parts * each + c / parts) return 0;
+  return parts;
+}
+
 static void gather_row(const struct tt_engine *e, const tt_op *op, const tt_tensor *out, uint32_t y, uint8_t *row) {
   const tt_tensor *in = tti_operand(&e->program, op, 0);
   const int32_t *rows = e->program.tables + op->table, *cols = rows + out->height, *chans = cols + out->width;
@@ -48,10 +58,14 @@ static void gather_row(const struct tt_engine *e, const tt_op *op, const tt_tens
     tti_move(row, from + (size_t)cols[0] * depth, out->width * pixel);
     return;
   }
+  const size_t parts = whole_pixels || size == 1 ? 0 : interleaved_parts(chans, out->channels);
   for (uint32_t x = 0; x < out->width; x++, row += pixel) {
     const uint8_t *there = from && cols[x] >= 0 ? from + (size_t)cols[x] * depth : NULL;
     if (there && whole_pixels)
       tti_move(row, there + (size_t)chans[0] * size, pixel);
+    else if (there && parts)
+      e->port->kernels->interleave((const float *)(const void *)there, parts, out->channels / parts,
+                                   (float *)(void *)row);
     else
       for (uint32_t c = 0; c < out->channels; c++)
         copy_element(row + c * size, there && chans[c] >= 0 ? there + (size_t)chans[c] * size : fill, size);
