@@ -35,6 +35,8 @@ struct tthi_pool {
   _Atomic uint32_t sleepers, stop, wanted;
   _Atomic(tthi_work) work;
   _Atomic(void *) argument;
+  cpu_set_t allowed; /* processors of the thread that opened the pool */
+  int caller;        /* processor that the workers keep off */
   uint32_t thread_count;
   worker workers[];
 };
@@ -84,6 +86,19 @@ static void *serve(void *argument) {
   return NULL;
 }
 
+/* A thread that wakes is often put on the processor of whoever wakes it, and waits there while others idle: keeps the
+ * workers off it. */
+static void make_way(tthi_pool *pool) {
+  const int here = sched_getcpu();
+  cpu_set_t others = pool->allowed;
+  if (here < 0 || here == pool->caller) return;
+  pool->caller = here;
+  CPU_CLR((size_t)here, &others);
+  if (CPU_COUNT(&others) == 0) return;
+  for (uint32_t i = 0; i < pool->thread_count; i++)
+    (void)pthread_setaffinity_np(pool->workers[i].thread, sizeof others, &others);
+}
+
 static void announce(tthi_pool *pool) {
   atomic_fetch_add(&pool->calls, 1);
   if (atomic_load(&pool->sleepers) != 0)
@@ -103,6 +118,8 @@ tthi_pool *tthi_pool_open(uint32_t workers) {
   atomic_init(&pool->work, NULL);
   atomic_init(&pool->argument, NULL);
   pool->thread_count = 0;
+  pool->caller = -1;
+  if (sched_getaffinity(0, sizeof pool->allowed, &pool->allowed) != 0) CPU_ZERO(&pool->allowed);
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before); /* signals stay the caller's */
@@ -127,6 +144,7 @@ void tthi_pool_share(tthi_pool *pool, uint32_t workers, tthi_work work, void *ar
   atomic_store(&pool->argument, argument);
   atomic_store(&pool->finished, 0);
   atomic_store(&pool->ticket, call << 2 * ITEM_BITS | (uint64_t)items << ITEM_BITS);
+  if (atomic_load(&pool->sleepers) != 0) make_way(pool);
   announce(pool);
   help(pool, 0);
   for (int spin = 0; atomic_load_explicit(&pool->finished, memory_order_acquire) != items; spin++) {

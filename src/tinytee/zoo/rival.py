@@ -40,6 +40,8 @@ class Rival:
         options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = 3
+        # Its threads would spin on after a run, on the processors that whoever is measured next needs.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else os.fspath(model)
         self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         self._names = [output.name for output in self._session.get_outputs()]
