@@ -106,12 +106,16 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """Nodes in order of execution, and the tensors between them; threads: how many share a run."""
+    """Nodes in order of execution, and the tensors between them.
+
+    threads: how many share a run; cache_bytes: of the profile.
+    """
 
     graph: Graph
     nodes: tuple[Node, ...]
     tensors: tuple[TensorInfo, ...]
     threads: int
+    cache_bytes: int
 
     @cached_property
     def live(self) -> tuple[tuple[int, ...], ...]:
@@ -309,7 +313,7 @@ def build(graph: Graph, profile: Profile, suite: str, winograd: dict[str, int] |
         )
         for name, shape in shapes.items()
     )
-    return Network(graph, tuple(nodes), tensors, profile.threads)
+    return Network(graph, tuple(nodes), tensors, profile.threads, profile.cache_bytes)
 
 
 def block_floor(rows: np.ndarray, info: TensorInfo) -> np.ndarray:

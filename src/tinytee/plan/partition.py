@@ -125,6 +125,10 @@ class Partitioner:
         self._spill_seconds = [
             profile.aead_seconds(suite, info.row_bytes * info.shape.height, info.blocks) for info in network.tensors
         ]
+        self._far_seconds = [
+            profile.far_seconds(info.whole_bytes) if info.whole_bytes > profile.cache_bytes else 0.0
+            for info in network.tensors
+        ]
         self._node_seconds = list(accumulate((node.seconds for node in network.nodes), initial=0.0))
         self._step_seconds = list(accumulate((node.step_seconds for node in network.nodes), initial=0.0))
         self._weight_bytes = list(accumulate((node.weight_bytes for node in network.nodes), initial=0))
@@ -256,6 +260,7 @@ class Partitioner:
         compute = self._node_seconds[last + 1] - self._node_seconds[first]
         each_step = self._step_seconds[last + 1] - self._step_seconds[first]
         resident = self.resident_choice(first, last)
+        far = {t: self._far_seconds[t] for t in out_live if network.tensors[t].producer >= first}
         for after in self._states[last + 1]:
             for before, (seconds_in, _, _) in states_in.items():
                 if before & both != after & both:
@@ -266,12 +271,13 @@ class Partitioner:
                     fixed -= whole[pair[1]]
                 known = states_out.get(after)
                 limit = known[0] if known else float("inf")
-                start = seconds_in + compute
+                start = seconds_in + compute + sum(cost for t, cost in far.items() if t not in after)
                 if fixed > budget or start + resident.seconds >= limit:
                     continue
                 for segment in segments:
                     memory = fixed + segment.internal_bytes
                     seconds = start + segment.instructions * self.profile.step_seconds + segment.steps * each_step
+                    seconds += self.profile.far_seconds(segment.far_bytes)
                     for tensor, ring in segment.rings_in:
                         if tensor in before:
                             memory += ring
@@ -286,8 +292,10 @@ class Partitioner:
                     if held_so is None:
                         continue
                     total = seconds + held_so.seconds
+                    if held_so is resident and resident.bytes > self.profile.cache_bytes:  # read again in every step
+                        total += (segment.steps - 1) * resident.bytes / self.profile.far_bytes_per_second
                     if total < limit:
                         limit = total
                         states_out[after] = (total, before, Choice(segment, held_so, away, total - seconds_in))
-                    if held_so is resident:  # more steps only add instructions
+                    if held_so is resident and not segment.far_bytes:  # more steps only add instructions
                         break

@@ -45,6 +45,8 @@ class Profile:
         threads: threads that share a run.
         window_bytes: the most that can cross the boundary at once; 0: any number.
         decode_seconds: one coded weight to float32.
+        cache_bytes: what is larger does not stay in a core's own cache until it is used again.
+        far_bytes_per_second: reading, or writing, what does not.
     """
 
     name: str
@@ -69,6 +71,8 @@ class Profile:
     threads: int = 1
     window_bytes: int = 0
     decode_seconds: float = 1e-10
+    cache_bytes: int = 512 * 1024
+    far_bytes_per_second: float = 2.5e10
 
     def with_threads(self, threads: int) -> Profile:
         """The same device with another number of threads to a run.
@@ -94,6 +98,10 @@ class Profile:
     def aead_seconds(self, suite: str, count_bytes: float, chunks: float) -> float:
         """Time to open (or seal) so many bytes in so many chunks."""
         return count_bytes / self.aead_bytes_per_second[suite] + chunks * self.chunk_seconds
+
+    def far_seconds(self, count_bytes: float) -> float:
+        """Time that so many bytes cost because they are written and read again beyond the cache."""
+        return 2 * count_bytes / self.far_bytes_per_second
 
     def save(self, path: str | Path) -> None:
         Path(path).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")

@@ -36,6 +36,7 @@ class Segment:
         rings_in: for tensors that come in: bytes of the ring they would need if fetched row block by row block.
         rings_out: for tensors that go out: bytes of the ring they would need if spilled row block by row block.
         instructions: about how many instructions the steps take.
+        far_bytes: of tensors inside whose line buffers are larger than a core's own cache.
     """
 
     first: int
@@ -45,6 +46,7 @@ class Segment:
     rings_in: tuple[tuple[int, int], ...]
     rings_out: tuple[tuple[int, int], ...]
     instructions: int
+    far_bytes: int
 
 
 class Growth:
@@ -64,6 +66,7 @@ class Growth:
         self._rings_out: dict[int, int] = {}
         self._internal = 0
         self._instructions = 0
+        self._far_bytes = 0
         self._even = np.arange(steps + 1)
 
     def add(self) -> Segment:
@@ -90,6 +93,7 @@ class Growth:
             tuple(self._rings_in.items()),
             tuple(self._rings_out.items()),
             self._instructions,
+            self._far_bytes,
         )
 
     def _frontier(self, output: int, height: int, is_input: bool) -> Rows:
@@ -132,6 +136,7 @@ class Growth:
             self._rings_out[tensor] = ring
         else:
             self._internal += ring
+            self._far_bytes += info.whole_bytes if ring > self.network.cache_bytes else 0
 
     def _read(self, tensor: int, needs: Rows, frees: Rows) -> None:
         """A node inside reads a tensor whose producer is not in yet."""
