@@ -156,7 +156,7 @@ def _zoo(measured: Measured, images: Path) -> list[str]:
     header = ["network", "precision", "threads", "suite", "budget", "peak", "tinytee ms", "ONNX Runtime ms", "ratio"]
     header += ["its fp32 ms", "ratio"]
     header += ["OpenVINO ms", "ratio"] if with_openvino else []
-    header += ["predicted ms", "AEAD", "spills", "compute and all else", "error"]
+    header += ["predicted ms", "limit ms", "AEAD", "spills", "compute and all else", "error"]
     lines = []
     for row in rows:
         head = [
@@ -175,6 +175,7 @@ def _zoo(measured: Measured, images: Path) -> list[str]:
             line += [_milliseconds(times), f"{times['ratio']:.2f}"] if times else ["", ""]
         predicted = row["predicted_seconds"]
         line.append(f"{1e3 * predicted:.3g}" if predicted else "")
+        line.append(f"{1e3 * row['limit_seconds']:.3g}")
         weights = row["aead_share"] - row["spill_share"]
         line += [f"{share:.0%}" for share in (weights, row["spill_share"], 1 - row["aead_share"])]
         lines.append([*head, *line, f"{row['error']:.0e}"])
@@ -189,7 +190,9 @@ def _zoo(measured: Measured, images: Path) -> list[str]:
         " are of the"
         " engine's own time: opening weights, inputs and outputs; sealing and opening spills (by their part of"
         " the bytes);"
-        " the rest. The error is the largest one, as a fraction of an output's range.",
+        " the rest. The limit is physical: every multiplication that the plan makes at the"
+        " peak rate of this machine's vectors, every byte at that of its AEAD, nothing else. The error is the largest"
+        " one, as a fraction of an output's range.",
         _machine_line(measured),
         _rows_table(header, lines),
         *_prediction_section(rows),

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from tinytee import api
 from tinytee.errors import TinyteeError
+from tinytee.plan.profile import load as load_profile
 from tinytee.runtime.session import Session
 from tinytee.zoo.rival import Model, OpenVinoRival, Rival, error_of_range, measure_side_by_side
 
@@ -58,6 +59,7 @@ class Measurement:
         measured_peak_bytes: as the core does.
         compile_seconds: planning, packing and sealing.
         predicted_seconds: the cost model's latency.
+        limit_seconds: what is physically possible: ``Plan.limit_seconds``.
         tinytee, rivals: latencies.
         engine_seconds: mean time of a run inside the port, without Python and the change of layouts.
         aead_share: of the engine's time, in the AEAD, spills included.
@@ -76,6 +78,7 @@ class Measurement:
     measured_peak_bytes: int
     compile_seconds: float
     predicted_seconds: float | None
+    limit_seconds: float
     tinytee: Times
     rivals: dict[str, Times]
     engine_seconds: float
@@ -181,6 +184,9 @@ class Bench:
             measured_peak_bytes=after.peak_secure_memory_bytes,
             compile_seconds=compile_seconds,
             predicted_seconds=bundle.manifest.predicted_seconds,
+            limit_seconds=bundle.plan.limit_seconds(
+                int(spent["chunk_bytes"]) // runs, (profile or load_profile()).with_threads(self.threads)
+            ),
             tinytee=_times(seconds["tinytee"], seconds["tinytee"]),
             rivals={name: _times(seconds[name], seconds["tinytee"]) for name in self._rivals},
             engine_seconds=spent["run_seconds"] / runs,

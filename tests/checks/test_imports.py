@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "api": {"__init__", "importer", "passes", "quantize", "plan", "bundle", "runtime", "report", "ir", *FOUNDATION},
     "backend": {"__init__", "api", "importer", "passes", "plan", "bundle", "runtime", "ir", *FOUNDATION},
     "demo": {"__init__", "api", "bundle", "runtime", "report", "zoo", *FOUNDATION},
-    "bench": {"__init__", "api", "bundle", "runtime", "zoo", *FOUNDATION},
+    "bench": {"__init__", "api", "bundle", "plan", "runtime", "zoo", *FOUNDATION},
     "cli": {
         "__init__",
         "api",

@@ -19,6 +19,7 @@ from tinytee.errors import BudgetError, UnsupportedModelError
 from tinytee.ir.graph import Graph
 from tinytee.plan import lower as lowering
 from tinytee.plan import weights
+from tinytee.plan.cost import least_seconds
 from tinytee.plan.layout import Layout, lay_out
 from tinytee.plan.lowered import Lowered
 from tinytee.plan.network import Network, build, choose_winograd
@@ -116,6 +117,17 @@ class Plan:
         fixed = PlannedBuffer("engine and program", 0, data, 0, len(self.choices) - 1)
         placed = zip(self.layout.buffers, self.layout.offsets, strict=True)
         return (fixed, *(PlannedBuffer(b.name, data + at, b.bytes, b.begin, b.end) for b, at in placed))
+
+    def limit_seconds(self, opened_bytes: int, profile: Profile) -> float:
+        """What no engine that opens so many bytes a run and computes as this plan does can be faster than: every
+        multiplication at the peak rate of the device's vectors, every byte at that of its AEAD, nothing else."""
+        shapes = self.network.graph.shapes
+        computed = (
+            least_seconds(node.op, shapes[node.op.output], profile, node.winograd)
+            for node in self.network.nodes
+            if node.op is not None
+        )
+        return sum(computed) + opened_bytes / profile.aead_bytes_per_second[self.suite]
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -137,3 +137,19 @@ def op_seconds(op: Op, shapes: dict[str, Shape], profile: Profile, panel: int = 
             return base + out.elems * profile.function_seconds * 2
         case _:
             return base + out.elems * profile.element_seconds
+
+
+def least_seconds(op: Op | None, out: Shape | None, profile: Profile, winograd: bool = False) -> float:
+    """Time of an operator's multiplications at the peak rate of the profile's vectors, nothing else."""
+    match op:
+        case Conv() if out:
+            products = out.elems * math.prod(op.weight.shape[1:]) * (0.5 if winograd else 1.0)
+            return products / profile.lanes * profile.fma_seconds
+        case QConv() if out:
+            return out.elems * math.prod(op.weight.shape[1:]) / (4 * profile.lanes) * profile.dot_seconds
+        case DepthwiseConv() if out:
+            return out.elems * math.prod(op.weight.shape[:2]) / profile.lanes * profile.fma_seconds
+        case QDepthwiseConv() if out:
+            return out.elems * math.prod(op.weight.shape[:2]) / (4 * profile.lanes) * profile.dot_seconds
+        case _:
+            return 0.0

@@ -22,7 +22,7 @@ def bench_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     if named:
         table.add_column("network")
     table.add_column("suite")
-    for heading in ("budget", "peak", "tinytee ms", "predicted", "AEAD", "spills"):
+    for heading in ("budget", "peak", "tinytee ms", "predicted", "limit", "AEAD", "spills"):
         table.add_column(heading, justify="right")
     for name in rivals:
         table.add_column(f"{_RIVALS[name]} ms", justify="right")
@@ -39,7 +39,8 @@ def bench_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
             continue
         predicted = row["predicted_seconds"]
         line = [f"{row['measured_peak_bytes']:,}", _milliseconds(row["tinytee"])]
-        line += [f"{1e3 * predicted:.3g}" if predicted else "", f"{row['aead_share']:.0%}", f"{row['spill_share']:.0%}"]
+        line += [f"{1e3 * predicted:.3g}" if predicted else "", f"{1e3 * row['limit_seconds']:.3g}"]
+        line += [f"{row['aead_share']:.0%}", f"{row['spill_share']:.0%}"]
         for name in rivals:
             times = row["rivals"].get(name)
             line += [_milliseconds(times), f"{times['ratio']:.2f}"] if times else ["", ""]
