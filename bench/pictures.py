@@ -107,9 +107,10 @@ def plot_kernels(rows: Rows, path: Path) -> None:
     """Each kernel's share of what one core can do at most."""
     figure = _new_figure(8, 1.0 + 0.22 * len(rows))
     panel = figure.subplots()
-    colors = {"flops": "#2f6db0", "memory_read": "#b8502e", "cache_copy": "#c9a03a"}
+    colors = {"flops": "#2f6db0", "dots": "#4a9a62", "memory_read": "#b8502e", "cache_copy": "#c9a03a"}
     labels = {
         "flops": "of peak multiply-accumulates",
+        "dots": "of peak int8 products",
         "memory_read": "of memory bandwidth",
         "cache_copy": "of copying in the cache",
     }

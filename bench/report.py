@@ -215,7 +215,12 @@ def _prediction_section(rows: list[Measured]) -> list[str]:
 def _kernels(measured: Measured, images: Path) -> list[str]:
     rows = measured["rows"]
     plot_kernels(rows, images / "results-kernels.png")
-    names = {"flops": "multiply-accumulates", "memory_read": "reading memory", "cache_copy": "copying in the cache"}
+    names = {
+        "flops": "multiply-accumulates",
+        "dots": "int8 products",
+        "memory_read": "reading memory",
+        "cache_copy": "copying in the cache",
+    }
     lines = [
         [
             row["kernel"],
