@@ -14,6 +14,7 @@ from tinytee.zoo import NETWORKS, Network, reference_input
 CALIBRATION_PICTURES = 4
 
 
+@cache
 def quantized_network(name: str) -> onnx.ModelProto:
     """A network of the zoo in int8: QDQ, uint8 activations, int8 weights for each channel. Made once a process.
 
@@ -21,11 +22,6 @@ def quantized_network(name: str) -> onnx.ModelProto:
         KeyError: the zoo has no such network.
         TinyteeError: ONNX Runtime is not installed.
     """
-    return _quantized(name)
-
-
-@cache
-def _quantized(name: str) -> onnx.ModelProto:
     network = NETWORKS[name]
     pictures = [reference_input(network, seed) for seed in range(CALIBRATION_PICTURES)]
     return quantize_model(network.build(), network, pictures)
