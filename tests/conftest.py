@@ -19,7 +19,7 @@ if os.environ.get("CI"):
     settings.load_profile("ci")
 
 
-ONE_WORKER = ("bench", "emulated", "optee")
+ONE_WORKER = ("bench", "emulated", "fuzz", "optee")
 """Folders whose tests share a machine or a build, or measure: one worker runs all of a folder."""
 
 

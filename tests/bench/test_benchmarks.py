@@ -31,7 +31,6 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     return written["rows"]
 
 
-@pytest.mark.xdist_group("bench")
 def test_zoo(results: Path) -> None:
     _run("zoo.py", "--smoke", "--rounds", "3", "--json", str(results / "zoo.json"))
     for row in _rows(results / "zoo.json"):
@@ -40,7 +39,6 @@ def test_zoo(results: Path) -> None:
         assert row["error"] < 1e-5
 
 
-@pytest.mark.xdist_group("bench")
 def test_kernels(results: Path) -> None:
     _run("kernels.py", "--smoke", "--json", str(results / "kernels.json"))
     rows = _rows(results / "kernels.json")
@@ -48,7 +46,6 @@ def test_kernels(results: Path) -> None:
     assert all(row["rate"] >= 0 for row in rows)
 
 
-@pytest.mark.xdist_group("bench")
 def test_floors(results: Path) -> None:
     _run("floors.py", "lenet5", "--json", str(results / "floors.json"))
 
@@ -73,7 +70,6 @@ def test_trustzone_is_reported(tmp_path: Path) -> None:
     assert "| n | 4.00 |  |  | 3.0 / 3.0 /  /  |" in page
 
 
-@pytest.mark.xdist_group("bench")
 def test_paging(results: Path) -> None:
     """Both rivals give the right answer while their pages come and go, and nothing pages where all of it fits."""
     ran = _run("paging.py", "--smoke", "--rounds", "1", "--json", str(results / "paging.json"), statuses=(0, 2))
@@ -88,7 +84,6 @@ def test_paging(results: Path) -> None:
         assert resident["loads"] == resident["evictions"] == 0
 
 
-@pytest.mark.xdist_group("bench")
 def test_report(results: Path) -> None:
     for script in ("zoo", "kernels"):  # unless the other tests have measured it already
         if not (results / f"{script}.json").exists():

@@ -30,8 +30,6 @@ BUILD = ROOT / "build" / "aarch64"
 PROFILE = profile.load("raspberry-pi-3")
 EMULATED = {"neon": "cortex-a53", "neondot": "max"}
 
-pytestmark = pytest.mark.xdist_group("aarch64")
-
 
 @pytest.fixture(scope="module")
 def runner() -> Path:

@@ -24,8 +24,6 @@ from unit.plan.quantized_graphs import quantized_graphs
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "sanitize"
 
-pytestmark = pytest.mark.xdist_group("sanitizers")
-
 
 def _cmake() -> str:
     """The environment's own, which a test run need not have on its path."""

@@ -1,4 +1,4 @@
-"""A machine with OP-TEE for all tests of this folder, which one worker runs: they are one xdist_group."""
+"""A machine with OP-TEE for all tests of this folder, which one worker runs (see tests/conftest.py)."""
 
 from __future__ import annotations
 

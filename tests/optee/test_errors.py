@@ -14,7 +14,7 @@ from tinytee.runtime.optee_machine import SESSIONS, Build, Machine
 
 from .conftest import KEY, Compile
 
-pytestmark = [pytest.mark.xdist_group("optee"), pytest.mark.filterwarnings("ignore:OP-TEE in development mode")]
+pytestmark = pytest.mark.filterwarnings("ignore:OP-TEE in development mode")
 
 APPLICATION = "/usr/lib/optee_armtz/73899df4-862f-46f4-b802-39f47a9c3b58.ta"
 IDENTITY = "tinytee-feeder --identity"

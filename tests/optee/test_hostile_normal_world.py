@@ -16,7 +16,7 @@ from tinytee.runtime.optee_wire import numbers
 
 from .conftest import KEY, Compile, feed_of
 
-pytestmark = [pytest.mark.xdist_group("optee"), pytest.mark.filterwarnings("ignore:OP-TEE in development mode")]
+pytestmark = pytest.mark.filterwarnings("ignore:OP-TEE in development mode")
 
 NONE, VALUE_IN, VALUE_OUT, VALUE_INOUT, MEMREF_IN, MEMREF_OUT, MEMREF_INOUT = 0, 1, 2, 3, 5, 6, 7
 SUCCESS, BAD_PARAMETERS, BAD_STATE, NOT_SUPPORTED, SHORT_BUFFER = 0, 0xFFFF0006, 0xFFFF0007, 0xFFFF000A, 0xFFFF0010

@@ -10,8 +10,6 @@ from tinytee.runtime.optee_machine import Machine
 
 from .conftest import KEY, Compile, feed_of
 
-pytestmark = pytest.mark.xdist_group("optee")
-
 CASES = (
     ("lenet5", "300KiB", None),
     ("lenet5", "300KiB", "aes-256-gcm"),

@@ -22,8 +22,6 @@ from tinytee.runtime.optee_wire import ffi, numbers, record
 from .conftest import KEY, Compile, feed_of
 from .test_hostile_normal_world import COMMANDS, REPLY_BYTES, SUCCESS
 
-pytestmark = pytest.mark.xdist_group("optee")
-
 BAD_STATE, ACCESS_DENIED = 0xFFFF0007, 0xFFFF0001
 SMALL_ORDER = (
     bytes(32),

@@ -30,7 +30,6 @@ def _runtime(name: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("sanitizers")
 def test_no_step_out_of_bounds() -> None:
     configure = [_cmake(), "-S", ROOT, "-B", BUILD, "-DTINYTEE_SANITIZE=ON", "-DTINYTEE_EXAMPLES=OFF"]
     subprocess.run(configure, check=True, stdout=subprocess.DEVNULL)
