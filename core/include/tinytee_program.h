@@ -148,8 +148,8 @@ typedef struct tt_tensor {
  * kernel_y * kernel_x * in_channels / groups rows in all; if k_per_block is less than all, panels_per_block is 1 and
  * the blocks of a panel add up in the output. Blocks go through k first; block b is chunk first_chunk + b. */
 /* A convolution with TT_FLAG_WINOGRAD (3 columns, stride and dilation 1, no groups) has weights that are transformed
- * ahead of time: 6 columns instead of 3. It is fed whole panels, and has a workspace: kernel_y transformed y-planes
- * [6][tiles][in_channels], then panel zeros, then [6][tiles][panel] for each worker, tiles = ceil(out width / 4). */
+ * ahead of time: 6 columns instead of 3. It is fed whole panels, and has a workspace: panel zeros, then for each worker
+ * kernel_y transformed y-planes [6][tiles][in_channels] and products [6][tiles][panel], tiles = ceil(out width / 4). */
 /* Operators on uint8 are the same records; a convolution, depthwise convolution and reduction may then yield float32.
  * Sums are int32 and exact; what follows is float32, rounded after every step, in the order written. With
  * requantized(v) = clip(round_half_even(v) + zero point of the output, alpha, beta), activation identity, and z the

@@ -13,17 +13,19 @@ void tti_clamp_of(const tt_op *op, float *low, float *high) {
   }
 }
 
-/* An activation that the kernel does not apply as it stores: over the output channels of a block that is complete. */
-static void activate_block(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *b) {
+/* An activation that the kernel does not apply as it stores: over pixels x0 .. x1 and the output channels of a block
+ * that is complete. */
+static void activate_block(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, uint32_t x0,
+                           uint32_t x1, const tti_block *b) {
   const tt_tensor *out = &e->program.tensors[op->output];
   const uint32_t channels = out->channels / op->groups, group_panels = (channels + op->panel - 1) / op->panel;
   /* Channel at which a panel begins; after the last one, all channels. */
   const uint32_t first = b->panel_begin / group_panels * channels + b->panel_begin % group_panels * op->panel;
   const uint32_t end = b->panel_end / group_panels * channels + b->panel_end % group_panels * op->panel;
   const int whole = end - first == out->channels;
-  const size_t count = whole ? (size_t)out->width * out->channels : end - first;
+  const size_t count = whole ? (size_t)(x1 - x0) * out->channels : end - first;
   for (uint32_t y = y0; op->activation > TT_ACT_CLIP && y < y1; y++)
-    for (uint32_t x = 0; x < (whole ? 1 : out->width); x++)
+    for (uint32_t x = x0; x < (whole ? x0 + 1 : x1); x++)
       e->port->kernels->activation(op->activation, op->alpha, op->beta,
                                    tti_row(e, out, y) + (size_t)x * out->channels + first, count);
 }
@@ -139,49 +141,54 @@ static void conv_item(void *argument, uint32_t item, uint32_t worker) {
       }
     }
   }
-  if (b->k_end == k_total) activate_block(e, op, y0, y1, &part);
+  if (b->k_end == k_total) activate_block(e, op, y0, y1, 0, out->width, &part);
 }
 
-/* One output y-plane by Winograd's method, its panels 'begin' .. 'end' of the block. */
+/* A call of a convolution by Winograd's method: y-planes y0 .. y1 of the panels of a block. An item takes panels_each
+ * of the panels and tiles_each of the tiles, the panels' parts side by side, and transforms all the input that it needs
+ * itself, in its worker's part of the workspace: items wait for nothing. */
 typedef struct winograd_call {
   const struct tt_engine *e;
   const tt_op *op;
   const tti_block *block;
-  uint32_t y, from, to; /* kernel rows from .. to meet the map */
-  uint32_t begin, end, panels_each;
-  float *transformed, *zeros, *products;
-  const float *input; /* y-plane to transform into 'plane', its tiles in items of tiles_each */
-  float *plane;
-  uint32_t tiles_each;
+  uint32_t y0, y1, panels_each, panel_parts, tiles_each;
+  float *zeros, *scratch;
 } winograd_call;
 
-static void winograd_transform(void *argument, uint32_t item, uint32_t worker) {
-  const winograd_call *call = argument;
-  const tt_tensor *in = tti_operand(&call->e->program, call->op, 0);
-  const uint32_t tiles = tti_winograd_tiles(&call->e->program.tensors[call->op->output]);
-  const uint32_t first = item * call->tiles_each, count = tti_min(call->tiles_each, tiles - first);
-  (void)worker;
-  call->e->port->kernels->winograd_in(call->input + (size_t)first * 4 * in->channels, count, in->channels,
-                                      (size_t)tiles * in->channels, call->plane + (size_t)first * in->channels);
+/* What an item works on: tiles first_tile .. first_tile + tiles; kernel_y transformed y-planes, and a y-plane's
+ * products with one panel. */
+typedef struct winograd_part {
+  const winograd_call *call;
+  uint32_t first_tile, tiles;
+  float *transformed, *products;
+} winograd_part;
+
+static void winograd_transform(const winograd_part *part, uint32_t y) {
+  const struct tt_engine *e = part->call->e;
+  const tt_op *op = part->call->op;
+  const tt_tensor *in = tti_operand(&e->program, op, 0);
+  const size_t depth = in->channels, plane = part->tiles * depth;
+  const float *input = tti_row(e, in, y) + ((ptrdiff_t)part->first_tile * 4 - op->pad_left) * (ptrdiff_t)depth;
+  e->port->kernels->winograd_in(input, part->tiles, depth, plane, part->transformed + y % op->kernel_y * 6 * plane);
 }
 
-static void winograd_item(void *argument, uint32_t item, uint32_t worker) {
-  const winograd_call *call = argument;
+/* Output y-plane y of panels begin .. end; kernel rows from .. to meet the map. */
+static void winograd_row(const winograd_part *part, uint32_t y, uint32_t from, uint32_t to, uint32_t begin,
+                         uint32_t end) {
+  const winograd_call *call = part->call;
   const struct tt_engine *e = call->e;
   const tt_op *op = call->op;
-  const tti_block *b = call->block;
   const tt_tensor *in = tti_operand(&e->program, op, 0), *out = &e->program.tensors[op->output];
   const tt_tensor *residual = op->flags & TT_FLAG_RESIDUAL ? tti_operand(&e->program, op, 1) : NULL;
-  const size_t depth = in->channels, panel = op->panel, tiles = tti_winograd_tiles(out), plane = tiles * depth;
+  const size_t depth = in->channels, panel = op->panel, tiles = part->tiles, plane = tiles * depth;
   const float *weights = (const float *)(const void *)(e->arena + op->weights);
   const float *bias = (const float *)(const void *)(e->arena + op->bias);
-  float *products = call->products + worker * 6 * tiles * panel;
-  const uint32_t first = call->y * op->stride_y + call->from - op->pad_top; /* wraps only where from == to */
-  const uint32_t begin = call->begin + item * call->panels_each;
-  const tti_block part = {begin, tti_min(begin + call->panels_each, call->end), b->k_begin, b->k_end};
+  const uint32_t first = y * op->stride_y + from - op->pad_top; /* wraps only where from == to */
+  const uint32_t pixel = 4 * part->first_tile;
+  const size_t at = (size_t)pixel * out->channels;
   tti_run runs[TT_MAX_KERNEL_Y];
   tti_conv_row row = {.runs = runs,
-                      .run_count = call->to - call->from,
+                      .run_count = to - from,
                       .pixel_stride = (ptrdiff_t)depth,
                       .width = tiles,
                       .panel = panel,
@@ -190,65 +197,92 @@ static void winograd_item(void *argument, uint32_t item, uint32_t worker) {
                       .out_stride = (ptrdiff_t)panel,
                       .low = -__builtin_inff(),
                       .high = __builtin_inff()};
-  tti_winograd_row end = {
-      .products = products, .tiles = tiles, .panel = panel, .width = out->width, .out_stride = out->channels};
-  tti_clamp_of(op, &end.low, &end.high);
-  for (uint32_t p = part.panel_begin; p < part.panel_end; p++) {
-    const uint32_t channel = p * op->panel;
-    row.weights = weights + (size_t)(p - b->panel_begin) * b->k_end * panel;
+  tti_winograd_row last = {.products = part->products,
+                           .tiles = tiles,
+                           .panel = panel,
+                           .width = tti_min((uint32_t)tiles * 4, out->width - pixel),
+                           .out_stride = out->channels};
+  tti_clamp_of(op, &last.low, &last.high);
+  for (uint32_t p = begin; p < end; p++) {
+    const size_t channel = p * panel;
+    row.weights = weights + (size_t)(p - call->block->panel_begin) * call->block->k_end * panel;
     for (uint32_t j = 0; j < 6; j++) {
       for (uint32_t i = 0; i < row.run_count; i++) {
-        const tti_run run = {call->transformed + (first + i) % op->kernel_y * 6 * plane + j * plane,
-                             ((call->from + i) * 6 + j) * in->channels, in->channels};
+        const tti_run run = {part->transformed + (first + i) % op->kernel_y * 6 * plane + j * plane,
+                             ((from + i) * 6 + j) * in->channels, in->channels};
         runs[i] = run;
       }
-      row.out = products + j * tiles * panel;
+      row.out = part->products + j * tiles * panel;
       e->port->kernels->conv_row(&row);
     }
-    end.columns = tti_min(op->panel, out->channels - channel);
-    end.bias = bias + (size_t)p * panel;
-    end.out = tti_row(e, out, call->y) + channel;
-    end.residual = residual ? tti_row(e, residual, call->y) + channel : NULL;
-    e->port->kernels->winograd_out(&end);
+    last.columns = tti_min(op->panel, out->channels - (uint32_t)channel);
+    last.bias = bias + p * panel;
+    last.out = tti_row(e, out, y) + at + channel;
+    last.residual = residual ? tti_row(e, residual, y) + at + channel : NULL;
+    e->port->kernels->winograd_out(&last);
   }
-  activate_block(e, op, call->y, call->y + 1, &part);
 }
 
-/* Winograd's F(4, 3) along x: every input y-plane is transformed once for all panels and for all the output y-planes of
- * this call (and pass) that read it; the products are then convolutions of one column, summed over the kernel's rows.
- */
-static void winograd(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *b) {
+/* Over several y-planes, as many panels at a time as a cache holds, each time transforming the input anew; the
+ * products are convolutions of one column, summed over the kernel's rows. */
+static void winograd_item(void *argument, uint32_t item, uint32_t worker) {
+  const winograd_call *call = argument;
+  const struct tt_engine *e = call->e;
+  const tt_op *op = call->op;
+  const tti_block *b = call->block;
   const tt_tensor *in = tti_operand(&e->program, op, 0), *out = &e->program.tensors[op->output];
-  const size_t depth = in->channels, tiles = tti_winograd_tiles(out), plane = tiles * depth;
-  winograd_call call = {.e = e, .op = op, .block = b};
-  call.transformed = (float *)(void *)(e->arena + op->workspace);
-  call.zeros = call.transformed + op->kernel_y * 6 * plane;
-  call.products = call.zeros + op->panel;
-  tti_set(call.zeros, 0, op->panel * sizeof(float));
-  call.tiles_each = divide_up((uint32_t)tiles, tti_min(tti_items(e, 64 * plane), (uint32_t)tiles));
-  /* Over several y-planes, as many panels at a time as a cache holds, each time transforming the input anew. */
-  const uint32_t panels = b->panel_end - b->panel_begin;
+  const uint32_t tiles = tti_winograd_tiles(out);
+  const uint32_t begin = b->panel_begin + item % call->panel_parts * call->panels_each;
+  const uint32_t end = tti_min(begin + call->panels_each, b->panel_end);
+  const uint32_t tile = item / call->panel_parts * call->tiles_each;
+  const size_t transformed = (size_t)op->kernel_y * 6 * tiles * in->channels;
+  float *scratch = call->scratch + worker * (transformed + (size_t)6 * tiles * op->panel);
+  const winograd_part part = {call, tile, tti_min(call->tiles_each, tiles - tile), scratch, scratch + transformed};
   const size_t panel_bytes = b->k_end * op->panel * sizeof(float);
-  const uint32_t at_once = y1 - y0 < 3 ? panels : tti_workers(e) * ((uint32_t)(CACHED_BYTES / panel_bytes) + 1);
-  for (call.begin = b->panel_begin; call.begin < b->panel_end; call.begin = call.end) {
-    call.end = call.begin + tti_min(at_once, b->panel_end - call.begin);
-    const uint32_t here = call.end - call.begin;
-    call.panels_each = divide_up(here, tti_min(tti_items(e, (uint64_t)here * tiles * b->k_end * op->panel), here));
+  const uint32_t at_once = call->y1 - call->y0 < 3 ? end - begin : (uint32_t)(CACHED_BYTES / panel_bytes) + 1;
+  for (uint32_t p0 = begin, p1; p0 < end; p0 = p1) {
+    p1 = p0 + tti_min(at_once, end - p0);
     uint32_t ready = 0; /* input y-planes below it are transformed, as far as they are needed */
-    for (call.y = y0; call.y < y1; call.y++) {
-      tti_ky_range(op, in->height, call.y, &call.from, &call.to);
-      const uint32_t first = call.y * op->stride_y + call.from - op->pad_top;
-      for (uint32_t i = 0; i < call.to - call.from; i++) {
-        const uint32_t iy = first + i;
-        if (iy < ready) continue;
-        call.input = tti_row(e, in, iy) - op->pad_left * depth;
-        call.plane = call.transformed + iy % op->kernel_y * 6 * plane;
-        tti_parallel(e, winograd_transform, &call, divide_up((uint32_t)tiles, call.tiles_each));
-        ready = iy + 1;
+    for (uint32_t y = call->y0; y < call->y1; y++) {
+      uint32_t from, to;
+      tti_ky_range(op, in->height, y, &from, &to);
+      const uint32_t first = y * op->stride_y - op->pad_top; /* kernel row 0, wraps above the map */
+      for (uint32_t ky = from; ky < to; ky++) {
+        if (first + ky < ready) continue;
+        winograd_transform(&part, first + ky);
+        ready = first + ky + 1;
       }
-      tti_parallel(e, winograd_item, &call, divide_up(here, call.panels_each));
+      winograd_row(&part, y, from, to, p0, p1);
     }
   }
+  const tti_block done = {begin, end, b->k_begin, b->k_end};
+  activate_block(e, op, call->y0, call->y1, 4 * tile, tti_min(4 * (tile + part.tiles), out->width), &done);
+}
+
+static uint32_t greatest_divisor(uint32_t a, uint32_t b) {
+  while (b) {
+    const uint32_t rest = a % b;
+    a = b;
+    b = rest;
+  }
+  return a;
+}
+
+/* Winograd's F(4, 3) along x. Threads share the panels where these can be shared out evenly, and otherwise the tiles;
+ * where those are few, too, panels in small parts. */
+static void winograd(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *b) {
+  const uint32_t tiles = tti_winograd_tiles(&e->program.tensors[op->output]);
+  const uint32_t panels = b->panel_end - b->panel_begin;
+  float *zeros = (float *)(void *)(e->arena + op->workspace);
+  tti_set(zeros, 0, op->panel * sizeof(float));
+  const uint32_t items = tti_items(e, (uint64_t)(y1 - y0) * panels * tiles * b->k_end * op->panel);
+  const uint32_t workers = tti_min(items, tti_workers(e)), even = greatest_divisor(panels, workers);
+  const int narrow = tiles < 4 * (workers / even);
+  const uint32_t panel_parts = narrow ? tti_min(panels, items) : even, tile_parts = narrow ? 1 : workers / even;
+  winograd_call call = {
+      e, op, b, y0, y1, divide_up(panels, panel_parts), 0, divide_up(tiles, tile_parts), zeros, zeros + op->panel};
+  call.panel_parts = divide_up(panels, call.panels_each);
+  tti_parallel(e, winograd_item, &call, call.panel_parts * divide_up(tiles, call.tiles_each));
 }
 
 void tti_conv(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *block) {

@@ -167,7 +167,7 @@ def winograd_tiles(out: Shape) -> int:
 def winograd_workspace(op: Conv, out: Shape, panel: int, threads: int) -> int:
     """Bytes of the workspace that ``tt_op`` describes."""
     _, kernel_y, _, channels = op.weight.shape
-    return weights.aligned((6 * winograd_tiles(out) * (kernel_y * channels + threads * panel) + panel) * 4)
+    return weights.aligned((6 * winograd_tiles(out) * (kernel_y * channels + panel) * threads + panel) * 4)
 
 
 def choose_panel(op: weights.AnyConv, out: Shape, profile: Profile, suite: str) -> int:
