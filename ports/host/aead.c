@@ -1,12 +1,13 @@
 /* See the header.
  *
- * A key is expanded once, in an EVP_CIPHER_CTX; a call sets only the nonce. GCM's and ChaCha20's contexts serve both
+ * A key is expanded once; a call sets only the nonce. An EVP_CIPHER_CTX of libcrypto's GCM or ChaCha20 serves both
  * directions. Where the ciphertext lies in memory that others can write, GCM and ChaCha20-Poly1305 could authenticate
  * one version and decrypt another, since they pass over the text twice: it is copied in pieces to where the
  * plaintext goes, and opened there. AEGIS needs no copy: it absorbs the very plaintext that it writes. */
 #include "aead.h"
 
 #include <limits.h>
+#include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <string.h>
 
@@ -23,6 +24,12 @@ int tthi_aead_set_key(tthi_aead *aead, uint32_t suite, const uint8_t *key, const
     aead->aegis_encrypt = options->aegis_encrypt;
     aead->aegis_decrypt = options->aegis_decrypt;
     memcpy(aead->aegis_key, key, sizeof aead->aegis_key);
+    aead->suite = suite;
+    return 0;
+  }
+  if (suite == TT_SUITE_AES256GCM) aead->gcm = tthi_gcm_find();
+  if (aead->gcm != NULL) {
+    aead->gcm->expand(key, &aead->gcm_key);
     aead->suite = suite;
     return 0;
   }
@@ -74,12 +81,25 @@ static int cipher_open(tthi_aead *aead, const uint8_t *nonce, const void *associ
   return EVP_CipherFinal_ex(context, rest, &done) == 1 ? 0 : -1;
 }
 
+/* The tag that is compared with cannot be the one that is computed if nothing computes it. */
+static int gcm_open(const tthi_aead *aead, const uint8_t *nonce, const void *associated, size_t associated_bytes,
+                    const uint8_t *ciphertext, size_t bytes, const uint8_t *tag, uint8_t *plain) {
+  uint8_t expected[TT_TAG_BYTES], computed[TT_TAG_BYTES];
+  memcpy(expected, tag, sizeof expected);
+  for (size_t i = 0; i < sizeof computed; i++) computed[i] = (uint8_t)~expected[i];
+  aead->gcm->open(&aead->gcm_key, nonce, associated, associated_bytes, ciphertext, bytes, plain,
+                  aead->read_once && plain != ciphertext, computed);
+  return CRYPTO_memcmp(computed, expected, sizeof computed);
+}
+
 int tthi_aead_open(tthi_aead *aead, const uint8_t *nonce, const void *associated, size_t associated_bytes,
                    const uint8_t *ciphertext, size_t bytes, const uint8_t *tag, uint8_t *plain) {
   int failed = -1;
   if (aead->suite == TT_SUITE_AEGIS256X4)
     failed = aead->aegis_decrypt(plain, ciphertext, bytes, tag, TT_TAG_BYTES, associated, associated_bytes, nonce,
                                  aead->aegis_key);
+  else if (aead->gcm != NULL)
+    failed = gcm_open(aead, nonce, associated, associated_bytes, ciphertext, bytes, tag, plain);
   else if (aead->cipher != NULL)
     failed = cipher_open(aead, nonce, associated, associated_bytes, ciphertext, bytes, tag, plain);
   if (failed) tthi_wipe(plain, bytes);
@@ -91,6 +111,10 @@ int tthi_aead_seal(tthi_aead *aead, const uint8_t *nonce, const void *associated
   if (aead->suite == TT_SUITE_AEGIS256X4)
     return aead->aegis_encrypt(ciphertext, tag, TT_TAG_BYTES, plain, bytes, associated, associated_bytes, nonce,
                                aead->aegis_key);
+  if (aead->gcm != NULL) {
+    aead->gcm->seal(&aead->gcm_key, nonce, associated, associated_bytes, plain, bytes, ciphertext, tag);
+    return 0;
+  }
   EVP_CIPHER_CTX *context = aead->cipher;
   if (context == NULL || EVP_CipherInit_ex(context, NULL, NULL, NULL, nonce, 1) != 1) return -1;
   if (cipher_pass(context, associated, associated_bytes, plain, bytes, ciphertext, 0) != 0) return -1;

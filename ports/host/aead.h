@@ -1,6 +1,7 @@
 /* One key under one AEAD suite. */
 #ifndef TTHI_AEAD_H
 #define TTHI_AEAD_H
+#include "gcm.h"
 #include "tinytee_host.h"
 
 typedef struct tthi_aead {
@@ -9,6 +10,8 @@ typedef struct tthi_aead {
   uint8_t aegis_key[32];
   tth_aegis_encrypt aegis_encrypt;
   tth_aegis_decrypt aegis_decrypt;
+  const tthi_gcm *gcm; /* AES-256-GCM's functions; NULL: libcrypto's */
+  tthi_gcm_key gcm_key;
   int read_once; /* opening reads the ciphertext once */
 } tthi_aead;
 

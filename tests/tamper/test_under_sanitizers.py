@@ -32,6 +32,7 @@ def _runtime(name: str) -> str:
 @pytest.mark.slow
 def test_no_step_out_of_bounds() -> None:
     configure = [_cmake(), "-S", ROOT, "-B", BUILD, "-DTINYTEE_SANITIZE=ON", "-DTINYTEE_EXAMPLES=OFF"]
+    configure += ["-DTINYTEE_IPSEC_MB=OFF"]  # the other tests have its AES-256-GCM; here it is libcrypto's
     subprocess.run(configure, check=True, stdout=subprocess.DEVNULL)
     subprocess.run([_cmake(), "--build", BUILD, "--target", "tinytee", "-j2"], check=True, stdout=subprocess.DEVNULL)
     environment = {
