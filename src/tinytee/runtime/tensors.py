@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -23,15 +24,15 @@ def check_inputs(specs: Sequence[TensorSpec], given: Mapping[str, Any]) -> tuple
         ValueError: a name, a shape or an integer's magnitude is wrong.
         TypeError: a dtype is wrong.
     """
-    expected = {spec.name: spec for spec in specs}
-    signature = "; ".join(str(spec) for spec in specs) or "no input at all"
-    for name in given:
-        if name not in expected:
-            raise ValueError(f"there is no input '{name}'; the network takes {signature}")
-    missing = [name for name in expected if name not in given]
-    if missing:
-        raise ValueError(f"input '{missing[0]}' is missing; the network takes {signature}")
-    arrays = {name: np.asarray(given[name]) for name in expected}
+    names = [spec.name for spec in specs]
+    if given.keys() != set(names):
+        signature = "; ".join(str(spec) for spec in specs) or "no input at all"
+        for name in given:
+            if name not in names:
+                raise ValueError(f"there is no input '{name}'; the network takes {signature}")
+        missing = next(name for name in names if name not in given)
+        raise ValueError(f"input '{missing}' is missing; the network takes {signature}")
+    arrays = {name: np.asarray(given[name]) for name in names}
     sample_counts = {}
     for spec in specs:
         _check_array(spec, arrays[spec.name])
@@ -46,7 +47,7 @@ def check_inputs(specs: Sequence[TensorSpec], given: Mapping[str, Any]) -> tuple
 
 
 def _check_array(spec: TensorSpec, array: NDArray[Any]) -> None:
-    if array.dtype.name != spec.dtype:
+    if spec.dtype not in (array.dtype, array.dtype.name):  # in any order of bytes
         raise TypeError(f"input '{spec.name}' has dtype {array.dtype.name}; expected is {spec.dtype}")
     fits = array.shape == spec.shape
     if spec.batched:
@@ -62,31 +63,47 @@ def _check_array(spec: TensorSpec, array: NDArray[Any]) -> None:
         )
 
 
-def to_core(spec: TensorSpec, array: NDArray[Any], sample: int) -> NDArray[np.float32]:
-    """One sample as the core has it: [height, width, channels], float32, C-contiguous."""
+def place_for(spec: TensorSpec) -> NDArray[np.float32]:
+    """A place that ``to_core`` may write one sample of an input to."""
+    return np.zeros((spec.height, spec.width, spec.channels), np.float32)
+
+
+def to_core(
+    spec: TensorSpec, array: NDArray[Any], sample: int, place: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """One sample as the core has it: [height, width, channels], float32, C-contiguous.
+
+    place: of ``place_for``, to be written and returned; memory that was used before costs no page faults.
+    """
     logical = array[sample : sample + 1] if spec.batched else array
     view = logical.transpose(spec.perm)
-    moved = np.empty(view.shape, np.float32)
-    with np.errstate(over="ignore"):
+    place = place_for(spec) if place is None else place
+    moved = place.reshape(view.shape)
+    with _casting(array.dtype):
         if view.ndim and view.shape[-1] <= FEW_CHANNELS:  # channel by channel numpy moves long runs at a time
             for channel in range(view.shape[-1]):
                 moved[..., channel] = view[..., channel]
         else:
             moved[...] = view
-    return moved.reshape(spec.height, spec.width, spec.channels)
+    return place
 
 
 def from_core(spec: TensorSpec, samples: NDArray[np.float32]) -> NDArray[Any]:
     """All samples ([sample, height * width * channels]) as the model's own array. Not batched: the last one."""
     moved_shape = tuple(spec.sample_shape[axis] for axis in spec.perm)
-    back = np.argsort(spec.perm)
+    back = sorted(range(len(spec.perm)), key=spec.perm.__getitem__)
     if not spec.batched:
         return _cast(samples[-1].reshape(moved_shape).transpose(back), spec.dtype)
-    stacked = samples.reshape(len(samples), *moved_shape).transpose(0, *(int(axis) + 1 for axis in back))
+    stacked = samples.reshape(len(samples), *moved_shape).transpose(0, *(axis + 1 for axis in back))
     return _cast(stacked.reshape(len(samples), *spec.shape[1:]), spec.dtype)
 
 
+def _casting(dtype: np.dtype[Any] | str) -> AbstractContextManager[Any]:
+    """To or from float32, where values may be out of range."""
+    return nullcontext() if dtype == np.float32 else np.errstate(invalid="ignore", over="ignore")
+
+
 def _cast(array: NDArray[np.float32], dtype: str) -> NDArray[Any]:
-    with np.errstate(invalid="ignore", over="ignore"):
+    with _casting(dtype):
         converted = array != 0 if dtype == "bool" else array.astype(dtype, copy=False)
     return np.ascontiguousarray(converted).reshape(array.shape)
