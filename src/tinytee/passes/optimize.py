@@ -18,6 +18,7 @@ from tinytee.passes.merge_tables import merge_tables
 from tinytee.passes.order_depth_first import order_depth_first
 from tinytee.passes.permute_to_gather import permute_to_gather
 from tinytee.passes.remove_identity import remove_identity
+from tinytee.passes.tabulate import tabulate
 
 PASSES: tuple[Callable[[Graph], Graph], ...] = (
     eliminate_dead,  # so that what nobody reads does not count as a reader
@@ -31,6 +32,8 @@ PASSES: tuple[Callable[[Graph], Graph], ...] = (
     fold_scale_forward,
     fuse_activation,  # before residuals, which take the activation along
     fuse_quantized,  # after activations, which become bounds; before residuals, which would stand between
+    tabulate,
+    eliminate_dead,  # tables that went into others
     merge_tables,
     merge_pad,  # after activations: what follows a relu is not negative
     fuse_residual,

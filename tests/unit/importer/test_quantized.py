@@ -287,7 +287,7 @@ def _qlinear(op_type: str, middle: str, domain: str = MS, **attributes: Any) -> 
         ("QLinearConv", "xq xs xz w ws wz ys yz b", "", {"pads": [1, 1, 1, 1]}, "QConv"),
         ("QLinearMatMul", "xq xs xz m ws wz ys yz", "", {}, "QConv"),
         ("QLinearAdd", "xq xs xz k ks kz ys yz", MS, {}, "QBinary"),
-        ("QLinearMul", "xq xs xz xq xs xz ys yz", MS, {}, "QBinary"),
+        ("QLinearMul", "xq xs xz xq xs xz ys yz", MS, {}, "QLut"),
         ("QLinearSigmoid", "xq xs xz ys yz", MS, {}, "QLut"),
         ("QLinearLeakyRelu", "xq xs xz ys yz", MS, {"alpha": 0.2}, "QLut"),
         ("QLinearGlobalAveragePool", "xq xs xz ys yz", MS, {}, "QReduce"),

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from tinytee.importer import load
 from tinytee.ir import graph as g
+from tinytee.ir import quantized as q
 from tinytee.ir.check import check
-from tinytee.ir.graph import Activation, Graph, Port, Shape
+from tinytee.ir.graph import Activation, Graph, Port, Quant, Shape
 from tinytee.ir.reference import evaluate
 from tinytee.passes import PASSES, optimize
+from tinytee.passes.eliminate_dead import eliminate_dead
 from tinytee.passes.merge_gathers import merge_gathers
 from tinytee.passes.order_depth_first import order_depth_first
 from tinytee.passes.permute_to_gather import permute_to_gather
+from tinytee.passes.tabulate import tabulate
 from unit.importer.support import compare, kinds, model, node, random
 
 NORM = {name: random((4,), i) for i, name in enumerate("sbm")} | {"v": np.array([0.5, 1, 2, 3], np.float32)}
@@ -189,3 +194,29 @@ def test_optimizing_twice_changes_nothing() -> None:
 def test_every_pass_is_named_after_its_module() -> None:
     for rewrite in PASSES:
         assert rewrite.__module__ == f"tinytee.passes.{rewrite.__name__}"
+
+
+def test_a_function_of_one_byte_becomes_a_table() -> None:
+    """x * f(x), and what a scalar does to it, but neither a product with another tensor nor one by channels."""
+    shape, rng = Shape(4, 8, 8), np.random.default_rng(5)
+    quants = {name: Quant((8 + i) / 64, 100 + i) for i, name in enumerate("abcdefg")}
+    per_channel = rng.integers(0, 256, (1, 1, 8)).astype(np.uint8)
+    table = rng.integers(0, 256, 256).astype(np.uint8)
+    ops = (
+        q.Quantize(name="a", inputs=("x",), output="a"),
+        q.QLut(name="b", inputs=("a",), output="b", table=table),
+        q.QBinary(name="c", inputs=("a", "b"), output="c", kind="mul"),
+        q.QBinary(
+            name="d", inputs=("c",), output="d", kind="add", constant=table[:1, None, None], constant_quant=quants["b"]
+        ),
+        q.QBinary(name="e", inputs=("d",), output="e", kind="mul", constant=per_channel, constant_quant=quants["b"]),
+        q.QBinary(name="f", inputs=("e", "d"), output="f", kind="add"),
+        q.QLut(name="g", inputs=("f",), output="g", table=table),
+        q.Dequantize(name="y", inputs=("g",), output="y"),
+    )
+    graph = replace(_tensor_graph(shape, *ops, shapes=dict.fromkeys("abcdefgy", shape)), quants=quants)
+    found = eliminate_dead(tabulate(graph))
+    check(found)
+    assert kinds(found) == ["Quantize", "QLut", "QBinary", "QBinary", "QLut", "Dequantize"]
+    every_byte = {"x": ((np.arange(256) - 100.0) / 8).reshape(4, 8, 8).astype(np.float32)}
+    np.testing.assert_array_equal(evaluate(found, every_byte)["y"], evaluate(graph, every_byte)["y"])
