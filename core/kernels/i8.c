@@ -44,6 +44,16 @@ TTI_INLINE uint32_t load_word(const uint8_t *in, size_t count) {
   return word;
 }
 
+#if TTI_CODE == TTI_CODE_avx512
+#define TTI_X(name) _mm512_##name
+#define TTI_REGISTER __m512i
+#define TTI_SI512(name) _mm512_##name##_si512
+#elif TTI_CODE == TTI_CODE_avx2
+#define TTI_X(name) _mm256_##name
+#define TTI_REGISTER __m256i
+#define TTI_SI512(name) _mm256_##name##_si256
+#endif
+
 /* ---- from sums to elements */
 
 /* Adding 1.5 * 2^23 to a small float rounds it to an integer, ties to even, which its lowest bits then hold. */
@@ -62,10 +72,16 @@ TTI_INLINE uint8_t rounded(float v, float low, float high, uint8_t zero) {
   return (uint8_t)(bits + zero);
 }
 
+#ifdef TTI_REGISTER
+TTI_INLINE vf v_bound(vf v, float low, float high) {
+  return (vf)TTI_X(min_ps)(TTI_X(max_ps)(v, v_set(low)), v_set(high)); /* the second operand where one is a NaN */
+}
+#else
 TTI_INLINE vf v_bound(vf v, float low, float high) {
   const vf above = v_select(v > low, v, v_set(low));
   return v_select(above < high, above, v_set(high));
 }
+#endif
 
 /* The bytes of the first 'count' lanes. */
 TTI_INLINE void store_bytes(uint8_t *out, vi v, size_t count) {
@@ -135,16 +151,6 @@ TTI_INLINE vi load_sums(const int32_t *in) {
 }
 
 /* ---- dot products of four bytes */
-
-#if TTI_CODE == TTI_CODE_avx512
-#define TTI_X(name) _mm512_##name
-#define TTI_REGISTER __m512i
-#define TTI_SI512(name) _mm512_##name##_si512
-#elif TTI_CODE == TTI_CODE_avx2
-#define TTI_X(name) _mm256_##name
-#define TTI_REGISTER __m256i
-#define TTI_SI512(name) _mm256_##name##_si256
-#endif
 
 #ifdef TTI_REGISTER
 typedef TTI_REGISTER vx;
@@ -586,12 +592,56 @@ TTI_INLINE void depthwise_3x3(const size_t stride, const tti_i8_depthwise_row *d
   }
 }
 
+/* 'pixels' pixels of a window of 5 x 5 without dilation, its ordered weights at w [2][5][4]: a column of four rows is
+ * loaded once for all the pixels that read it. */
+TTI_INLINE void depthwise_5x5(const int pixels, const int stride, const tti_i8_depthwise_row *d, size_t x,
+                              size_t column, size_t count, const vx *w, const vx bias[4], const vx multiplier[4]) {
+  const size_t channels = d->channels, first = x * (size_t)stride * channels + column;
+  vi acc[4][4];
+  TTI_FOR (m, pixels)
+    TTI_FOR (j, 4) acc[m][j] = (vi)bias[j];
+  for (size_t part = 0; part < 2; part++, w += 5 * 4) {
+    const uint8_t *row[4]; /* beyond the kernel any row will do: its weights are 0 */
+    for (size_t i = 0; i < 4; i++) row[i] = d->rows[least(4 * part + i, 4)];
+    TTI_FOR (c, (pixels - 1) * stride + 5) {
+      vx in[4];
+      load_column(d, row, first + (size_t)c * channels, count, in);
+      TTI_FOR (m, pixels) {
+        const int kx = c - m * stride;
+        if (kx < 0 || kx >= 5) continue;
+        TTI_FOR (j, 4) acc[m][j] = dot(acc[m][j], as_inputs(in[j]), as_weights(w[kx * 4 + j]));
+      }
+    }
+  }
+  TTI_FOR (m, pixels) store_ordered(d, (x + (size_t)m) * channels + column, acc[m], multiplier, count);
+}
+
+TTI_INLINE void depthwise_5x5_row(const int stride, const tti_i8_depthwise_row *d, size_t column, size_t count) {
+  const int pixels = TTI_CODE == TTI_CODE_avx512 ? 4 : 2;
+  vx w[2 * 5 * 4], bias[4], multiplier[4];
+  for (size_t i = 0; i < 2 * 5; i++) load_ordered(d->weights + (i * d->channels + column) * 4, count, w + 4 * i);
+  load_ordered(d->constants + column, count, bias);
+  load_ordered(d->constants + d->channels + column, count, multiplier);
+  size_t x = 0;
+  for (; x + (size_t)pixels <= d->width; x += (size_t)pixels)
+    depthwise_5x5(pixels, stride, d, x, column, count, w, bias, multiplier);
+  for (; x < d->width; x++) depthwise_5x5(1, stride, d, x, column, count, w, bias, multiplier);
+}
+
 TTI_INLINE void depthwise_columns(const tti_i8_depthwise_row *d, size_t column, size_t count) {
-  if (d->kernel_y == 3 && d->kernel_x == 3 && d->dilation_x == 1 && d->stride_x <= 2) {
+  const int square = d->kernel_y == d->kernel_x && d->dilation_x == 1 && d->stride_x <= 2;
+  if (square && d->kernel_x == 3) {
     if (d->stride_x == 1)
       depthwise_3x3(1, d, column, count);
     else
       depthwise_3x3(2, d, column, count);
+    return;
+  }
+  if (square && d->kernel_x == 5) {
+    if (d->stride_x == 1)
+      depthwise_5x5_row(1, d, column, count);
+    else
+      depthwise_5x5_row(2, d, column, count);
     return;
   }
   size_t x = 0;
@@ -792,6 +842,23 @@ static void dequantize(const uint8_t *in, uint8_t zero, float scale, size_t coun
 
 /* ---- lookup */
 
+#if TTI_CODE == TTI_CODE_avx512
+/* The table as 128 words in four registers: one permutation finds a word among 64, and the index's highest and lowest
+ * bits say which permutation's, and which byte of it. */
+static void lookup(const uint8_t *table, const uint8_t *in, size_t count, uint8_t *out) {
+  vx words[4];
+  __builtin_memcpy(words, table, sizeof words);
+  for (size_t i = 0; i < count; i += 32) {
+    const __mmask32 some = (__mmask32)(count - i >= 32 ? ~0u : (1u << (count - i)) - 1);
+    const vx x = _mm512_cvtepu8_epi16(_mm256_maskz_loadu_epi8(some, in + i)), word = _mm512_srli_epi16(x, 1);
+    const vx low = _mm512_permutex2var_epi16(words[0], word, words[1]);
+    const vx high = _mm512_permutex2var_epi16(words[2], word, words[3]);
+    const vx found = _mm512_mask_mov_epi16(low, _mm512_test_epi16_mask(x, _mm512_set1_epi16(0x80)), high);
+    const vx odd = _mm512_slli_epi16(_mm512_and_si512(x, _mm512_set1_epi16(1)), 3);
+    _mm512_mask_cvtepi16_storeu_epi8(out + i, some, _mm512_srlv_epi16(found, odd));
+  }
+}
+#else
 #if TTI_CODE == TTI_CODE_neon
 enum { LOOKUP = 16 };
 TTI_INLINE void lookup_span(const uint8_t *table, const uint8_t *in, uint8_t *out) {
@@ -803,7 +870,7 @@ TTI_INLINE void lookup_span(const uint8_t *table, const uint8_t *in, uint8_t *ou
   vst1q_u8(out, vqtbx4q_u8(y, vld1q_u8_x4(table + 192), x3));
 }
 #elif defined(TTI_REGISTER)
-enum { LOOKUP = 4 * TTI_LANES };
+enum { LOOKUP = 32 };
 /* Sixteen bytes of the table at a time: adding 0x70 with saturation leaves the high bit clear just for indices below
  * 16, and a shuffle yields 0 where it is set. */
 TTI_INLINE void lookup_span(const uint8_t *table, const uint8_t *in, uint8_t *out) {
@@ -812,11 +879,7 @@ TTI_INLINE void lookup_span(const uint8_t *table, const uint8_t *in, uint8_t *ou
   TTI_FOR (j, 16) {
     __m128i part;
     __builtin_memcpy(&part, table + 16 * j, sizeof part);
-#if TTI_CODE == TTI_CODE_avx512
-    const vx slice = _mm512_broadcast_i32x4(part);
-#else
     const vx slice = _mm256_broadcastsi128_si256(part);
-#endif
     y |= TTI_X(shuffle_epi8)(slice, TTI_X(adds_epu8)(TTI_SI512(xor)(x, TTI_X(set1_epi8)((char)(16 * j))), limit));
   }
   __builtin_memcpy(out, &y, sizeof y);
@@ -839,6 +902,7 @@ static void lookup(const uint8_t *table, const uint8_t *in, size_t count, uint8_
   lookup_span(table, part, part);
   for (size_t i = 0; i < count; i++) out[i] = part[i];
 }
+#endif
 
 extern const tti_i8_kernels TTI_JOIN(tti_i8_, TTI_ISA);
 const tti_i8_kernels TTI_JOIN(tti_i8_, TTI_ISA) = {conv_row, depthwise_row, max_pixels, sum_pixels, round_sums,
