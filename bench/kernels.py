@@ -2,7 +2,7 @@
 
 python bench/kernels.py [--json FILE] [--smoke]
 
-A kernel's time is the difference between a chain of five equal operators and one of them (tinytee.plan.measure), so
+A kernel's time is the difference between a chain of equal operators and one of them (tinytee.plan.measure), so
 input, output and calls cancel out; weights stay decrypted. Operations are those of a direct convolution, also where the
 engine needs fewer (Winograd). The engine chooses line buffers and steps as it always does.
 """

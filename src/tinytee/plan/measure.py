@@ -28,7 +28,7 @@ QUANT = Quant(1 / 16, 128)
 """Of every uint8 tensor of a chain."""
 
 ROOM = 64 << 20
-SHORT, LONG = 1, 5
+SHORT, LONG = 1, (5, 20, 60)
 
 
 def _chain(shape: Shape, count: int, make: Make) -> Graph:
@@ -133,8 +133,14 @@ class Bench:
         return self._each(_quantized_chain, shape, make)
 
     def _each(self, chain: Callable[[Shape, int, Make], Graph], shape: Shape, make: Make) -> float:
-        longer, shorter = (self.seconds(chain(shape, count, make)) for count in (LONG, SHORT))
-        return max(0.0, longer - shorter) / (LONG - SHORT)
+        """As long a chain as it takes for input, output and calls not to matter."""
+        shorter = self.seconds(chain(shape, SHORT, make))
+        count = longer = 0.0
+        for count in LONG:
+            longer = self.seconds(chain(shape, count, make))
+            if longer > 2 * shorter:
+                break
+        return max(0.0, longer - shorter) / (count - SHORT)
 
     def opening(self, suite: str) -> float:
         """Bytes opened a second under a suite: streams the weights of two large layers."""
