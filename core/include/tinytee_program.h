@@ -155,21 +155,25 @@ typedef struct tt_tensor {
  * requantized(v) = clip(round_half_even(v) + zero point of the output, alpha, beta), activation identity, and z the
  * zero point of operand 0:
  *
- *   conv        sum of (a - z) * w + bias, times the channel's multiplier: requantized, or float32 with an activation
- * of at most clip. Weights int8, panels of rows of [panel][4]: k is counted in fours, where each stretch that is
- *               contiguous in the input (a kernel row if groups = 1 and dilation_x or kernel_x = 1, else a kernel
- * column's channels) begins a new four, filled with zeros. At 'bias', for each panel, int32 [panel] bias less z times
- *               the weights' sum, int32 [panel] the same plus 128 times that sum, float32 [panel] multipliers. If k is
- *               fed in parts, its workspace holds int32 [height][width][panel].
- *   depthwise   likewise; weights int8 [ceil(kernel_y / 4)][kernel_x][channels][4], of 4 kernel rows, with zeros; at
- * 'bias' int32 [channels] bias less z times the weights' sum, float32 [channels] multipliers. max pool    as it is.
- *   average pool  float32(sum of (a - z)) * (p0 / float32(elements counted)): requantized.
- *   reduce      mean, to float32 only: float32(sum of (a - z)) * p0.
- *   binary      add, sub: float32(a - z) * p0 +- float32(b - its zero point) * p1; mul: float32((a - z) * (b - its)) *
- * p0; both requantized. A constant is uint8 with zero point p2; with CONSTANT_FIRST it is a, and p0 its factor. convert
- * to uint8: v / p0, requantized; from uint8: p0 * float32(a - z), then the activation. lookup      table of 256 bytes
- * at 'weights'. unary identity, concat, gather (p0 is the element that fills), depth to space, space to depth, permute:
- * as they are. */
+ * - conv: sum of (a - z) * w + bias, times the channel's multiplier: requantized, or float32 with an activation of at
+ *   most clip. Weights int8, panels of rows of [panel][4]: k is counted in fours, where each stretch that is contiguous
+ *   in the input (a kernel row if groups = 1 and dilation_x or kernel_x = 1, else a kernel column's channels) begins a
+ *   new four, filled with zeros. At 'bias', for each panel, int32 [panel] bias less z times the weights' sum, int32
+ *   [panel] the same plus 128 times that sum, float32 [panel] multipliers. If k is fed in parts, its workspace holds
+ *   int32 [height][width][panel].
+ * - depthwise: likewise; weights int8 [ceil(kernel_y / 4)][kernel_x][channels][4], of 4 kernel rows, with zeros; at
+ *   'bias' int32 [channels] bias less z times the weights' sum, float32 [channels] multipliers.
+ * - max pool: as it is.
+ * - average pool: sum, in float32 in the order y, x, of float32(a - z) * p0; / float32(elements counted) / p1 + zero
+ *   point of the output; then rounded and cut as requantized, but without adding a zero point.
+ * - reduce: mean, to float32 only: float32(sum of (a - z)) * p0.
+ * - binary: add: fma(a, p0, fma(b, p1, p2)), where fma rounds once (float64 must hold both sums exactly, else results
+ *   depend on the processor); mul: float32((a - z) * (b - its zero point)) * p0 + zero point of the output; both then
+ *   rounded and cut as an average is. A constant is uint8 (a factor's zero point is p1); with CONSTANT_FIRST it is a.
+ * - convert to uint8: v / p0, requantized; from uint8: p0 * float32(a - z), then the activation.
+ * - lookup: table of 256 bytes at 'weights'.
+ * - unary identity, concat, gather (p0 is the filling element), depth to space, space to depth, permute: as they are.
+ */
 /* A convolution on float32 may have coded weights ('variant' is TT_CODING_*, 'table' a group's rows, an even number).
  * The rows of a panel, or of a block's part of one, then lie in groups, one after the other: but for F16, float32
  * [panel] scales; then codes: F16 and I8 [rows][panel], I4 [ceil(rows / 2)][panel] with an even row in the low four

@@ -1,5 +1,5 @@
 /* Kernels on uint8; see kernels.h. Compiled once for each instruction set, with TTI_ISA naming it, without fused
- * multiply-adds.
+ * multiply-adds but where one is asked for: v_fused.
  *
  * Convolution: register tiles as in f32.c, but for every four k: a tile loads one row of the weight panel, [n][4], and
  * broadcasts four input bytes per pixel; each lane adds a dot product of four. x86 multiplies uint8 by int8. Arm
@@ -130,6 +130,22 @@ TTI_INLINE vi load_bytes(const uint8_t *in, size_t count) {
 #endif
 #endif
 }
+
+/* a * b + c, rounded once. Where the processor has no such operation, float64 holds the sum exactly: the compiler takes
+ * no others (tinytee_program.h, at tt_op). */
+#if TTI_CODE == TTI_CODE_avx512
+TTI_INLINE vf v_fused(vf a, vf b, vf c) { return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
+#elif TTI_CODE == TTI_CODE_avx2
+TTI_INLINE vf v_fused(vf a, vf b, vf c) { return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
+#elif TTI_CODE == TTI_CODE_neon
+TTI_INLINE vf v_fused(vf a, vf b, vf c) { return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }
+#else
+TTI_INLINE vf v_fused(vf a, vf b, vf c) {
+  vf sum = {0};
+  for (int i = 0; i < TTI_LANES; i++) sum[i] = (float)((double)a[i] * (double)b[i] + (double)c[i]);
+  return sum;
+}
+#endif
 
 TTI_INLINE void store_rounded(uint8_t *out, vf v, const tti_rounding *r, size_t count) {
   store_bytes(out, (vi)(v_bound(v, r->low, r->high) + TTI_MAGIC) + r->zero, count);
@@ -790,23 +806,32 @@ static void round_sums(const int32_t *sums, int32_t shift, float scale, size_t c
   }
 }
 
+static void average(const tti_i8_average *p) {
+  const vf zero = v_set(p->zero), in_scale = v_set(p->in_scale), offset = v_set(p->offset);
+  for (size_t c = 0; c < p->channels; c += TTI_LANES) {
+    const size_t left = p->channels - c;
+    vf sum = {0};
+    for (size_t i = 0; i < p->row_count; i++)
+      for (size_t j = 0; j < p->columns; j++) {
+        const vf x = __builtin_convertvector(load_bytes(p->rows[i] + j * p->step + c, left), vf);
+        sum += (x - zero) * in_scale;
+      }
+    store_rounded(p->out + c, sum / v_set(p->divisor) / v_set(p->out_scale) + offset, &p->rounding, left);
+  }
+}
+
 /* ---- elementwise */
 
 TTI_INLINE void binary_span(const unsigned kind, const size_t a_step, const size_t b_step, const tti_i8_binary_row *r) {
   const tti_rounding rounding = r->rounding;
-  const vf a_scale = v_set(r->a_scale), b_scale = v_set(r->b_scale);
-  const vi a_zero = (vi){0} + r->a_zero, b_zero = (vi){0} + r->b_zero;
+  const vf a_scale = v_set(r->a_scale), b_scale = v_set(r->b_scale), offset = v_set(r->offset);
+  const vf a_zero = v_set(r->a_zero), b_zero = v_set(r->b_zero);
   for (size_t i = 0; i < r->count; i += TTI_LANES) {
     const size_t left = r->count - i;
-    const vi a = (a_step ? load_bytes(r->a + i, left) : (vi){0} + r->a[0]) - a_zero;
-    const vi b = (b_step ? load_bytes(r->b + i, left) : (vi){0} + r->b[0]) - b_zero;
-    vf v;
-    if (kind == TT_BINARY_MUL) {
-      v = __builtin_convertvector(a * b, vf) * a_scale;
-    } else {
-      const vf one = __builtin_convertvector(a, vf) * a_scale, other = __builtin_convertvector(b, vf) * b_scale;
-      v = kind == TT_BINARY_ADD ? one + other : one - other;
-    }
+    const vf a = __builtin_convertvector(a_step ? load_bytes(r->a + i, left) : (vi){0} + r->a[0], vf);
+    const vf b = __builtin_convertvector(b_step ? load_bytes(r->b + i, left) : (vi){0} + r->b[0], vf);
+    const vf v = kind == TT_BINARY_ADD ? v_fused(a, a_scale, v_fused(b, b_scale, offset))
+                                       : (a - a_zero) * (b - b_zero) * a_scale + offset;
     store_rounded(r->out + i, v, &rounding, left);
   }
 }
@@ -821,8 +846,6 @@ TTI_INLINE void binary_steps(const unsigned kind, const tti_i8_binary_row *r) {
 static void binary(unsigned kind, const tti_i8_binary_row *r) {
   if (kind == TT_BINARY_ADD)
     binary_steps(TT_BINARY_ADD, r);
-  else if (kind == TT_BINARY_SUB)
-    binary_steps(TT_BINARY_SUB, r);
   else
     binary_steps(TT_BINARY_MUL, r);
 }
@@ -906,4 +929,4 @@ static void lookup(const uint8_t *table, const uint8_t *in, size_t count, uint8_
 
 extern const tti_i8_kernels TTI_JOIN(tti_i8_, TTI_ISA);
 const tti_i8_kernels TTI_JOIN(tti_i8_, TTI_ISA) = {conv_row, depthwise_row, max_pixels, sum_pixels, round_sums,
-                                                   binary,   quantize,      dequantize, lookup};
+                                                   average,  binary,        quantize,   dequantize, lookup};

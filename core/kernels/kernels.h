@@ -110,15 +110,26 @@ typedef struct tti_i8_depthwise_row {
   tti_rounding rounding;
 } tti_i8_depthwise_row;
 
-/* out[i] = a[i * a_step] op b[i * b_step], steps 0 or 1; kind is TT_BINARY_ADD, _SUB or _MUL. */
+/* out[i] = a[i * a_step] op b[i * b_step], steps 0 or 1, as tt_op says; kind is TT_BINARY_ADD or _MUL. An addition has
+ * no use for the zero points, a product none for b_scale; the output's zero point is part of offset, not of rounding.
+ */
 typedef struct tti_i8_binary_row {
   const uint8_t *a, *b;
   size_t a_step, b_step, count;
-  uint8_t a_zero, b_zero;
-  float a_scale, b_scale;
+  float a_zero, b_zero, a_scale, b_scale, offset;
   uint8_t *out;
   tti_rounding rounding;
 } tti_i8_binary_row;
+
+/* Average pooling of one pixel, whose window is 'columns' pixels, 'step' elements apart, of each of row_count rows:
+ * out = sum of float32(x - zero) * in_scale / divisor / out_scale + offset, rounded; rounding.zero is 0. */
+typedef struct tti_i8_average {
+  const uint8_t *const *rows;
+  size_t row_count, columns, step, channels;
+  float zero, in_scale, divisor, out_scale, offset;
+  uint8_t *out;
+  tti_rounding rounding;
+} tti_i8_average;
 
 /* On uint8. Results are the same on every instruction set, to the bit. */
 typedef struct tti_i8_kernels {
@@ -129,6 +140,7 @@ typedef struct tti_i8_kernels {
   void (*sum)(const uint8_t *pixels, size_t count, size_t channels, int32_t *sums);
   /* out[i] = float32(sums[i] - shift) * scale, rounded as said. */
   void (*round)(const int32_t *sums, int32_t shift, float scale, size_t count, void *out, const tti_rounding *);
+  void (*average)(const tti_i8_average *);
   void (*binary)(unsigned kind, const tti_i8_binary_row *);
   void (*quantize)(const float *in, float scale, size_t count, uint8_t *out, const tti_rounding *);
   void (*dequantize)(const uint8_t *in, uint8_t zero, float scale, size_t count, float *out);

@@ -1,11 +1,17 @@
 /* Operators on uint8; see tt_op in tinytee_program.h. */
 #include "../core.h"
 
-enum { MOST_PIXELS = 64, SUMS = 256 };
+enum { MOST_PIXELS = 64 };
 
 static tti_rounding rounding_of(const tt_op *op, const tt_tensor *out) {
   tti_rounding r = {op->alpha - out->zero_point, op->beta - out->zero_point, out->zero_point, out->elem_bytes != 1};
   if (r.is_float) tti_clamp_of(op, &r.low, &r.high);
+  return r;
+}
+
+/* Where the zero point has been added before. */
+static tti_rounding rounding_alone(const tt_op *op) {
+  const tti_rounding r = {op->alpha, op->beta, 0, 0};
   return r;
 }
 
@@ -120,22 +126,6 @@ static void max_pixel(const struct tt_engine *e, const uint8_t *const *rows, uin
   e->port->kernels->i8->max(pixels, count, channels, to);
 }
 
-static void average_pixel(const struct tt_engine *e, const tt_op *op, const uint8_t *const *rows, uint32_t row_count,
-                          size_t step, uint32_t columns, uint32_t counted, const tt_tensor *in, const tt_tensor *out,
-                          uint8_t *to) {
-  const tti_i8_kernels *kernels = e->port->kernels->i8;
-  const tti_rounding rounding = rounding_of(op, out);
-  const int32_t shift = (int32_t)(row_count * columns * in->zero_point);
-  int32_t sums[SUMS];
-  for (uint32_t c = 0; c < in->channels; c += SUMS) {
-    const uint32_t some = tti_min(SUMS, in->channels - c);
-    tti_set(sums, 0, sizeof sums);
-    for (uint32_t i = 0; i < row_count; i++)
-      for (uint32_t j = 0; j < columns; j++) kernels->sum(rows[i] + j * step + c, 1, some, sums);
-    kernels->round(sums, shift, op->p0 / (float)counted, some, to + c, &rounding);
-  }
-}
-
 static void pool(const struct tt_engine *e, const tt_op *op, uint32_t y) {
   const tt_tensor *in = tti_operand(&e->program, op, 0), *out = &e->program.tensors[op->output];
   const uint8_t *rows[TT_MAX_KERNEL_Y];
@@ -158,7 +148,19 @@ static void pool(const struct tt_engine *e, const tt_op *op, uint32_t y) {
     const uint64_t left = (uint64_t)x * op->stride_x;
     const uint64_t fit = left < padded ? (padded - left + op->dilation_x - 1) / op->dilation_x : 0;
     const uint32_t columns = !count_pad ? end - first : fit < op->kernel_x ? (uint32_t)fit : op->kernel_x;
-    average_pixel(e, op, rows, to - from, step, end - first, divisor_y * columns, in, out, pixel);
+    const tti_i8_average window = {.rows = rows,
+                                   .row_count = to - from,
+                                   .columns = end - first,
+                                   .step = step,
+                                   .channels = in->channels,
+                                   .zero = in->zero_point,
+                                   .in_scale = op->p0,
+                                   .divisor = (float)(divisor_y * columns),
+                                   .out_scale = op->p1,
+                                   .offset = out->zero_point,
+                                   .out = pixel,
+                                   .rounding = rounding_alone(op)};
+    e->port->kernels->i8->average(&window);
   }
 }
 
@@ -179,10 +181,10 @@ void tti_i8_reduce(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint
 typedef struct side {
   const uint8_t *row;
   size_t pixel_step, step; /* elements from pixel to pixel and from channel to channel */
-  uint8_t zero;
+  float zero;
 } side;
 
-static side side_of(const uint8_t *row, uint32_t width, uint32_t channels, uint8_t zero) {
+static side side_of(const uint8_t *row, uint32_t width, uint32_t channels, float zero) {
   const side s = {row, width == 1 ? 0 : channels, channels == 1 ? 0 : 1, zero};
   return s;
 }
@@ -195,7 +197,7 @@ static side tensor_side(const struct tt_engine *e, const tt_op *op, uint32_t whi
 static side constant_side(const struct tt_engine *e, const tt_op *op, uint32_t channels, uint32_t y) {
   const uint32_t depth = op->groups ? op->groups : channels;
   const uint8_t *values = e->arena + op->weights + (size_t)(op->kernel_y == 1 ? 0 : y) * op->kernel_x * depth;
-  return side_of(values, op->kernel_x, depth, (uint8_t)op->p2);
+  return side_of(values, op->kernel_x, depth, op->p1);
 }
 
 static void binary(const struct tt_engine *e, const tt_op *op, uint32_t y) {
@@ -217,8 +219,9 @@ static void binary(const struct tt_engine *e, const tt_op *op, uint32_t y) {
                            .b_zero = b.zero,
                            .a_scale = op->p0,
                            .b_scale = op->p1,
+                           .offset = op->variant == TT_BINARY_ADD ? op->p2 : out->zero_point,
                            .out = tti_pixels(e, out, y),
-                           .rounding = rounding_of(op, out)};
+                           .rounding = rounding_alone(op)};
   const int whole = (a.step != 0) == (a.pixel_step != 0) && (b.step != 0) == (b.pixel_step != 0);
   if (!whole) row.count = out->channels;
   for (uint32_t x = 0; x < (whole ? 1 : out->width); x++) {

@@ -4,8 +4,12 @@ uint8 is the one integer type that tensors have: a model's int8 activations beco
 zero points. Weights are int8 with the zero point 0. Every result is defined to the bit:
 
 - sums of products are exact in int32;
-- they are converted to float32 and scaled in float32, every operation rounded once (no fused multiply-add);
-- ``requantize``: rounded to the nearest integer, ties to even, the zero point added, cut to what is allowed.
+- they are converted to float32 and scaled in float32, every operation rounded once, in the order written; ``fma`` is
+  one operation;
+- ``requantize``: rounded to the nearest integer, ties to even, the zero point added, cut to what is allowed;
+  ``to_bytes``: the same of a value that the zero point was added to before.
+
+The order is that of ONNX Runtime's optimized operators on x86-64, whose results these are, to the bit.
 
 No operator here applies ``activation``, but for a convolution with a float32 result: relu and clip of a uint8 result
 are its bounds ``low`` and ``high``. Concat, Gather, DepthToSpace, SpaceToDepth and Permute move uint8 elements as they
@@ -87,8 +91,8 @@ class QDepthwiseConv(Op):
 class QBinary(Op):
     """Elementwise on two uint8 operands, broadcast as Binary's; the quants are a's, b's and the output's.
 
-    add: requantize(float32(a - zero) * ratio(a, out) + float32(b - zero) * ratio(b, out)); sub: the difference.
-    mul: requantize(float32((a - zero) * (b - zero)) * product_ratio(a, b, out)).
+    add, sub, with the factors and the offset of ``addition``: to_bytes(fma(a, of_a, fma(b, of_b, offset))).
+    mul: to_bytes(float32((a - zero) * (b - zero)) * product_ratio(a, b, out) + float32(zero point of the output)).
 
     inputs: two tensors, or one where ``constant`` ([1|height, 1|width, 1|channels], with its quant) is the other
     operand: the second, or the first if ``constant_first``.
@@ -114,7 +118,8 @@ class QPool(Op):
     """Max or average pooling, windows as Pool's.
 
     max: input and output have one quant; padding never wins. average, over the n elements that a window counts:
-    requantize(float32(sum (x - zero)) * (ratio(in, out) / float32(n))); padding adds nothing to the sum.
+    to_bytes(sum / float32(n) / scale of the output + float32(zero point of the output)), where the sum, in float32, adds
+    float32(x - zero) * scale of the input in the order y, x; padding adds nothing to it.
     """
 
     kind: Literal["max", "average"]
@@ -129,7 +134,7 @@ class QPool(Op):
 class QReduce(Op):
     """Mean over y and x: output 1 x 1 x channels. Consumes its input row by row.
 
-    requantize(float32(sum (x - zero)) * (ratio(in, out) / float32(n))), n = height * width of the input.
+    requantize(float32(sum (x - zero)) * mean_factor(in, out, n)), n = height * width of the input.
     """
 
     kind: Literal["mean"] = "mean"
@@ -146,6 +151,46 @@ def ratio(source: Quant, target: Quant) -> np.float32:
 def product_ratio(left: Quant, right: Quant, target: Quant) -> np.float32:
     """left scale * right scale / target scale, in float32, from the left."""
     return np.float32(left.scale) * np.float32(right.scale) / np.float32(target.scale)
+
+
+def mean_factor(source: Quant, target: Quant, count: int) -> np.float32:
+    """source scale / (target scale * count), in float32."""
+    return np.float32(source.scale) / (np.float32(target.scale) * np.float32(count))
+
+
+def fma(a: NDArray | float, b: NDArray | float, c: NDArray | float) -> NDArray[np.float32]:
+    """a * b + c of float32 values, rounded once: where float64 holds the sum exactly, as ``adds_exactly`` says."""
+    wide = [np.asarray(value, np.float32).astype(np.float64) for value in (a, b, c)]
+    return (wide[0] * wide[1] + wide[2]).astype(np.float32)
+
+
+def addition(
+    kind: Literal["add", "sub"], left: Quant, right: Quant, target: Quant
+) -> tuple[np.float32, np.float32, np.float32]:
+    """Factors of both operands, and the offset that stands for all three zero points."""
+    of_left, of_right = ratio(left, target), ratio(right, target)
+    if kind == "sub":
+        of_right = -of_right
+    zeros = fma(of_left, left.zero_point, of_right * np.float32(right.zero_point))
+    return of_left, of_right, np.float32(target.zero_point) - np.float32(zeros)
+
+
+def adds_exactly(kind: Literal["add", "sub"], left: Quant, right: Quant, target: Quant) -> bool:
+    """Whether float64 holds every sum of an addition, so that a processor without fused operations can do them, too.
+
+    All terms are multiples of some power of two; their sum must stay below 2 ** 53 times that power.
+    """
+    terms = [float(term) for term in addition(kind, left, right, target)]
+    if not np.isfinite(terms).all():
+        return False
+    most = 255 * abs(terms[0]) + 255 * abs(terms[1]) + abs(terms[2])
+    return most * max(term.as_integer_ratio()[1] for term in terms) < 2**53
+
+
+def to_bytes(value: NDArray, low: int = 0, high: int = 255) -> Bytes:
+    """float32 to uint8: rint, ties to even; within low and high; NaN to low."""
+    rounded = np.rint(value.astype(np.float32))
+    return np.clip(np.where(np.isnan(rounded), np.float32(low), rounded), low, high).astype(np.uint8)
 
 
 def requantize(value: NDArray, quant: Quant, low: int = 0, high: int = 255) -> Bytes:

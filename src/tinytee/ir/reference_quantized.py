@@ -72,33 +72,35 @@ def _binary(op: q.QBinary, inputs: list[NDArray], shape: Shape, sources, target:
     if op.constant is not None:
         operands.insert(0 if op.constant_first else 1, (op.constant, op.constant_quant))
     (a, of_a), (b, of_b) = operands
-    left, right = _centred(a, of_a), _centred(b, of_b)
     if op.kind == "mul":
-        result = (left * right).astype(np.float32) * q.product_ratio(of_a, of_b, target)
+        product = (_centred(a, of_a) * _centred(b, of_b)).astype(np.float32)
+        result = product * q.product_ratio(of_a, of_b, target) + np.float32(target.zero_point)
     else:
-        one = left.astype(np.float32) * q.ratio(of_a, target)
-        two = right.astype(np.float32) * q.ratio(of_b, target)
-        result = one + two if op.kind == "add" else one - two
-    return q.requantize(result, target, op.low, op.high)
+        left, right, offset = q.addition(op.kind, of_a, of_b, target)
+        result = q.fma(a, left, q.fma(b, right, offset))
+    return q.to_bytes(result, op.low, op.high)
 
 
 def _pool(op: q.QPool, inputs: list[NDArray], shape: Shape, sources, target: Quant, taps: Taps) -> NDArray:
     if op.kind == "max":
         return np.max(taps(inputs[0].astype(np.int64), -1, op.pads), axis=0).astype(np.uint8)
-    total = np.sum(taps(_centred(inputs[0], sources[0]), 0, op.pads), axis=0)
+    total = np.zeros((shape.height, shape.width, shape.channels), np.float32)
+    for tap in taps(q.dequantize(inputs[0], sources[0]), 0, op.pads):
+        total = total + tap
     counted, pads = np.ones((*inputs[0].shape[:2], 1), np.int64), op.pads
     if op.count_include_pad:
         top, left, bottom, right = op.pads
         counted = np.pad(counted, ((top, bottom), (left, right), (0, 0)), constant_values=1)
         pads = (0, 0, 0, 0)
     count = np.sum(taps(counted, 0, pads), axis=0).astype(np.float32)
-    return q.requantize(total.astype(np.float32) * (q.ratio(sources[0], target) / count), target)
+    with np.errstate(all="ignore"):
+        return q.to_bytes(total / count / np.float32(target.scale) + np.float32(target.zero_point))
 
 
 def _reduce(op: q.QReduce, inputs: list[NDArray], shape: Shape, sources, target: Quant, taps: Taps) -> NDArray:
     total = _centred(inputs[0], sources[0]).sum(axis=(0, 1), keepdims=True)
-    count = np.float32(inputs[0].shape[0] * inputs[0].shape[1])
-    return q.requantize(total.astype(np.float32) * (q.ratio(sources[0], target) / count), target)
+    factor = q.mean_factor(sources[0], target, inputs[0].shape[0] * inputs[0].shape[1])
+    return q.requantize(total.astype(np.float32) * factor, target)
 
 
 _FUNCTIONS: dict[type[Op], Callable[..., NDArray]] = {

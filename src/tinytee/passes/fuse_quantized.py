@@ -205,6 +205,14 @@ class _Walk:
         if op.kind not in _KINDS or op.activation.kind not in _BOUNDED:
             return None
         low, high = _bounds(op.activation, quant)
+        quants = [self.quants[code] for code in common["inputs"]]
+        if op.constant_quant is not None:
+            quants.insert(0 if op.constant_first else 1, op.constant_quant)
+        elif op.constant is None and op.kind == "add" and self._is_spread(op):
+            # One element for many counts as the second operand, as in ONNX Runtime.
+            common, quants = common | {"inputs": common["inputs"][::-1]}, quants[::-1]
+        if op.kind != "mul" and not (len(quants) == 2 and q.adds_exactly(op.kind, *quants, quant)):
+            return None
         constant = None
         if op.constant is not None:
             if op.constant_quant is None:
@@ -221,6 +229,11 @@ class _Walk:
             low=low,
             high=high,
         )
+
+    def _is_spread(self, op: Op) -> bool:
+        """Whether the first operand's pixels all equal one another, and the result's do not."""
+        first, result = self.shapes[op.inputs[0]], self.shapes[op.output]
+        return first.height * first.width == 1 < result.height * result.width
 
     def _convolution(self, op: g.Conv | g.DepthwiseConv, quant: Quant | None) -> Op | None:
         """The integer convolution; its result under ``quant``, or float32."""

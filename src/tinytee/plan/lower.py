@@ -37,9 +37,9 @@ from tinytee.ir.quantized import (
     QLut,
     QPool,
     Quantize,
+    addition,
     product_ratio,
     quantized_fill,
-    ratio,
 )
 from tinytee.plan import weights
 from tinytee.plan.layout import Layout
@@ -430,16 +430,17 @@ def _quantized_attributes(op: Op, graph: Graph) -> dict[str, Any]:
         case ScaledMean():
             record |= {"variant": constants.TT_REDUCE_MEAN, "p0": op.factor}
         case QPool(kind="average") if source and target:
-            record["p0"] = ratio(source, target)
+            record |= {"p0": source.scale, "p1": target.scale}
         case QBinary() if target:
             if op.constant_quant is not None:
                 quants.insert(0 if op.constant_first else 1, op.constant_quant)
-                record["p2"] = op.constant_quant.zero_point
             left, right = (quant for quant in quants if quant is not None)
             if op.kind == "mul":
-                record["p0"] = product_ratio(left, right, target)
+                zero_point = op.constant_quant.zero_point if op.constant_quant is not None else 0
+                record |= {"p0": product_ratio(left, right, target), "p1": zero_point}
             else:
-                record |= {"p0": ratio(left, target), "p1": ratio(right, target)}
+                record["variant"] = constants.TT_BINARY_ADD
+                record |= dict(zip(("p0", "p1", "p2"), addition(op.kind, left, right, target), strict=True))
         case _:
             pass
     return record

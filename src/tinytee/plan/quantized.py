@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tinytee.errors import UnsupportedModelError
 from tinytee.ir.graph import Graph, Op, Quant
-from tinytee.ir.quantized import QConv, QDepthwiseConv, QReduce, Quantize, ratio
+from tinytee.ir.quantized import QConv, QDepthwiseConv, QReduce, Quantize, mean_factor
 
 MOST_STRETCHES = 256
 """TTI_I8_RUNS in core/core.h: stretches of k that one output y-plane may have."""
@@ -44,8 +44,8 @@ def split_means(graph: Graph) -> Graph:
             continue
         mean, source = f"{op.output}:mean", graph.shapes[op.inputs[0]]
         shapes[mean] = graph.shapes[op.output]
-        scale = ratio(graph.quants[op.inputs[0]], graph.quants[op.output])
-        factor = float(scale / np.float32(source.height * source.width))
+        quants = graph.quants[op.inputs[0]], graph.quants[op.output]
+        factor = float(mean_factor(*quants, source.height * source.width))
         ops.append(ScaledMean(name=op.name, inputs=op.inputs, output=mean, factor=factor))
         ops.append(Requantize(name=op.name, inputs=(mean,), output=op.output))
     return replace(graph, ops=tuple(ops), shapes=shapes)
