@@ -273,7 +273,7 @@ static int check_types(const tti_program *p, const tt_op *op, const tt_tensor *o
     case TT_OP_REDUCE:
       return !bytes && op->variant == TT_REDUCE_MEAN && !op->activation;
     case TT_OP_BINARY:
-      return bytes && (op->variant == TT_BINARY_ADD || op->variant == TT_BINARY_MUL);
+      return bytes && op->variant <= TT_BINARY_MUL;
     case TT_OP_GATHER:
       return bytes && op->p0 >= 0.0f && op->p0 <= 255.0f;
     default:

@@ -169,7 +169,8 @@ typedef struct tt_tensor {
  * - reduce: mean, to float32 only: float32(sum of (a - z)) * p0.
  * - binary: add: fma(a, p0, fma(b, p1, p2)), where fma rounds once (float64 must hold both sums exactly, else results
  *   depend on the processor); mul: float32((a - z) * (b - its zero point)) * p0 + zero point of the output; both then
- *   rounded and cut as an average is. A constant is uint8 (a factor's zero point is p1); with CONSTANT_FIRST it is a.
+ *   rounded and cut as an average is. sub: (float32(a - z) * p0 - float32(b - its) * p1) / p2: requantized. A constant
+ *   is uint8 with the zero point 'table'; with CONSTANT_FIRST it is a.
  * - convert to uint8: v / p0, requantized; from uint8: p0 * float32(a - z), then the activation.
  * - lookup: table of 256 bytes at 'weights'.
  * - unary identity, concat, gather (p0 is the filling element), depth to space, space to depth, permute: as they are.

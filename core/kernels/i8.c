@@ -824,14 +824,15 @@ static void average(const tti_i8_average *p) {
 
 TTI_INLINE void binary_span(const unsigned kind, const size_t a_step, const size_t b_step, const tti_i8_binary_row *r) {
   const tti_rounding rounding = r->rounding;
-  const vf a_scale = v_set(r->a_scale), b_scale = v_set(r->b_scale), offset = v_set(r->offset);
+  const vf a_scale = v_set(r->a_scale), b_scale = v_set(r->b_scale), last = v_set(r->last);
   const vf a_zero = v_set(r->a_zero), b_zero = v_set(r->b_zero);
   for (size_t i = 0; i < r->count; i += TTI_LANES) {
     const size_t left = r->count - i;
     const vf a = __builtin_convertvector(a_step ? load_bytes(r->a + i, left) : (vi){0} + r->a[0], vf);
     const vf b = __builtin_convertvector(b_step ? load_bytes(r->b + i, left) : (vi){0} + r->b[0], vf);
-    const vf v = kind == TT_BINARY_ADD ? v_fused(a, a_scale, v_fused(b, b_scale, offset))
-                                       : (a - a_zero) * (b - b_zero) * a_scale + offset;
+    const vf v = kind == TT_BINARY_ADD   ? v_fused(a, a_scale, v_fused(b, b_scale, last))
+                 : kind == TT_BINARY_SUB ? ((a - a_zero) * a_scale - (b - b_zero) * b_scale) / last
+                                         : (a - a_zero) * (b - b_zero) * a_scale + last;
     store_rounded(r->out + i, v, &rounding, left);
   }
 }
@@ -846,6 +847,8 @@ TTI_INLINE void binary_steps(const unsigned kind, const tti_i8_binary_row *r) {
 static void binary(unsigned kind, const tti_i8_binary_row *r) {
   if (kind == TT_BINARY_ADD)
     binary_steps(TT_BINARY_ADD, r);
+  else if (kind == TT_BINARY_SUB)
+    binary_steps(TT_BINARY_SUB, r);
   else
     binary_steps(TT_BINARY_MUL, r);
 }

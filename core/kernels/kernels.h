@@ -110,13 +110,13 @@ typedef struct tti_i8_depthwise_row {
   tti_rounding rounding;
 } tti_i8_depthwise_row;
 
-/* out[i] = a[i * a_step] op b[i * b_step], steps 0 or 1, as tt_op says; kind is TT_BINARY_ADD or _MUL. An addition has
- * no use for the zero points, a product none for b_scale; the output's zero point is part of offset, not of rounding.
- */
+/* out[i] = a[i * a_step] op b[i * b_step], steps 0 or 1, as tt_op says; kind is TT_BINARY_ADD, _SUB or _MUL. 'last'
+ * is added (ADD, MUL: the output's zero point is part of it, rounding.zero is 0) or divides (SUB). An addition has no
+ * use for the zero points, a product none for b_scale. */
 typedef struct tti_i8_binary_row {
   const uint8_t *a, *b;
   size_t a_step, b_step, count;
-  float a_zero, b_zero, a_scale, b_scale, offset;
+  float a_zero, b_zero, a_scale, b_scale, last;
   uint8_t *out;
   tti_rounding rounding;
 } tti_i8_binary_row;

@@ -197,7 +197,7 @@ static side tensor_side(const struct tt_engine *e, const tt_op *op, uint32_t whi
 static side constant_side(const struct tt_engine *e, const tt_op *op, uint32_t channels, uint32_t y) {
   const uint32_t depth = op->groups ? op->groups : channels;
   const uint8_t *values = e->arena + op->weights + (size_t)(op->kernel_y == 1 ? 0 : y) * op->kernel_x * depth;
-  return side_of(values, op->kernel_x, depth, op->p1);
+  return side_of(values, op->kernel_x, depth, (float)op->table);
 }
 
 static void binary(const struct tt_engine *e, const tt_op *op, uint32_t y) {
@@ -219,9 +219,9 @@ static void binary(const struct tt_engine *e, const tt_op *op, uint32_t y) {
                            .b_zero = b.zero,
                            .a_scale = op->p0,
                            .b_scale = op->p1,
-                           .offset = op->variant == TT_BINARY_ADD ? op->p2 : out->zero_point,
+                           .last = op->variant == TT_BINARY_MUL ? out->zero_point : op->p2,
                            .out = tti_pixels(e, out, y),
-                           .rounding = rounding_alone(op)};
+                           .rounding = op->variant == TT_BINARY_SUB ? rounding_of(op, out) : rounding_alone(op)};
   const int whole = (a.step != 0) == (a.pixel_step != 0) && (b.step != 0) == (b.pixel_step != 0);
   if (!whole) row.count = out->channels;
   for (uint32_t x = 0; x < (whole ? 1 : out->width); x++) {

@@ -205,7 +205,7 @@ class Builder:
         tensor = self.emit(g.Unary, (value.tensor,), self.shapes[value.tensor], activation=activation)
         return replace(value, tensor=tensor, dtype=dtype or value.dtype, source=None)
 
-    def binary(self, kind: str, left: Value | Known, right: Value | Known) -> Value:
+    def binary(self, kind: str, left: Value | Known, right: Value | Known, *, apart: bool = False) -> Value:
         """Elementwise with numpy's broadcasting, at least one side a Value; in the larger Value's layout."""
         values = [side for side in (left, right) if isinstance(side, Value)]
         arrays = [self.operand(side, values[0].rank) for side in (left, right) if isinstance(side, Known)]
@@ -225,7 +225,7 @@ class Builder:
         found = Shape(*(max(pair) for pair in zip(*extents, strict=True)))
         if found != layout.shape:
             names[0] = self.realise(values[0], layout, expand=True)
-        tensor = self.emit(g.Binary, names, layout.shape, kind=kind, **attributes)
+        tensor = self.emit(g.Binary, names, layout.shape, kind=kind, apart=apart, **attributes)
         return self.value(tensor, shape, layout, values[0].dtype)
 
     def operand(self, known: Known, rank: int) -> NDArray:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
-from typing import Literal
 
 import numpy as np
 
@@ -157,8 +156,8 @@ def _check_types(graph: Graph, op: Op) -> None:
     kind = op.activation.kind
     free = convolves and target is None and kind in ("relu", "clip")
     _need(op, kind == "identity" or free, f"the activation {kind} is not allowed")
-    if isinstance(op, q.QBinary) and op.kind != "mul" and target is not None:
-        _sums(op, op.kind, sources, target)
+    if isinstance(op, q.QBinary) and op.kind == "add" and target is not None:
+        _sum(op, sources, target)
     if isinstance(op, q.QPool) and op.kind == "max":
         _need(op, sources[0] == target, f"the largest of {sources[0]} is not of {target}")
 
@@ -326,13 +325,13 @@ def _q_binary(op: q.QBinary, inputs: list[Shape], declared: Shape) -> Shape:
     return _binary(op, inputs, declared)
 
 
-def _sums(op: q.QBinary, kind: Literal["add", "sub"], sources: list[g.Quant | None], target: g.Quant) -> None:
+def _sum(op: q.QBinary, sources: list[g.Quant | None], target: g.Quant) -> None:
     """The scales of an addition, which must lie near enough to one another."""
     quants = [quant for quant in sources if quant is not None]
     if op.constant_quant is not None:
         quants.insert(0 if op.constant_first else 1, op.constant_quant)
     _need(op, len(quants) == 2, "adds two operands")
-    _need(op, q.adds_exactly(kind, quants[0], quants[1], target), "the scales differ too much to be added")
+    _need(op, q.adds_exactly(quants[0], quants[1], target), "the scales differ too much to be added")
 
 
 @_rule(g.Binary)

@@ -184,12 +184,14 @@ class Binary(Op):
     inputs: two tensors, or one tensor where ``constant`` ([1|height, 1|width, 1|channels]) is the other operand:
     the second, or the first if ``constant_first``. prelu: where(a < 0, a * b, a). pow: a ** b.
     constant_quant: where the model gives the constant as 8-bit integers, what they stand for.
+    apart: of an addition: a quantized model rounds both operands to float32 before it (ONNX's Sum), not only their sum.
     """
 
     kind: Literal["add", "sub", "mul", "div", "min", "max", "prelu", "pow"]
     constant: Array | None = None
     constant_first: bool = False
     constant_quant: Quant | None = None
+    apart: bool = False
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

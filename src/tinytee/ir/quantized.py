@@ -91,14 +91,15 @@ class QDepthwiseConv(Op):
 class QBinary(Op):
     """Elementwise on two uint8 operands, broadcast as Binary's; the quants are a's, b's and the output's.
 
-    add, sub, with the factors and the offset of ``addition``: to_bytes(fma(a, of_a, fma(b, of_b, offset))).
+    add, with the factors and the offset of ``addition``: to_bytes(fma(a, of_a, fma(b, of_b, offset))).
+    sum, sub: requantize((dequantize(a) +- dequantize(b)) / scale of the output): what models quantize as Sum and Sub.
     mul: to_bytes(float32((a - zero) * (b - zero)) * product_ratio(a, b, out) + float32(zero point of the output)).
 
     inputs: two tensors, or one where ``constant`` ([1|height, 1|width, 1|channels], with its quant) is the other
     operand: the second, or the first if ``constant_first``.
     """
 
-    kind: Literal["add", "sub", "mul"]
+    kind: Literal["add", "sum", "sub", "mul"]
     constant: Bytes | None = None
     constant_quant: Quant | None = None
     constant_first: bool = False
@@ -118,8 +119,8 @@ class QPool(Op):
     """Max or average pooling, windows as Pool's.
 
     max: input and output have one quant; padding never wins. average, over the n elements that a window counts:
-    to_bytes(sum / float32(n) / scale of the output + float32(zero point of the output)), where the sum, in float32, adds
-    float32(x - zero) * scale of the input in the order y, x; padding adds nothing to it.
+    to_bytes(sum / float32(n) / scale of the output + float32(zero point of the output)), where the sum, in float32,
+    adds float32(x - zero) * scale of the input in the order y, x; padding adds nothing to it.
     """
 
     kind: Literal["max", "average"]
@@ -164,26 +165,22 @@ def fma(a: NDArray | float, b: NDArray | float, c: NDArray | float) -> NDArray[n
     return (wide[0] * wide[1] + wide[2]).astype(np.float32)
 
 
-def addition(
-    kind: Literal["add", "sub"], left: Quant, right: Quant, target: Quant
-) -> tuple[np.float32, np.float32, np.float32]:
+def addition(left: Quant, right: Quant, target: Quant) -> tuple[np.float32, np.float32, np.float32]:
     """Factors of both operands, and the offset that stands for all three zero points."""
     of_left, of_right = ratio(left, target), ratio(right, target)
-    if kind == "sub":
-        of_right = -of_right
     zeros = fma(of_left, left.zero_point, of_right * np.float32(right.zero_point))
     return of_left, of_right, np.float32(target.zero_point) - np.float32(zeros)
 
 
-def adds_exactly(kind: Literal["add", "sub"], left: Quant, right: Quant, target: Quant) -> bool:
+def adds_exactly(left: Quant, right: Quant, target: Quant) -> bool:
     """Whether float64 holds every sum of an addition, so that a processor without fused operations can do them, too.
 
     All terms are multiples of some power of two; their sum must stay below 2 ** 53 times that power.
     """
-    terms = [float(term) for term in addition(kind, left, right, target)]
+    terms = [float(term) for term in addition(left, right, target)]
     if not np.isfinite(terms).all():
         return False
-    most = 255 * abs(terms[0]) + 255 * abs(terms[1]) + abs(terms[2])
+    most = 255 * terms[0] + 255 * terms[1] + abs(terms[2])
     return most * max(term.as_integer_ratio()[1] for term in terms) < 2**53
 
 

@@ -75,9 +75,13 @@ def _binary(op: q.QBinary, inputs: list[NDArray], shape: Shape, sources, target:
     if op.kind == "mul":
         product = (_centred(a, of_a) * _centred(b, of_b)).astype(np.float32)
         result = product * q.product_ratio(of_a, of_b, target) + np.float32(target.zero_point)
-    else:
-        left, right, offset = q.addition(op.kind, of_a, of_b, target)
+    elif op.kind == "add":
+        left, right, offset = q.addition(of_a, of_b, target)
         result = q.fma(a, left, q.fma(b, right, offset))
+    else:
+        one, two = q.dequantize(a, of_a), q.dequantize(b, of_b)
+        result = (one + two if op.kind == "sum" else one - two) / np.float32(target.scale)
+        return q.requantize(result, target, op.low, op.high)
     return q.to_bytes(result, op.low, op.high)
 
 

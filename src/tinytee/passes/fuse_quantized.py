@@ -205,13 +205,14 @@ class _Walk:
         if op.kind not in _KINDS or op.activation.kind not in _BOUNDED:
             return None
         low, high = _bounds(op.activation, quant)
+        kind = "sum" if op.apart else op.kind
         quants = [self.quants[code] for code in common["inputs"]]
         if op.constant_quant is not None:
             quants.insert(0 if op.constant_first else 1, op.constant_quant)
-        elif op.constant is None and op.kind == "add" and self._is_spread(op):
+        elif op.constant is None and kind == "add" and self._is_spread(op):
             # One element for many counts as the second operand, as in ONNX Runtime.
             common, quants = common | {"inputs": common["inputs"][::-1]}, quants[::-1]
-        if op.kind != "mul" and not (len(quants) == 2 and q.adds_exactly(op.kind, *quants, quant)):
+        if kind == "add" and not (len(quants) == 2 and q.adds_exactly(*quants, quant)):
             return None
         constant = None
         if op.constant is not None:
@@ -222,7 +223,7 @@ class _Walk:
                 return None
         return q.QBinary(
             **common,
-            kind=op.kind,  # type: ignore[arg-type]
+            kind=kind,  # type: ignore[arg-type]
             constant=constant,
             constant_quant=op.constant_quant,
             constant_first=op.constant_first,

@@ -256,7 +256,7 @@ class _Records:
             case Reduce():
                 record["variant"] = _number("REDUCE", op.kind)
             case Binary() | QBinary():
-                record["variant"] = _number("BINARY", op.kind)
+                record["variant"] = _number("BINARY", "sub" if op.kind == "sum" else op.kind)
                 if op.constant is not None:
                     height, width, channels = op.constant.shape
                     first = constants.TT_FLAG_CONSTANT_FIRST if op.constant_first else 0
@@ -435,12 +435,14 @@ def _quantized_attributes(op: Op, graph: Graph) -> dict[str, Any]:
             if op.constant_quant is not None:
                 quants.insert(0 if op.constant_first else 1, op.constant_quant)
             left, right = (quant for quant in quants if quant is not None)
+            if op.constant_quant is not None:
+                record["table"] = op.constant_quant.zero_point
             if op.kind == "mul":
-                zero_point = op.constant_quant.zero_point if op.constant_quant is not None else 0
-                record |= {"p0": product_ratio(left, right, target), "p1": zero_point}
-            else:
-                record["variant"] = constants.TT_BINARY_ADD
-                record |= dict(zip(("p0", "p1", "p2"), addition(op.kind, left, right, target), strict=True))
+                record["p0"] = product_ratio(left, right, target)
+            elif op.kind == "add":
+                record |= dict(zip(("p0", "p1", "p2"), addition(left, right, target), strict=True))
+            else:  # a sum is the difference of a negative scale
+                record |= {"p0": left.scale, "p1": right.scale * (-1 if op.kind == "sum" else 1), "p2": target.scale}
         case _:
             pass
     return record

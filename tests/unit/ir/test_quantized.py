@@ -137,14 +137,14 @@ def test_ties_go_to_even_and_results_saturate() -> None:
     assert q.requantize(values, one, 11, 200).tolist() == [11, 11, 11, 11, 12, 12, 200, 200, 11, 200, 11]
 
 
-@pytest.mark.parametrize("kind", ["add", "sub", "mul"])
+@pytest.mark.parametrize("kind", ["add", "sum", "sub", "mul"])
 def test_binary_with_quants_that_are_powers_of_two(kind: str) -> None:
     a, b = _bytes(4, 5, 6), _bytes(1, 1, 6)
     quants = {"a": Quant(0.5, 7), "b": Quant(0.25, 100), "c": Quant(2.0, 90)}
     op = q.QBinary(name="n", inputs=("a", "b"), output="c", kind=kind)  # type: ignore[arg-type]
     found = evaluate_op(op, [a, b], SHAPE, quants=quants)
     left, right = (a.astype(int) - 7) * 0.5, (b.astype(int) - 100) * 0.25
-    value = {"add": left + right, "sub": left - right, "mul": left * right}[kind]
+    value = {"add": left + right, "sum": left + right, "sub": left - right, "mul": left * right}[kind]
     np.testing.assert_array_equal(found, np.clip(np.rint(value / 2) + 90, 0, 255))
     swapped = replace(op, inputs=("b",), constant=a, constant_quant=quants["a"], constant_first=True)
     np.testing.assert_array_equal(evaluate_op(swapped, [b], SHAPE, quants=quants), found)

@@ -125,7 +125,7 @@ class _QuantizedMaker(_Maker):
 
     def binary(self, x: str) -> str:
         s = self.shapes[x]
-        kind = self.draw(st.sampled_from(["add", "sub", "mul"]))
+        kind = self.draw(st.sampled_from(["add", "sum", "sub", "mul"]))
         fits = [
             name
             for name in self.quants

@@ -112,7 +112,7 @@ def chain(call: Call) -> Result:
     for item in rest:
         if isinstance(result, Known) and isinstance(item, Known):
             result = call.builder.promote(result)
-        result = call.builder.binary(_CHAIN[call.op_type], result, item)
+        result = call.builder.binary(_CHAIN[call.op_type], result, item, apart=call.op_type == "Sum")
     if call.op_type == "Mean" and rest:
         result = call.builder.binary("mul", result, Known(np.float32(1 / len(call.inputs)).reshape(())))
     return result
