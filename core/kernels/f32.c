@@ -632,14 +632,6 @@ static void binary(unsigned kind, const float *a, size_t a_step, const float *b,
   }
 }
 
-static void accumulate(float keep, float scale, const float *a, float *out, size_t count) {
-  for (size_t i = 0; i < count; i += TTI_LANES) {
-    const size_t left = count - i;
-    const vf scaled = v_load_part(a + i, left) * scale;
-    v_store_part(out + i, keep != 0.0f ? v_load_part(out + i, left) + scaled : scaled, left);
-  }
-}
-
 /* ---- local response normalization */
 
 static void lrn(const float *in, float *out, size_t channels, size_t size, float alpha, float beta, float bias) {
@@ -738,18 +730,8 @@ static void decode(unsigned coding, const uint8_t *codes, const float *scales, s
 extern const tti_i8_kernels TTI_JOIN(tti_i8_, TTI_ISA); /* see i8.c */
 
 const tti_kernels *TTI_JOIN(tti_kernels_, TTI_ISA)(void) {
-  static const tti_kernels table = {TTI_STRING(TTI_ISA),
-                                    conv_row,
-                                    winograd_in,
-                                    winograd_out,
-                                    depthwise_row,
-                                    pool_row,
-                                    activation,
-                                    binary,
-                                    accumulate,
-                                    lrn,
-                                    interleave,
-                                    decode,
-                                    &TTI_JOIN(tti_i8_, TTI_ISA)};
+  static const tti_kernels table = {
+      TTI_STRING(TTI_ISA), conv_row, winograd_in, winograd_out, depthwise_row, pool_row,
+      activation,          binary,   lrn,         interleave,   decode,        &TTI_JOIN(tti_i8_, TTI_ISA)};
   return &table;
 }

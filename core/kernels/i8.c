@@ -866,6 +866,14 @@ static void dequantize(const uint8_t *in, uint8_t zero, float scale, size_t coun
   }
 }
 
+static void accumulate(float keep, float scale, const float *a, float *out, size_t count) {
+  for (size_t i = 0; i < count; i += TTI_LANES) {
+    const size_t left = count - i;
+    const vf scaled = v_load_part(a + i, left) * scale;
+    v_store_part(out + i, keep != 0.0f ? v_load_part(out + i, left) + scaled : scaled, left);
+  }
+}
+
 /* ---- lookup */
 
 #if TTI_CODE == TTI_CODE_avx512
@@ -931,5 +939,5 @@ static void lookup(const uint8_t *table, const uint8_t *in, size_t count, uint8_
 #endif
 
 extern const tti_i8_kernels TTI_JOIN(tti_i8_, TTI_ISA);
-const tti_i8_kernels TTI_JOIN(tti_i8_, TTI_ISA) = {conv_row, depthwise_row, max_pixels, sum_pixels, round_sums,
-                                                   average,  binary,        quantize,   dequantize, lookup};
+const tti_i8_kernels TTI_JOIN(tti_i8_, TTI_ISA) = {conv_row, depthwise_row, max_pixels, sum_pixels, round_sums, average,
+                                                   binary,   quantize,      dequantize, lookup,     accumulate};

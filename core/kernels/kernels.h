@@ -131,7 +131,8 @@ typedef struct tti_i8_average {
   tti_rounding rounding;
 } tti_i8_average;
 
-/* On uint8. Results are the same on every instruction set, to the bit. */
+/* On uint8, and on float32 what results between uint8 hang on. They are the same on every instruction set, to the bit.
+ */
 typedef struct tti_i8_kernels {
   void (*conv_row)(const tti_i8_conv_row *);
   void (*depthwise_row)(const tti_i8_depthwise_row *);
@@ -146,6 +147,8 @@ typedef struct tti_i8_kernels {
   void (*dequantize)(const uint8_t *in, uint8_t zero, float scale, size_t count, float *out);
   /* out[i] = table[in[i]], without an address that depends on in. */
   void (*lookup)(const uint8_t *table, const uint8_t *in, size_t count, uint8_t *out);
+  /* out[i] = keep * out[i] + scale * a[i], rounded twice; keep is 0 or 1, and 0 ignores what out holds. */
+  void (*accumulate)(float keep, float scale, const float *a, float *out, size_t count);
 } tti_i8_kernels;
 
 typedef struct tti_kernels {
@@ -160,8 +163,6 @@ typedef struct tti_kernels {
   void (*activation)(unsigned kind, float alpha, float beta, float *data, size_t count);
   /* out[i] = a[i * a_step] op b[i * b_step], steps 0 or 1; kind is TT_BINARY_*. out may equal a or b. */
   void (*binary)(unsigned kind, const float *a, size_t a_step, const float *b, size_t b_step, float *out, size_t count);
-  /* out[i] = keep * out[i] + scale * a[i]; keep is 0 or 1, and 0 ignores what out holds. */
-  void (*accumulate)(float keep, float scale, const float *a, float *out, size_t count);
   /* Local response normalization of one pixel, ONNX LRN. */
   void (*lrn)(const float *in, float *out, size_t channels, size_t size, float alpha, float beta, float bias);
   /* out[i * parts + p] = in[p * each + i]: the shuffle of channels between groups. */

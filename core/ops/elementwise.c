@@ -13,13 +13,13 @@ void tti_reduce(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_
     for (uint32_t x = 0; x < in->width; x++, row += channels) {
       const int first = y == 0 && x == 0;
       if (sum || first)
-        kernels->accumulate(first ? 0.0f : 1.0f, 1.0f, row, total, channels);
+        kernels->i8->accumulate(first ? 0.0f : 1.0f, 1.0f, row, total, channels);
       else
         kernels->binary(extreme, total, 1, row, 1, total, channels);
     }
   }
   if (y1 == in->height && op->variant == TT_REDUCE_MEAN)
-    kernels->accumulate(0.0f, 1.0f / ((float)in->height * (float)in->width), total, total, channels);
+    kernels->i8->accumulate(0.0f, 1.0f / ((float)in->height * (float)in->width), total, total, channels);
 }
 
 /* One operand of a binary operator at an output y-plane. */

@@ -319,8 +319,7 @@ def _integer_filters(op: g.Conv | g.DepthwiseConv, source: Quant) -> tuple[q.Sig
     depthwise = isinstance(op, g.DepthwiseConv)
     scale = op.weight_scale
     if scale is None and depthwise and op.weight.shape[:2] == (1, 1):
-        scale = np.abs(op.weight.reshape(-1)) / np.float32(127)  # one weight has a scale that makes it exact
-        scale = np.where(scale > 0, scale, np.float32(1)).astype(np.float32)
+        scale = _exact_scale(op.weight.reshape(-1), op.bias, source)
     if scale is None:
         return "its weights are not quantized"
     if len(op.inputs) != 1:
@@ -340,6 +339,18 @@ def _integer_filters(op: g.Conv | g.DepthwiseConv, source: Quant) -> tuple[q.Sig
     shape = (-1, *op.weight.shape[:2]) if depthwise else op.weight.shape
     weight = np.moveaxis(steps.reshape(shape), 0, 2) if depthwise else steps.reshape(shape)
     return np.ascontiguousarray(weight, dtype=np.int8), bias.astype(np.int32), scale.astype(np.float32)
+
+
+def _exact_scale(weight: g.Array, bias: g.Array, source: Quant) -> NDArray[np.float32]:
+    """A scale for each of single weights: it makes the weight an integer of 64 to 127, the one that fits the bias best.
+
+    The bias is to be an integer, too, in units of this scale and the input's: among 64 units one comes close.
+    """
+    steps = np.arange(127, 63, -1, dtype=np.float64)[:, None]
+    size = np.where(weight != 0, np.abs(weight), np.float32(1)).astype(np.float64)
+    exact = bias * steps / (np.float64(source.scale) * size)
+    lost = np.abs(exact - np.rint(exact)) / steps
+    return (size / steps[lost.argmin(axis=0), 0]).astype(np.float32)
 
 
 def _coarser(steps: NDArray, bias: NDArray) -> NDArray[np.float32]:

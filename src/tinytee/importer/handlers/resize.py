@@ -75,6 +75,8 @@ def taps(size: int, out: int, scale: float, sampling: Sampling) -> tuple[NDArray
     A coordinate x lies between its left neighbour, at ratio 0 < r <= 1 to the right of it, and the next element.
     Downsampling with antialias stretches the kernel by 1 / scale.
     """
+    if sampling.mode == "linear" and not sampling.antialias and not sampling.exclude_outside:
+        return _linear_taps(size, out, scale, sampling.coordinates)
     at = coordinates(size, out, scale, sampling.coordinates)
     left = np.ceil(at) - 1
     ratio = at - left
@@ -90,6 +92,16 @@ def taps(size: int, out: int, scale: float, sampling: Sampling) -> tuple[NDArray
     if sampling.exclude_outside or sampling.antialias:
         weights = weights / weights.sum(axis=1, keepdims=True)
     return np.clip(index, 0, size - 1), weights
+
+
+def _linear_taps(size: int, out: int, scale: float, kind: str) -> tuple[NDArray, NDArray]:
+    """Both neighbours, in float32, as ONNX Runtime computes them: what is quantized after it may hang on a bit."""
+    at = np.clip(coordinates(size, out, scale, kind, np.float32), 0, size - 1).astype(np.float32)
+    left = np.floor(at)
+    right = np.minimum(left + 1, np.float32(size - 1))
+    weights = np.stack([np.abs(at - right), np.abs(at - left)], axis=1)
+    weights[left == right] = 0.5
+    return np.stack([left, right], axis=1).astype(np.int64), weights
 
 
 def _cubic(distance: NDArray, a: float) -> NDArray:
