@@ -49,7 +49,7 @@ def prepare(model: onnx.ModelProto) -> onnx.ModelProto:
                 f" it: {error}; export it anew"
             ) from error
     _drop_weights_from_inputs(changed)
-    folded = _merge_scales(_fold(changed))
+    folded = _convolve_upsampling(_convolve_scales(_fold(changed)))
     taken = {node.name for node in folded.graph.node}
     for position, node in enumerate(folded.graph.node):
         if not node.name:
@@ -58,12 +58,15 @@ def prepare(model: onnx.ModelProto) -> onnx.ModelProto:
     return onnx.shape_inference.infer_shapes(folded)
 
 
-def _merge_scales(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Products and sums with a constant for each channel behind a batch normalization become its scale and bias.
+def _convolve_scales(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Batch normalizations of images that could not be folded become convolutions of one weight a channel.
 
-    Where a concatenation stands before it, it cannot go into weights: each of the three would round to 256 steps.
+    Those the quantizer makes integer operators of, where it leaves batch normalization in float32. Products and sums
+    with a constant for each channel behind one (Caffe's Scale) become part of it, not two more roundings to 256 steps.
     """
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    known = [*model.graph.input, *onnx.shape_inference.infer_shapes(model).graph.value_info]
+    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in known}
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
         for name in node.input:
@@ -71,27 +74,73 @@ def _merge_scales(model: onnx.ModelProto) -> onnx.ModelProto:
     outputs = {value.name for value in model.graph.output}
     gone: set[str] = set()
     for node in model.graph.node:
-        if node.op_type != "BatchNormalization" or not set(node.input[1:4]) <= stored.keys():
+        if node.op_type != "BatchNormalization" or ranks.get(node.input[0]) != 4 or len(node.output) != 1:
             continue
-        scale, bias, mean = (numpy_helper.to_array(stored[name]) for name in node.input[1:4])
-        while node.output[0] not in outputs and len(follow := readers.get(node.output[0], [])) == 1:
-            factor = _channel_constant(follow[0], node.output[0], stored, len(scale))
+        if not set(node.input[1:]) <= stored.keys():
+            continue
+        scale, bias, mean, variance = (numpy_helper.to_array(stored[name]).astype(float) for name in node.input[1:])
+        epsilon = next((onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == "epsilon"), 1e-5)
+        weight = scale / np.sqrt(variance + epsilon)
+        bias -= mean * weight
+        result = node.output[0]
+        while result not in outputs and len(follow := readers.get(result, [])) == 1:
+            factor = _channel_constant(follow[0], result, stored, len(weight))
             if factor is None:
                 break
-            scale, bias = (scale * factor, bias * factor) if follow[0].op_type == "Mul" else (scale, bias + factor)
-            gone.add(follow[0].output[0])
-            node.output[0] = follow[0].output[0]
-            for position, array in ((1, scale), (2, bias)):
-                name = f"{node.output[0]}/{'scale' if position == 1 else 'bias'}"
-                node.input[position] = name
-                model.graph.initializer.append(numpy_helper.from_array(array.astype(mean.dtype), name))
-    kept = [node for node in model.graph.node if node.output[0] not in gone or node.op_type == "BatchNormalization"]
+            weight, bias = (weight * factor, bias * factor) if follow[0].op_type == "Mul" else (weight, bias + factor)
+            result = follow[0].output[0]
+            gone.add(result)
+        operands = {f"{result}/weight": weight.reshape(-1, 1, 1, 1), f"{result}/bias": bias}
+        for name, array in operands.items():
+            model.graph.initializer.append(numpy_helper.from_array(array.astype(np.float32), name))
+        inputs = [node.input[0], *operands]
+        node.CopyFrom(
+            onnx.helper.make_node("Conv", inputs, [result], node.name, group=len(weight), kernel_shape=[1, 1])
+        )
+    kept = [node for node in model.graph.node if node.output[0] not in gone or node.op_type == "Conv"]
+    return _with_nodes(model, kept)
+
+
+def _convolve_upsampling(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Transposed convolutions whose windows do not overlap become 1 x 1 convolutions and DepthToSpace.
+
+    Transposed ones ONNX Runtime computes in float32, quantized or not.
+    """
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    nodes: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        weight = stored.get(node.input[1]) if node.op_type == "ConvTranspose" else None
+        given = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        size = weight.dims[-1] if weight is not None else 0
+        stays = weight is None or len(weight.dims) != 4 or list(weight.dims[2:]) != [size, size]
+        stays = stays or given.get("strides") != [size, size] or given.get("group", 1) != 1 or "output_shape" in given
+        stays = stays or any(given.get("pads", [])) or any(given.get("output_padding", [])) or len(node.input) < 3
+        stays = stays or any(step != 1 for step in given.get("dilations", [])) or node.input[2] not in stored
+        if stays or weight is None or given.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
+            nodes.append(node)
+            continue
+        filters = numpy_helper.to_array(weight)  # [in, out, size, size]
+        bias = numpy_helper.to_array(stored[node.input[2]])
+        names = [f"{node.output[0]}/{part}" for part in ("weight", "bias", "deep")]
+        arrays = filters.reshape(filters.shape[0], -1).T[:, :, None, None], np.repeat(bias, size * size)
+        for name, array in zip(names, arrays, strict=False):
+            model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        inputs = [node.input[0], *names[:2]]
+        nodes.append(onnx.helper.make_node("Conv", inputs, names[2:], node.name, kernel_shape=[1, 1]))
+        nodes.append(
+            onnx.helper.make_node("DepthToSpace", names[2:], node.output, names[2], blocksize=size, mode="CRD")
+        )
+    return _with_nodes(model, nodes)
+
+
+def _with_nodes(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> onnx.ModelProto:
+    """The model with other nodes, and only the weights that they read."""
+    used = {name for node in nodes for name in node.input} | {value.name for value in model.graph.output}
+    stored = [tensor for tensor in model.graph.initializer if tensor.name in used]
     del model.graph.node[:]
-    model.graph.node.extend(kept)
-    used = {name for node in kept for name in node.input} | outputs
-    needed = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    model.graph.node.extend(nodes)
     del model.graph.initializer[:]
-    model.graph.initializer.extend(needed)
+    model.graph.initializer.extend(stored)
     return model
 
 
