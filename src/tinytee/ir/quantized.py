@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tinytee.ir.graph import Array, Concat, DepthToSpace, Gather, Op, Permute, Quant, SpaceToDepth
 
@@ -159,7 +159,7 @@ def mean_factor(source: Quant, target: Quant, count: int) -> np.float32:
     return np.float32(source.scale) / (np.float32(target.scale) * np.float32(count))
 
 
-def fma(a: NDArray | float, b: NDArray | float, c: NDArray | float) -> NDArray[np.float32]:
+def fma(a: ArrayLike, b: ArrayLike, c: ArrayLike) -> NDArray[np.float32]:
     """a * b + c of float32 values, rounded once: where float64 holds the sum exactly, as ``adds_exactly`` says."""
     wide = [np.asarray(value, np.float32).astype(np.float64) for value in (a, b, c)]
     return (wide[0] * wide[1] + wide[2]).astype(np.float32)

@@ -212,7 +212,7 @@ class _Walk:
         elif op.constant is None and kind == "add" and self._is_spread(op):
             # One element for many counts as the second operand, as in ONNX Runtime.
             common, quants = common | {"inputs": common["inputs"][::-1]}, quants[::-1]
-        if kind == "add" and not (len(quants) == 2 and q.adds_exactly(*quants, quant)):
+        if kind == "add" and not (len(quants) == 2 and q.adds_exactly(quants[0], quants[1], quant)):
             return None
         constant = None
         if op.constant is not None:
