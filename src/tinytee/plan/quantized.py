@@ -131,7 +131,7 @@ def check(graph: Graph) -> None:
             _, kernel_y, kernel_x, _ = op.weight.shape
             raise UnsupportedModelError(
                 f"{op.name}: an int8 convolution with groups or dilation has a kernel of at most {MOST_STRETCHES}"
-                f" elements, not {kernel_y} x {kernel_x}; keep it in float"
+                f" elements, not {kernel_y} x {kernel_x}; leave it in float32 when quantizing (--keep-float NODE)"
             )
 
 

@@ -55,6 +55,8 @@ class Accuracy:
         photographs, calibration_photographs: files that both were made of; 0 where they were given as arrays.
         method: of calibration.
         kept_float: nodes that stay in float32.
+        agrees: whether leaving nodes in float32 made the calibration samples' results agree; None where none were
+            chosen by harm.
         outputs: in the model's order.
         layers: worst first.
     """
@@ -65,6 +67,7 @@ class Accuracy:
     outputs: tuple[OutputAccuracy, ...]
     layers: tuple[LayerAccuracy, ...] = ()
     kept_float: tuple[str, ...] = ()
+    agrees: bool | None = None
     photographs: int = 0
     calibration_photographs: int = 0
 

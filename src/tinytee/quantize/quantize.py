@@ -30,7 +30,8 @@ AUTO = "auto"
 """Given as a node to keep in float32: chooses the nodes that harm most."""
 PERCENTILE = 99.999
 WANTED_AGREEMENT, WANTED_COSINE = 0.98, 0.995
-_LARGEST_SHARE = 4
+_LARGEST_SHARE = 2
+"""At most every second node with weights is left in float32 unasked."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,9 +81,9 @@ def quantize(
         found = _quantize_static(floating, calibration, method, excluded, lambda f: tell("calibrating", f))
         return correct_biases(keep_results_float(merge_activations(found), floating), floating, means)
 
-    quantized = attempt(kept)
+    quantized, agrees = attempt(kept), None
     if AUTO in keep_float:
-        quantized, kept = _spare(floating, quantized, calibration, kept, attempt, tell)
+        quantized, kept, agrees = _spare(floating, quantized, calibration, kept, attempt, tell)
     outputs = measure_outputs(floating, quantized, held_out, lambda f: tell("comparing", f)) if held_out else ()
     accuracy = Accuracy(
         samples=len(held_out),
@@ -91,6 +92,7 @@ def quantize(
         outputs=outputs,
         layers=measure_layers(floating, quantized, held_out) if held_out else (),
         kept_float=tuple(kept),
+        agrees=agrees,
     )
     return Quantized(quantized, accuracy)
 
@@ -117,20 +119,20 @@ def _spare(
     kept: Sequence[str],
     attempt: Callable[[Sequence[str]], onnx.ModelProto],
     tell: Progress,
-) -> tuple[onnx.ModelProto, list[str]]:
-    """Leaves more and more nodes in float32, at most a quarter, until the outputs agree."""
+) -> tuple[onnx.ModelProto, list[str], bool]:
+    """Leaves more and more nodes in float32, at most half, until the outputs agree; whether they do in the end."""
     if _agrees(measure_outputs(floating, quantized, samples, lambda f: tell("comparing", f))):
-        return quantized, list(kept)
+        return quantized, list(kept), True
     ranked = sensitivity.rank(floating, quantized, samples, lambda f: tell("ranking layers", f))
     count = 1
     while True:
         chosen = [*kept, *ranked[:count]]
         quantized = attempt(chosen)
         if _agrees(measure_outputs(floating, quantized, samples, lambda f: tell("comparing", f))):
-            return quantized, chosen
-        if 2 * count * _LARGEST_SHARE > len(ranked):
-            return quantized, chosen
-        count *= 2
+            return quantized, chosen, True
+        if count * _LARGEST_SHARE >= len(ranked):
+            return quantized, chosen, False
+        count = min(2 * count, -(-len(ranked) // _LARGEST_SHARE))
 
 
 def _channel_means(

@@ -121,6 +121,27 @@ def test_batch_normalization_is_folded_and_nodes_have_names() -> None:
     np.testing.assert_allclose(run(prepared, feed), run(network(), feed), atol=1e-6)
 
 
+def test_leftover_scales_and_transposed_convolutions_become_convolutions() -> None:
+    """A batch normalization behind a concatenation, Caffe's Scale behind it, and a transposed convolution."""
+    shapes = {"g": (6,), "b": (6,), "m": (6,), "k": (6, 1, 1), "t": (1, 6, 1, 1), "w": (6, 4, 2, 2), "d": (4,)}
+    constants = {name: random(shape, seed) for seed, (name, shape) in enumerate(shapes.items())}
+    constants["v"] = np.abs(random((6,), 20)) + 0.2
+    nodes = [
+        node("Concat", "image image", "both", axis=1),
+        node("BatchNormalization", "both g b m v", "normal"),
+        node("Mul", "normal k", "scaled"),
+        node("Add", "t scaled", "shifted"),
+        node("Relu", "shifted", "r"),
+        node("ConvTranspose", "r w d", "y", strides=[2, 2], kernel_shape=[2, 2]),
+    ]
+    made = onnx.shape_inference.infer_shapes(model(nodes, {"image": (1, 3, SIZE, SIZE)}, constants))
+    prepared = prepare(made)
+    kinds = [found.op_type for found in prepared.graph.node]
+    assert kinds == ["Concat", "Conv", "Relu", "Conv", "DepthToSpace"]
+    feed = pictures(1)[0]
+    np.testing.assert_allclose(run(prepared, feed), run(made, feed), atol=1e-5)
+
+
 def _quantized_pair() -> tuple[onnx.ModelProto, onnx.ModelProto]:
     prepared = prepare(network())
     return prepared, quantize(network(), pictures(4)).model
@@ -187,7 +208,9 @@ def test_sensitive_nodes_are_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     module = sys.modules["tinytee.quantize.quantize"]
     monkeypatch.setattr(module, "WANTED_COSINE", 2.0)
     hopeless = quantize(network(), pictures(4), keep_float=["auto"])
-    assert len(accurate.accuracy.kept_float) <= len(hopeless.accuracy.kept_float) == 1
+    assert len(accurate.accuracy.kept_float) <= len(hopeless.accuracy.kept_float) == 2
+    assert accurate.accuracy.agrees and hopeless.accuracy.agrees is False
+    assert quantize(network(), pictures(1)).accuracy.agrees is None
 
 
 def test_wrong_arguments() -> None:
