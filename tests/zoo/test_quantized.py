@@ -23,7 +23,7 @@ KEY = bytes(range(32))
 BUDGET = zoo.MIB
 
 FLOAT_OPS = {"lenet5": 5, "squeezenet": 1, "mobilenet_v1_025_128": 0, "mobilenet_v3_small": 0, "shufflenet": 1,
-             "densenet121": 0, "unet_transposed": 1}  # fmt: skip
+             "densenet121": 0, "unet_transposed": 1, "unet_resized": 4}  # fmt: skip
 """How many operators may stay in float32."""
 
 SAME = 1e-3
@@ -41,10 +41,11 @@ CASES = [
 ]
 
 
-def _rival(model: onnx.ModelProto, network: zoo.Network, feed: dict[str, NDArray]) -> NDArray:
+def _rival(model: onnx.ModelProto, network: zoo.Network, feed: dict[str, NDArray], signed: bool = False) -> NDArray:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    options.add_session_config_entry("session.x64quantprecision", "1")  # else it saturates on processors without VNNI
+    if not signed:  # of int8 activations it has no such kernels; of uint8 others saturate on processors without VNNI
+        options.add_session_config_entry("session.x64quantprecision", "1")
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return np.asarray(session.run([network.output_name], feed)[0])
 
@@ -77,7 +78,8 @@ def test_int8_networks(name: str) -> None:
         assert steps.max() <= SAME * np.ptp(expected)
 
 
-FORMS = [(form, kind) for form in ("QDQ", "QOperator") for kind in ("QUInt8", "QInt8")]
+FORMS = [("QDQ", "QUInt8"), ("QOperator", "QUInt8"), ("QOperator", "QInt8")]
+"""QDQ of int8 activations ONNX Runtime does not fuse on x86-64: it computes them in float32."""
 
 
 @pytest.mark.parametrize(("form", "kind"), FORMS)
@@ -105,7 +107,7 @@ def test_what_the_tool_makes(name: str, form: str, kind: str, tmp_path: Path) ->
     )
     model = onnx.load(target)
     feed = {network.input_name: zoo.reference_input(network, 99)}
-    expected = _rival(model, network, feed)
+    expected = _rival(model, network, feed, kind == "QInt8")
     last = next(node for node in model.graph.node if node.output[0] == network.output_name)
     assert last.op_type == "DequantizeLinear"
     scale = next(onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.name == last.input[1])

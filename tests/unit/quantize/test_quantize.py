@@ -125,7 +125,7 @@ def test_leftover_scales_and_transposed_convolutions_become_convolutions() -> No
     """A batch normalization behind a concatenation, Caffe's Scale behind it, and a transposed convolution."""
     shapes = {"g": (6,), "b": (6,), "m": (6,), "k": (6, 1, 1), "t": (1, 6, 1, 1), "w": (6, 4, 2, 2), "d": (4,)}
     constants = {name: random(shape, seed) for seed, (name, shape) in enumerate(shapes.items())}
-    constants["v"] = np.abs(random((6,), 20)) + 0.2
+    constants["v"] = (np.abs(random((6,), 20)) + 0.2).astype(np.float32)
     nodes = [
         node("Concat", "image image", "both", axis=1),
         node("BatchNormalization", "both g b m v", "normal"),
