@@ -89,12 +89,33 @@ uint32_t tti_conv_depth(const tti_program *p, const tt_op *op);
 uint32_t tti_block_count(const tti_program *p, const tt_op *op);
 static inline uint32_t tti_winograd_tiles(const tt_tensor *out) { return (out->width - 1) / 4 + 1; }
 tti_block tti_block_at(const tti_program *p, const tt_op *op, uint32_t b);
-/* Bytes of a panel's first rows, which make whole groups if the weights are coded (or are all). */
+static inline int tti_in_streams(const tt_op *op) { return op->variant >= TT_CODING_I8_RANS; }
+
+/* Rows that coded weights are divided by: whole groups, and whole streams. */
+static inline uint32_t tti_coding_rows(const tt_op *op) {
+  return tti_in_streams(op) && op->stream_rows > op->table ? op->stream_rows : op->table;
+}
+
+/* Words and bytes of a stream of so many rows. */
+static inline uint32_t tti_stream_words(const tt_op *op, uint32_t rows) {
+  const uint32_t words = (rows * op->panel / 8 * op->stream_rate >> TT_STREAM_RATE_BITS) + op->stream_base;
+  return ((words > TT_STREAM_WINDOW ? words : TT_STREAM_WINDOW) + 1) / 2 * 2;
+}
+static inline uint32_t tti_stream_bytes(const tt_op *op, uint32_t rows) {
+  const uint32_t low = op->variant == TT_CODING_I8_RANS ? (rows + 1) / 2 * op->panel : 0;
+  return 9 * (uint32_t)sizeof(uint32_t) + 2 * tti_stream_words(op, rows) + low;
+}
+
+/* Bytes of a panel's first rows, which make whole groups and streams if the weights are coded (or are all). */
 static inline uint64_t tti_panel_bytes(const tt_op *op, uint32_t rows) {
   const uint64_t panel = op->panel, codes = rows * panel;
   if (op->variant == TT_CODING_NONE) return codes * sizeof(float);
   if (op->variant == TT_CODING_F16) return codes * 2;
   const uint64_t scales = ((uint64_t)rows + op->table - 1) / op->table * panel * sizeof(float);
+  if (tti_in_streams(op)) {
+    const uint32_t whole = rows / op->stream_rows, rest = rows % op->stream_rows;
+    return scales + (uint64_t)whole * tti_stream_bytes(op, op->stream_rows) + (rest ? tti_stream_bytes(op, rest) : 0);
+  }
   return scales + (op->variant == TT_CODING_I8 ? codes : (rows + 1) / 2 * panel);
 }
 static inline uint64_t tti_block_bytes(const tt_op *op, tti_block b) {
@@ -103,7 +124,8 @@ static inline uint64_t tti_block_bytes(const tt_op *op, tti_block b) {
 
 /* How many rows of coded weights are decoded at a time. */
 static inline uint32_t tti_slice_rows(const tt_op *op, uint32_t depth) {
-  return tti_min(TT_SLICE_BYTES / (uint32_t)sizeof(float) / op->panel / op->table * op->table, depth);
+  const uint32_t unit = tti_coding_rows(op);
+  return tti_min(TT_SLICE_BYTES / (uint32_t)sizeof(float) / op->panel / unit * unit, depth);
 }
 
 /* Sets the counters back, as before a run. */

@@ -3,7 +3,7 @@
 
 _Static_assert(sizeof(struct tt_engine) <= TT_ENGINE_BYTES, "the engine's state fits its place");
 _Static_assert(sizeof(tt_bundle_header) == 80, "the header has no holes");
-_Static_assert(sizeof(tt_instr) == 4 && sizeof(tt_tensor) == 32 && sizeof(tt_op) == 88, "records have no holes");
+_Static_assert(sizeof(tt_instr) == 4 && sizeof(tt_tensor) == 32 && sizeof(tt_op) == 96, "records have no holes");
 
 /* A memset that the compiler keeps. */
 static void wipe(void *memory, size_t bytes) {
@@ -271,7 +271,7 @@ static tt_status advance(tt_engine *e) {
   while (e->next < end && !needs_host(next_instr(e))) {
     const tti_instr instr = next_instr(e);
     run_op(e, &p->ops[instr.index], instr.arg, NULL);
-    const tt_status status = tti_step(p, instr);
+    const tt_status status = p->ops[instr.index].malformed ? TT_ERROR_BUNDLE : tti_step(p, instr);
     if (status != TT_OK) return fail(e, status);
     e->next++;
   }
@@ -369,6 +369,7 @@ static tt_status feed_instr(tt_engine *e, const tt_want *want, const uint8_t *se
     const tt_op *op = &p->ops[instr.index];
     const tti_block block = tti_block_at(p, op, e->block);
     run_op(e, op, instr.arg, &block);
+    if (op->malformed) return fail(e, TT_ERROR_BUNDLE);
     if (++e->block < tti_block_count(p, op)) return TT_OK;
     e->block = 0;
   }

@@ -71,7 +71,7 @@ tti_rows tti_rows_needed(const tti_program *p, const tt_op *op, uint32_t which, 
 
 void tti_rewind(const tti_program *p) {
   for (uint32_t i = 0; i < p->head->tensor_count; i++) p->tensors[i].produced = 0;
-  for (uint32_t i = 0; i < p->head->op_count; i++) p->ops[i].done = 0;
+  for (uint32_t i = 0; i < p->head->op_count; i++) p->ops[i].done = p->ops[i].malformed = 0;
   for (uint32_t i = 0; i < p->head->spill_count; i++) p->spills[i].sealed = 0;
 }
 
@@ -158,6 +158,12 @@ static int check_i8_conv(const tti_program *p, const tt_op *op, const tt_tensor 
 static int check_coding(const tti_program *p, const tt_op *op) {
   if (op->variant >= TT_CODING_END || op->flags & TT_FLAG_WINOGRAD) return 0;
   if (!op->table || op->table % 2 || op->table > TT_MAX_CODING_GROUP) return 0;
+  if (tti_in_streams(op)) {
+    const uint32_t rows = op->stream_rows;
+    if (!rows || (rows % op->table && op->table % rows) || rows * op->panel > TT_SLICE_BYTES / sizeof(float)) return 0;
+    if (!in_data(p, op->bias, (uint64_t)tti_conv_panels(p, op) * op->panel * sizeof(float) + TT_ALPHABET_BYTES))
+      return 0;
+  }
   const uint64_t slice = (uint64_t)tti_slice_rows(op, tti_conv_depth(p, op)) * op->panel * sizeof(float);
   return in_data(p, op->workspace, p->head->workers * slice);
 }
@@ -359,7 +365,7 @@ static int check_stream(const tti_program *p, const tt_op *op) {
   const uint32_t depth = tti_conv_depth(p, op);
   if (op->k_per_block < depth) {
     if (op->panels_per_block != 1 || op->flags & TT_FLAG_WINOGRAD) return 0;
-    if (op->variant && op->k_per_block % op->table) return 0;
+    if (op->variant && op->k_per_block % tti_coding_rows(op)) return 0;
   }
   const uint64_t blocks = tti_block_count(p, op);
   if (!op->first_chunk || op->first_chunk + blocks > p->head->chunk_count) return 0;

@@ -22,7 +22,7 @@
 typedef enum tt_status {
   TT_OK = 0,
   TT_ERROR_ARENA,          /* arena too small, misaligned, or beyond 4 GiB */
-  TT_ERROR_BUNDLE,         /* preamble foreign, truncated, or of another version */
+  TT_ERROR_BUNDLE,         /* preamble foreign, truncated, or of another version; weights malformed */
   TT_ERROR_AUTHENTICATION, /* wrong key, or sealed bytes changed, swapped, replayed, truncated */
   TT_ERROR_PROGRAM,        /* authenticated, but the validator refuses the program */
   TT_ERROR_STATE,          /* call not permitted now, or a length other than the one wanted */

@@ -26,6 +26,9 @@ enum {
   TT_MAX_WORKERS = 64,
   TT_SLICE_BYTES = 64 * 1024, /* coded weights are decoded so many bytes of float32 at a time */
   TT_MAX_CODING_GROUP = 256,
+  TT_ALPHABET_BYTES = 64,
+  TT_STREAM_WINDOW = 64, /* 16-bit words of an entropy-coded stream that a step of its decoder looks at */
+  TT_STREAM_RATE_BITS = 12,
   TT_PERMUTE_DIMS = 6
 };
 
@@ -108,7 +111,7 @@ enum {
 enum { TT_REDUCE_MEAN, TT_REDUCE_MAX, TT_REDUCE_MIN, TT_REDUCE_SUM, TT_REDUCE_END };
 enum { TT_CONCAT_Y, TT_CONCAT_X, TT_CONCAT_C, TT_CONCAT_END };
 enum { TT_DCR, TT_CRD };
-enum { TT_CODING_NONE, TT_CODING_F16, TT_CODING_I8, TT_CODING_I4, TT_CODING_END };
+enum { TT_CODING_NONE, TT_CODING_F16, TT_CODING_I8, TT_CODING_I4, TT_CODING_I8_RANS, TT_CODING_I4_RANS, TT_CODING_END };
 
 /* tt_op.flags. */
 enum {
@@ -180,6 +183,19 @@ typedef struct tt_tensor {
  * [panel] scales; then codes: F16 and I8 [rows][panel], I4 [ceil(rows / 2)][panel] with an even row in the low four
  * bits and 8 added. A weight is its code times the scale. Blocks begin with a group. Its workspace holds, for each
  * worker, the weights of as many whole groups as TT_SLICE_BYTES hold, or of all rows. */
+/* I8_RANS and I4_RANS are entropy-coded. Groups' scales come first, then streams of stream_rows rows, the last of a
+ * panel of what is left: one stream for several whole groups, or several for one group. Blocks and slices begin with
+ * both. A stream is
+ *
+ *     uint32_t states[8], place | uint16_t words[word_count] | I8_RANS: uint8_t low[ceil(rows / 2)][panel]
+ *
+ * with word_count = (rows * panel / 8 * stream_rate >> TT_STREAM_RATE_BITS) + stream_base, at least TT_STREAM_WINDOW,
+ * rounded up to an even number. Its symbols, 0 .. 15, are an I4 code + 8, or an I8 code's high four bits, + 8 (the low
+ * ones follow as I4's do). They go row by row, eight columns to a step, lane i of which is decoded with state i:
+ * kernels/rans.h. In step s the window begins at word s * stream_rate >> TT_STREAM_RATE_BITS, at most word_count -
+ * TT_STREAM_WINDOW; 'place' is the first word that is read; at the end every state is 2^16 and the last word is read.
+ * After the biases follows the alphabet: [4][16] bytes, the low and the high ones of each symbol's start, out of 4096,
+ * then of its frequency. */
 typedef struct tt_op {
   uint8_t kind, activation, variant, flags;
   uint16_t output;        /* tensor */
@@ -194,6 +210,8 @@ typedef struct tt_op {
   uint32_t table;     /* index of the first element in tables[] (32-bit elements) */
   float alpha, beta;  /* of the activation */
   float p0, p1, p2;   /* lrn: alpha, beta, bias (size in kernel_x); layer norm: p0 = epsilon; gather: p0 = fill */
+  uint16_t stream_rows, stream_rate, stream_base;
+  uint16_t malformed; /* runtime: whether a stream of weights did not end as it must */
   uint32_t done;      /* runtime: y-planes computed (reduce: y-planes consumed) */
 } tt_op;
 

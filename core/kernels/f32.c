@@ -28,6 +28,8 @@
 
 #include "vector.h"
 
+#include "rans.h"
+
 /* ---- convolution */
 
 /* A loop over constants that is to be unrolled into registers. */
@@ -730,8 +732,18 @@ static void decode(unsigned coding, const uint8_t *codes, const float *scales, s
 extern const tti_i8_kernels TTI_JOIN(tti_i8_, TTI_ISA); /* see i8.c */
 
 const tti_kernels *TTI_JOIN(tti_kernels_, TTI_ISA)(void) {
-  static const tti_kernels table = {
-      TTI_STRING(TTI_ISA), conv_row, winograd_in, winograd_out, depthwise_row, pool_row,
-      activation,          binary,   lrn,         interleave,   decode,        &TTI_JOIN(tti_i8_, TTI_ISA)};
+  static const tti_kernels table = {TTI_STRING(TTI_ISA),
+                                    conv_row,
+                                    winograd_in,
+                                    winograd_out,
+                                    depthwise_row,
+                                    pool_row,
+                                    activation,
+                                    binary,
+                                    lrn,
+                                    interleave,
+                                    decode,
+                                    decode_stream,
+                                    &TTI_JOIN(tti_i8_, TTI_ISA)};
   return &table;
 }

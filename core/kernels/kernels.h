@@ -65,6 +65,19 @@ typedef struct tti_winograd_row {
   float low, high;
 } tti_winograd_row;
 
+/* Rows of entropy-coded weights of a panel under one scale a column and group: see tt_op. The same bits whatever the
+ * kernels, and nothing outside the spans, whatever the bytes hold. */
+typedef struct tti_stream {
+  const uint8_t *alphabet;          /* [4][16]: low and high bytes of the symbols' starts, then of their frequencies */
+  const uint32_t *states;           /* [8] */
+  uint32_t place, word_count, rate; /* word_count: at least TT_STREAM_WINDOW; rate * steps below 2^32 */
+  const uint16_t *words;            /* [word_count] */
+  const float *scales;              /* [ceil(rows / group)][panel] */
+  const uint8_t *low;               /* [ceil(rows / 2)][panel], or NULL: symbols are the whole codes */
+  size_t rows, group, panel;
+  float *out; /* [rows][panel] */
+} tti_stream;
+
 /* How a sum becomes an element, see tt_op: clip(round_half_even(v), low, high) + zero as uint8, or clip(v, low, high)
  * as float32. */
 typedef struct tti_rounding {
@@ -170,6 +183,8 @@ typedef struct tti_kernels {
   /* Rows of coded weights of a panel (8, 16 or 32 wide) under one scale a column: out[r * panel + n]. coding is
    * TT_CODING_*; for F16 scales is ignored, and no code is infinite or a NaN. The same bits whatever the kernels. */
   void (*decode)(unsigned coding, const uint8_t *codes, const float *scales, size_t rows, size_t panel, float *out);
+  /* Nonzero if the stream does not end as it must; out then holds anything. */
+  int (*decode_stream)(const tti_stream *s);
   const tti_i8_kernels *i8;
 } tti_kernels;
 

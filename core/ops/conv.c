@@ -74,9 +74,42 @@ static size_t collect_runs(const struct tt_engine *e, const tt_op *op, const tt_
 
 static uint32_t divide_up(uint32_t total, uint32_t each) { return (total + each - 1) / each; }
 
+/* Decodes streams: rows begin .. end, as decode_rows. */
+static void decode_streams(const struct tt_engine *e, const tt_op *op, const uint8_t *codes, uint32_t begin,
+                           uint32_t end, float *out) {
+  tti_stream s = {.alphabet = e->arena + op->bias + tti_conv_panels(&e->program, op) * op->panel * sizeof(float),
+                  .rate = op->stream_rate,
+                  .group = op->table,
+                  .panel = op->panel,
+                  .out = out};
+  const uint8_t *at = NULL, *scales = NULL;
+  for (uint32_t row = begin, unit = tti_coding_rows(op); row < end; row += op->stream_rows) {
+    const uint32_t rows = tti_min(op->stream_rows, end - row), groups = divide_up(tti_min(unit, end - row), op->table);
+    if (row % unit == 0) {
+      scales = codes + tti_panel_bytes(op, row);
+      at = scales + groups * op->panel * sizeof(float);
+    }
+    s.scales = (const float *)(const void *)scales;
+    s.states = (const uint32_t *)(const void *)at;
+    s.place = s.states[8];
+    s.words = (const uint16_t *)(const void *)(s.states + 9);
+    s.word_count = tti_stream_words(op, rows);
+    s.low = op->variant == TT_CODING_I8_RANS ? (const uint8_t *)(s.words + s.word_count) : NULL;
+    s.rows = rows;
+    if (e->port->kernels->decode_stream(&s))
+      __atomic_store_n(&e->program.ops[op - e->program.ops].malformed, 1, __ATOMIC_RELAXED);
+    at += tti_stream_bytes(op, rows);
+    s.out += (size_t)rows * op->panel;
+  }
+}
+
 /* Decodes rows begin .. end of a panel's codes, which begin and (or at the last) end a group. */
 static void decode_rows(const struct tt_engine *e, const tt_op *op, const uint8_t *codes, uint32_t begin, uint32_t end,
                         float *out) {
+  if (tti_in_streams(op)) {
+    decode_streams(e, op, codes, begin, end, out);
+    return;
+  }
   for (uint32_t row = begin; row < end; row += op->table) {
     const uint32_t rows = tti_min(op->table, end - row);
     const uint8_t *group = codes + tti_panel_bytes(op, row);

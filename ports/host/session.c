@@ -65,7 +65,7 @@ static tt_status core_failed(tth_session *session, tt_status status) {
     case TT_ERROR_PROGRAM:
       return fail(session, status, "the core refuses the bundle's program");
     case TT_ERROR_BUNDLE:
-      return fail(session, status, "the core refuses the bundle's preamble");
+      return fail(session, status, "the bundle's preamble or its weights are malformed");
     case TT_ERROR_ARENA:
       return fail(session, status, "the core refuses the arena");
     case TT_ERROR_PORT:

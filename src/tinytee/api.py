@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tinytee.ir.coding import CodingKind
     from tinytee.ir.graph import Graph
     from tinytee.passes.code_weights import CodedWeight
+    from tinytee.plan.entropy import Entropy
     from tinytee.plan.profile import Profile
     from tinytee.quantize import Quantized
 
@@ -116,6 +117,7 @@ def compile(
     threads: int | None = None,
     weights: CodingKind | None = None,
     weight_group: int | None = None,
+    entropy: Entropy = "auto",
     preprocessing: Preprocessing | None = None,
     class_names: Sequence[str] = (),
     progress: Progress | None = None,
@@ -133,6 +135,8 @@ def compile(
         weights: "fp16", "int8" or "int4": store weights in so many bits where that is faster than float32; arithmetic
             stays in float32.
         weight_group: weights of a channel that share a scale, an even number; None: 128 for int8, 32 for int4.
+        entropy: whether weights stored as int8 or int4 are entropy-coded as well: "auto", where that is faster;
+            "always", wherever it makes them smaller; "never". The answers are the same.
         preprocessing: how an image becomes the first input; stored in the bundle.
         class_names: names of the first output's channels; stored in the bundle.
         progress: told what is being done, and which fraction of it is.
@@ -155,6 +159,7 @@ def compile(
         suite=suite,
         profile=profile,
         threads=threads,
+        entropy=entropy,
         preprocessing=preprocessing,
         class_names=class_names,
         progress=progress,
@@ -173,6 +178,17 @@ def code_weights(graph: Graph, kind: str, group: int | None = None) -> tuple[Gra
     return code_weights(graph, kind, group)
 
 
+def known_entropy(how: str) -> Entropy:
+    """The way to entropy-code of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    from tinytee.plan.entropy import known_entropy  # noqa: PLC0415
+
+    return known_entropy(how)
+
+
 def compile_graph(
     graph: Graph,
     budget_bytes: int,
@@ -181,6 +197,7 @@ def compile_graph(
     suite: str | None = None,
     profile: Profile | None = None,
     threads: int | None = None,
+    entropy: Entropy = "auto",
     preprocessing: Preprocessing | None = None,
     class_names: Sequence[str] = (),
     progress: Progress | None = None,
@@ -201,7 +218,7 @@ def compile_graph(
     told = None if progress is None else lambda fraction: progress("planning", fraction)
 
     def plan_for(budget: int) -> tuple[Plan, Unsealed]:
-        plan = make_plan(graph, budget, device, suite=chosen, progress=told)
+        plan = make_plan(graph, budget, device, suite=chosen, progress=told, entropy=entropy)
         lowered = lower(graph, plan)
         manifest = Manifest(
             inputs=tuple(TensorSpec.of(port, shape) for port, shape in lowered.inputs),
@@ -211,6 +228,7 @@ def compile_graph(
             preprocessing=preprocessing,
             class_names=tuple(class_names),
             threads=device.threads,
+            entropy_coded=len(plan.entropy_coded),
         )
         return plan, Unsealed(lowered, manifest, chosen, bytes(key))
 
@@ -270,7 +288,8 @@ def measure_profile(progress: Progress | None = None) -> Profile:
 
     def run(graph: Graph, suite: str, budget_bytes: int) -> tuple[float, float, int]:
         inputs = {port.name: np.ones(port.shape, np.float32) for port in graph.inputs}
-        with Session(compile_graph(graph, budget_bytes, key, suite=suite), key=key) as session:
+        bundle = compile_graph(graph, budget_bytes, key, suite=suite, entropy="always")
+        with Session(bundle, key=key) as session:
             seconds = []
             for _ in range(7):
                 session.run(inputs)

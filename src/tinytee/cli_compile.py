@@ -72,6 +72,12 @@ def compile_model(
         int | None,
         typer.Option("--weight-group", help="Weights that share a scale, an even number. [default: int8 128, int4 32]"),
     ] = None,
+    entropy: Annotated[
+        str,
+        typer.Option(
+            "--entropy", help="Entropy-code int8 and int4 weights: auto, where that is faster; always; never."
+        ),
+    ] = "auto",
     precision: Annotated[str, typer.Option("--precision", help="fp32: as the model is. int8: quantize it.")] = "fp32",
     calibrate: Annotated[
         Path | None, typer.Option("--calibrate", help="With int8: a folder of photographs.", show_default=False)
@@ -108,6 +114,8 @@ def compile_model(
     _check_quantization(precision, calibrate, keep_float, accuracy, quantized_model)
     if weight_group is not None and weights is None:
         raise ValueError("--weight-group goes with --weights")
+    if api.known_entropy(entropy) == "always" and weights not in ("int8", "int4"):
+        raise ValueError("--entropy always goes with --weights int8 or int4")
     key, budget = common.read_key(key_file), parse_size(memory)
     device = load_profile(profile)
     images = common.image_options(size, resize, crop, interpolation, mean, scale, layout, channels)
@@ -145,6 +153,7 @@ def compile_model(
             suite=chosen,
             profile=device,
             threads=threads,
+            entropy=api.known_entropy(entropy),
             preprocessing=preprocessing,
             class_names=names,
             progress=report,
@@ -162,6 +171,8 @@ def compile_model(
             " compare outputs before you rely on it",
             soft_wrap=True,
         )
+        if bundle.manifest.entropy_coded:
+            common.output.print(f"{bundle.manifest.entropy_coded} of them entropy-coded")
     common.output.print(
         f"wrote {target}: {format_size(target.stat().st_size)}, {bundle.suite};"
         f" secure memory {bundle.peak_secure_memory_bytes:,} of {budget:,} bytes;"

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from tinytee.ir.graph import Graph
 from tinytee.passes import optimize
 from tinytee.passes.code_weights import code_weights
 from tinytee.plan.api import least_budget, lower, make_plan
+from tinytee.plan.entropy import Entropy
 from unit.plan.graphs import SLOW_IS_FINE, graphs
 from unit.plan.quantized_graphs import quantized_graphs
 
@@ -44,10 +46,21 @@ def fuzzer() -> Path:
     return BUILD / "fuzz_program"
 
 
-def fuzz(fuzzer: Path, graph: Graph, budget_bytes: int, folder: Path, iterations: int, seed: int) -> str:
-    program = folder / "program"
-    program.write_bytes(lower(graph, make_plan(graph, budget_bytes)).program)
-    done = subprocess.run([fuzzer, program, str(iterations), str(seed)], capture_output=True, text=True, check=False)
+def fuzz(
+    fuzzer: Path, graph: Graph, budget_bytes: int, folder: Path, iterations: int, seed: int, entropy: Entropy = "never"
+) -> str:
+    program, weights = folder / "program", folder / "weights"
+    plan = make_plan(graph, budget_bytes, entropy=entropy)
+    assert entropy == "never" or plan.entropy_coded
+    lowered = lower(graph, plan)
+    program.write_bytes(lowered.program)
+    command = [fuzzer, program, str(iterations), str(seed)]
+    if entropy != "never":
+        sizes = np.array([len(lowered.chunk_bytes), *lowered.chunk_bytes], "<u4")
+        chunks = [lowered.chunk(number) for number in range(len(lowered.chunk_bytes))]
+        weights.write_bytes(sizes.tobytes() + b"".join(chunks))
+        command.append(weights)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -60,6 +73,15 @@ def test_mutated_programs_of_networks(fuzzer: Path, tmp_path: Path, name: str, w
         graph, _ = code_weights(graph, weights)
     said = fuzz(fuzzer, graph, 2 * least_budget(graph), tmp_path, iterations=400, seed=1)
     assert int(said.split()[0]) > 100, said
+
+
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+def test_mutated_streams_of_networks(fuzzer: Path, tmp_path: Path, weights: str) -> None:
+    """Programs whose weights are entropy-coded, and their weights."""
+    graph, _ = code_weights(optimize(load(zoo.NETWORKS["mobilenet_v1_025_128"].build())), weights)
+    for seed, budget in enumerate((2 * least_budget(graph), 8 << 20)):
+        said = fuzz(fuzzer, graph, budget, tmp_path, iterations=120, seed=seed, entropy="always")
+        assert int(said.split()[0]) > 50, said
 
 
 @settings(

@@ -85,7 +85,7 @@ static int core_failed(ttf_session *s) {
     case TT_ERROR_PROGRAM:
       return fail(s, TT_ERROR_PROGRAM, "the core refuses the bundle's program");
     case TT_ERROR_BUNDLE:
-      return fail(s, TT_ERROR_BUNDLE, "the core refuses the bundle's preamble");
+      return fail(s, TT_ERROR_BUNDLE, "the bundle's preamble or its weights are malformed");
     case TT_ERROR_PORT:
       return fail(s, TT_ERROR_PORT,
                   "the trusted application has not the bundle's suite: compile it with --suite"

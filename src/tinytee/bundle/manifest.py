@@ -126,6 +126,7 @@ class Manifest:
         preprocessing: how an image becomes the first input.
         class_names: names of the first output's channels.
         threads: most threads that may share a run.
+        entropy_coded: how many operators' weights are entropy-coded.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -136,6 +137,7 @@ class Manifest:
     preprocessing: Preprocessing | None = None
     class_names: tuple[str, ...] = ()
     threads: int = 1
+    entropy_coded: int = 0
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self), separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
@@ -252,6 +254,7 @@ def _manifest(fields: _Fields) -> Manifest:
         preprocessing=None if preprocessing is None else _preprocessing(_Fields(preprocessing)),
         class_names=fields.take_list("class_names", str, 1 << 20, _is_text),
         threads=fields.take("threads", int, lambda value: 1 <= value <= constants.TT_MAX_WORKERS),
+        entropy_coded=fields.take("entropy_coded", int, lambda value: 0 <= value <= constants.TT_INSTR_MAX_INDEX),
     )
     fields.done()
     return manifest

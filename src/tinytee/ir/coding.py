@@ -19,6 +19,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tinytee.ir.entropy import Streams
+
 CodingKind = Literal["fp16", "int8", "int4"]
 
 DEFAULT_GROUPS: dict[CodingKind, int] = {"fp16": 256, "int8": 128, "int4": 32}
@@ -39,12 +41,19 @@ class WeightCoding:
         group: rows that share a scale.
         codes: [out_channels, rows]: float16, or int8 (int4 in it, too).
         scales: [out_channels, ceil(rows / group)] float32; empty for fp16.
+        streams: the codes of int8 or int4, entropy-coded; None: they are not.
     """
 
     kind: CodingKind
     group: int
     codes: NDArray
     scales: NDArray[np.float32]
+    streams: Streams | None = None
+
+    @property
+    def unit(self) -> int:
+        """Rows that a panel may be divided by."""
+        return self.group if self.streams is None else max(self.group, self.streams.rows)
 
     def decoded(self) -> NDArray[np.float32]:
         """[out_channels, rows], as the core computes them: one rounded product each."""

@@ -20,6 +20,7 @@ from tinytee.ir.graph import Graph
 from tinytee.plan import lower as lowering
 from tinytee.plan import weights
 from tinytee.plan.cost import least_seconds
+from tinytee.plan.entropy import Entropy, code_entropy, is_entropy_coded, known_entropy
 from tinytee.plan.layout import Layout, lay_out
 from tinytee.plan.lowered import Lowered
 from tinytee.plan.network import Network, build, choose_winograd
@@ -117,6 +118,12 @@ class Plan:
         fixed = PlannedBuffer("engine and program", 0, data, 0, len(self.choices) - 1)
         placed = zip(self.layout.buffers, self.layout.offsets, strict=True)
         return (fixed, *(PlannedBuffer(b.name, data + at, b.bytes, b.begin, b.end) for b, at in placed))
+
+    @cached_property
+    def entropy_coded(self) -> tuple[str, ...]:
+        """Names of the operators whose weights are entropy-coded."""
+        codings = ((op.name, weights.coding_of(op)) for op in self.network.graph.ops)
+        return tuple(name for name, coding in codings if coding is not None and coding.streams is not None)
 
     def limit_seconds(self, opened_bytes: int, profile: Profile) -> float:
         """What no engine that opens so many bytes a run and computes as this plan does can be faster than: every
@@ -233,9 +240,12 @@ class Planner:
         profile: the device's constants.
         suite: AEAD suite by name; the profile's proposal if None.
         largest_budget_bytes: no budget will exceed it.
+        entropy: whether int8 and int4 codes are entropy-coded: where that is faster, or wherever it is smaller.
     """
 
-    def __init__(self, graph: Graph, profile: Profile, suite: str | None, largest_budget_bytes: int) -> None:
+    def __init__(
+        self, graph: Graph, profile: Profile, suite: str | None, largest_budget_bytes: int, entropy: Entropy = "auto"
+    ) -> None:
         self.profile = profile
         self.suite = suite or profile.suite
         if self.suite not in profile.aead_bytes_per_second:
@@ -243,19 +253,30 @@ class Planner:
             raise ValueError(f"the profile {profile.name} knows no suite {self.suite!r}; it knows {known}")
         self._graph = graph
         self._largest = largest_budget_bytes
+        self._entropy: Entropy = entropy
         self._variants: list[tuple[int, _Variant]] = []
         """With the least budget at which each is considered. Coded weights cost time in every step, and are not for
         Winograd's method: a network that has them is also planned as if it had not."""
-        plain = weights.without_codes(graph)
-        for stored in (graph, plain) if any(weights.coding_of(op) for op in graph.ops) else (graph,):
+        for stored, methods in self._stored(graph, known_entropy(entropy)):
             seen: list[dict[str, int]] = []
-            for panel_bytes in WINOGRAD_PANEL_BYTES:
+            for panel_bytes in methods:
                 winograd = choose_winograd(stored, profile, self.suite, panel_bytes)
                 if 3 * panel_bytes <= largest_budget_bytes and winograd not in seen:
                     seen.append(winograd)
                     network = build(weights.without_codes(stored, winograd), profile, self.suite, winograd)
                     variant = _Variant(network, profile, self.suite, largest_budget_bytes)
                     self._variants.append((3 * panel_bytes, variant))
+
+    def _stored(self, graph: Graph, entropy: Entropy) -> list[tuple[Graph, tuple[int, ...]]]:
+        """Ways to store the weights, and which of WINOGRAD_PANEL_BYTES to consider with each. Entropy coding costs more
+        time still: a network is planned without it, too, unless it is asked for."""
+        if not any(weights.coding_of(op) for op in graph.ops):
+            return [(graph, WINOGRAD_PANEL_BYTES)]
+        denser = code_entropy(graph, self.profile, self.suite, entropy)
+        if entropy == "always" and is_entropy_coded(denser):
+            return [(denser, (0,))]
+        found = [graph, weights.without_codes(graph)] + ([denser] if is_entropy_coded(denser) else [])
+        return [(stored, WINOGRAD_PANEL_BYTES) for stored in found]
 
     def least_budget(self) -> int:
         """The least secure memory, in bytes, for which there is a plan.
@@ -350,7 +371,7 @@ class Planner:
         larger = max(self._largest, budget_bytes)
         while True:
             larger *= 4
-            planner = Planner(self._graph, self.profile, self.suite, larger)
+            planner = Planner(self._graph, self.profile, self.suite, larger, self._entropy)
             try:
                 return planner.least_budget()
             except BudgetError:
@@ -395,12 +416,13 @@ def make_plan(
     progress: Callable[[float], None] | None = None,
     schedule: Literal["fused", "layerwise"] = "fused",
     pin: bool = True,
+    entropy: Entropy = "auto",
 ) -> Plan:
     """Plans a graph for a budget; see ``Planner``. progress is called with the fraction done.
 
     schedule: "layerwise" gives the baseline of ``Planner.layerwise``, pinned or not, instead of the fastest plan.
     """
-    planner = Planner(graph, profile or load_profile(), suite, secure_memory_bytes)
+    planner = Planner(graph, profile or load_profile(), suite, secure_memory_bytes, entropy)
     if schedule == "layerwise":
         return planner.layerwise(secure_memory_bytes, pin=pin)
     return planner.plan(secure_memory_bytes, progress)

@@ -228,7 +228,13 @@ class _Records:
         coding = weights.coding_of(op)
         if coding:
             codes = {"fp16": "F16", "int8": "I8", "int4": "I4"}
-            record |= {"variant": _number("CODING", codes[coding.kind]), "table": coding.group}
+            record["table"] = coding.group
+            if coding.streams is None:
+                record["variant"] = _number("CODING", codes[coding.kind])
+            else:
+                streams = coding.streams
+                record["variant"] = _number("CODING", codes[coding.kind] + "_RANS")
+                record |= {"stream_rows": streams.rows, "stream_rate": streams.rate, "stream_base": streams.base}
         if node.winograd:
             record["flags"] |= constants.TT_FLAG_WINOGRAD
         if node.workspace_bytes:

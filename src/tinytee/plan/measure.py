@@ -15,12 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from tinytee.ir.coding import encode
 from tinytee.ir.graph import Activation, Binary, Conv, DepthwiseConv, Graph, Op, Port, Quant, Shape, Unary
 from tinytee.ir.quantized import Dequantize, QBinary, QConv, QDepthwiseConv, Quantize
 from tinytee.plan.profile import Profile, load
 
 Runner = Callable[[Graph, str, int], tuple[float, float, int]]
-"""Runs a graph in a budget (bytes) under a suite: (seconds of a run, seconds in the AEAD, bytes of chunks opened)."""
+"""Runs a graph in a budget (bytes) under a suite: (seconds of a run, seconds in the AEAD, bytes of chunks opened).
+Weights that are coded are entropy-coded."""
 
 Make = Callable[[str, str], Op]
 
@@ -52,6 +54,16 @@ def _conv(kernel: int, channels: int) -> Callable[[str, str], Op]:
         return Conv(name=target, inputs=(source,), output=target, weight=weight, bias=bias, pads=(pad, pad, pad, pad))
 
     return make
+
+
+def _entropy_coded(channels: int) -> Make:
+    """A product with weights of a normal distribution, as int4."""
+    weight = np.random.default_rng(0).standard_normal((channels, 1, 1, channels)).astype(np.float32)
+    coding, bias = encode(weight, "int4"), np.zeros(channels, np.float32)
+    decoded = coding.decoded().reshape(weight.shape)
+    return lambda source, target: Conv(
+        name=target, inputs=(source,), output=target, weight=decoded, bias=bias, coding=coding
+    )
 
 
 def _depthwise(channels: int) -> Callable[[str, str], Op]:
@@ -178,6 +190,10 @@ def measure(run: Runner, suites: list[str], progress: Callable[[str, float], Non
     function = bench.each(Shape(56, 56, 64), _unary("sigmoid")) / (56 * 56 * 64)
     tell("integer operators", 0.6)
     dots = _measure_dots(bench, base)
+    tell("entropy decoding", 0.63)
+    features = 512
+    vector = Shape(1, 1, features)
+    coded, plain = (bench.each(vector, make(features)) for make in (_entropy_coded, lambda n: _conv(1, n)))
     tell("instructions and chunks", 0.65)
     step = bench.each(Shape(1, 1, 1), _unary("abs"))
     chunk = bench.seconds(_chain(Shape(1, 1, 1), 1, _unary("abs"))) / 2  # one in, one out
@@ -200,6 +216,7 @@ def measure(run: Runner, suites: list[str], progress: Callable[[str, float], Non
         step_seconds=step,
         chunk_seconds=chunk,
         aead_bytes_per_second=opened,
+        entropy_seconds=max(base.decode_seconds, (coded - plain) / features**2),
         **dots,
     )
 

@@ -174,6 +174,8 @@ def choose_panel(op: weights.AnyConv, out: Shape, profile: Profile, suite: str) 
     """The panel width that is predicted to be fastest, with weights opened once; of uint8, the one that pads least."""
     if not isinstance(op, Conv):
         return weights.least_panel(op, profile)
+    if op.coding and op.coding.streams:
+        return op.coding.streams.panel
     depth, rate = weights.conv_depth(op), profile.aead_bytes_per_second[suite]
 
     def seconds(panel: int) -> tuple[float, int]:
@@ -229,7 +231,8 @@ def _op_node(
         workspace = weights.aligned(kept) if kept <= quantized.KEPT_BYTES else 0
     decoding = 0.0
     if isinstance(op, Conv) and op.coding:
-        decoding = profile.decode_seconds * weights.panel_count(op, panel) * panel * depth
+        each = profile.entropy_seconds if op.coding.streams else profile.decode_seconds
+        decoding = each * weights.panel_count(op, panel) * panel * depth
         workspace = weights.aligned(weights.slice_bytes(op, panel) * profile.threads)
     if isinstance(op, Conv) and fast:
         seconds = winograd_seconds(op, shapes[op.output], profile, panel)

@@ -45,6 +45,7 @@ class Profile:
         threads: threads that share a run.
         window_bytes: the most that can cross the boundary at once; 0: any number.
         decode_seconds: one coded weight to float32.
+        entropy_seconds: one entropy-coded weight to float32.
         cache_bytes: what is larger does not stay in a core's own cache until it is used again.
         far_bytes_per_second: reading, or writing, what does not.
     """
@@ -71,6 +72,7 @@ class Profile:
     threads: int = 1
     window_bytes: int = 0
     decode_seconds: float = 1e-10
+    entropy_seconds: float = 2e-9
     cache_bytes: int = 512 * 1024
     far_bytes_per_second: float = 2.5e10
 
@@ -85,7 +87,14 @@ class Profile:
         speed = _speed(threads) / _speed(self.threads)
         sharing = SHARING_SECONDS * ((threads > 1) - (self.threads > 1))
         work = ("fma_seconds", "tile_seconds", "depthwise_seconds", "element_seconds", "function_seconds")
-        work += ("decode_seconds", "dot_seconds", "dot_tile_seconds", "dot_depthwise_seconds", "byte_seconds")
+        work += (
+            "decode_seconds",
+            "entropy_seconds",
+            "dot_seconds",
+            "dot_tile_seconds",
+            "dot_depthwise_seconds",
+            "byte_seconds",
+        )
         return replace(
             self,
             threads=threads,

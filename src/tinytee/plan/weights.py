@@ -79,20 +79,26 @@ def without_codes(graph: Graph, outputs: Container[str] | None = None) -> Graph:
 
 
 def panel_bytes(op: AnyConv, panel: int, rows: int) -> int:
-    """Bytes of so many rows of a panel; if it is coded, they begin a group."""
+    """Bytes of so many rows of a panel; if it is coded, they begin a group, or a stream."""
     coding = coding_of(op)
     if coding is None:
         return rows * panel * 4
     if coding.kind == "fp16":
         return rows * panel * 2
-    codes = rows if coding.kind == "int8" else -(-rows // 2)
-    return (-(-rows // coding.group) * 4 + codes) * panel
+    scales = -(-rows // coding.group) * 4 * panel
+    pairs = -(-rows // 2) * panel
+    if coding.streams is not None:
+        return scales + sum(
+            coding.streams.head_bytes(count) + (-(-count // 2) * panel if coding.kind == "int8" else 0)
+            for count in coding.streams.lengths(rows)
+        )
+    return scales + (rows * panel if coding.kind == "int8" else pairs)
 
 
 def split_rows(op: AnyConv, panel: int, most_bytes: int) -> int:
-    """How many rows of a panel, at most, are fed at once into so many bytes; at least one row, or one group."""
+    """How many rows of a panel, at most, are fed at once into so many bytes; at least one row, group or stream."""
     coding = coding_of(op)
-    unit = 1 if coding is None else coding.group
+    unit = 1 if coding is None else coding.unit
     return max(1, most_bytes // panel_bytes(op, panel, unit)) * unit
 
 
@@ -102,26 +108,46 @@ def pack_bytes(op: AnyConv, panel: int, panels: tuple[int, int], rows: tuple[int
     if coding is None:
         return as_bytes(pack_weights(op, panel, *panels, winograd)[:, slice(*rows)])
     channels = op.weight.shape[0] // op.groups
-    per_group = -(-channels // panel)
     parts = []
     for at in range(*panels):
-        begin = at // per_group * channels + at % per_group * panel
-        end = min(begin + panel, (at // per_group + 1) * channels)
-        for row in range(rows[0], rows[1], coding.group):
-            last = min(row + coding.group, rows[1])
-            codes = np.zeros((last - row, panel), coding.codes.dtype)
-            codes[:, : end - begin] = coding.codes[begin:end, row:last].T
+        codes = panel_of(coding.codes, channels, panel, at)
+        scales = panel_of(coding.scales, channels, panel, at)
+        for row in range(*rows, coding.unit):
+            last = min(row + coding.unit, rows[1])
+            here = codes[row:last]
             if coding.kind != "fp16":
-                scales = np.zeros(panel, np.float32)
-                scales[: end - begin] = coding.scales[begin:end, row // coding.group]
-                parts.append(as_bytes(scales))
-            parts.append(as_bytes(_nibbles(codes) if coding.kind == "int4" else codes))
+                parts.append(as_bytes(scales[row // coding.group : -(-last // coding.group)]))
+            if coding.streams is None:
+                parts.append(as_bytes(_nibbles(here + 8) if coding.kind == "int4" else here))
+                continue
+            for begin in range(row, last, coding.streams.rows):
+                end = min(begin + coding.streams.rows, last)
+                parts.append(coding.streams.head(at, begin, end - begin))
+                if coding.kind == "int8":
+                    parts.append(as_bytes(_nibbles(codes[begin:end] & 15)))
     return b"".join(parts)
 
 
-def _nibbles(codes: NDArray) -> NDArray[np.uint8]:
-    """Pairs of rows [rows, panel] in one byte each, the even one in the low bits."""
-    even = np.pad(codes, ((0, len(codes) % 2), (0, 0))).astype(np.int16) + 8
+def panel_of(values: NDArray, channels: int, panel: int, at: int) -> NDArray:
+    """[rows, panel] of a panel, zero-filled, out of [out_channels, rows]. channels: of a group."""
+    per_group = -(-channels // panel)
+    begin = at // per_group * channels + at % per_group * panel
+    end = min(begin + panel, (at // per_group + 1) * channels)
+    found = np.zeros((values.shape[1], panel), values.dtype)
+    found[:, : end - begin] = values[begin:end].T
+    return found
+
+
+def symbols_of(op: Conv, coding: WeightCoding, panel: int) -> NDArray[np.uint8]:
+    """[panels, rows, panel]: what of an int8's or int4's codes is entropy-coded."""
+    channels, panels = op.weight.shape[0] // op.groups, range(panel_count(op, panel))
+    shift = 4 if coding.kind == "int8" else 0
+    return np.stack([((panel_of(coding.codes, channels, panel, at) >> shift) + 8).astype(np.uint8) for at in panels])
+
+
+def _nibbles(values: NDArray) -> NDArray[np.uint8]:
+    """Pairs of rows [rows, panel] of 0 .. 15 in one byte each, the even one in the low bits."""
+    even = np.pad(values, ((0, len(values) % 2), (0, 0))).astype(np.uint8)
     return (even[0::2] | even[1::2] << 4).astype(np.uint8)
 
 
@@ -130,7 +156,7 @@ def slice_bytes(op: Conv, panel: int) -> int:
     coding = coding_of(op)
     if coding is None:
         return 0
-    rows = constants.TT_SLICE_BYTES // (4 * panel) // coding.group * coding.group
+    rows = constants.TT_SLICE_BYTES // (4 * panel) // coding.unit * coding.unit
     return min(rows, conv_depth(op)) * panel * 4
 
 
@@ -169,7 +195,11 @@ def small_pieces(op: Op, panel: int, zero_point: int) -> list[NDArray]:
         case QLut():
             return [op.table]
         case Conv():
-            return [pack_bias(op, panel)]
+            bias, coding = pack_bias(op, panel), coding_of(op)
+            if coding is None or coding.streams is None:
+                return [bias]
+            alphabet = np.frombuffer(coding.streams.alphabet.to_bytes(), np.uint8)
+            return [np.concatenate([np.frombuffer(as_bytes(bias), np.uint8), alphabet])]
         case DepthwiseConv():
             return [op.weight, op.bias]
         case LayerNorm():

@@ -47,6 +47,8 @@ def bundle_table(bundle: Bundle, title: str) -> Table:
     table.add_row(
         "weights", f"{sum(preamble.sealed_bytes[1:]):,} bytes, sealed, in {len(preamble.sealed_bytes) - 1:,} chunks"
     )
+    if manifest.entropy_coded:
+        table.add_row("", f"{manifest.entropy_coded:,} operators' weights entropy-coded")
     table.add_row("bundle", f"{preamble.bundle_bytes:,} bytes, id {preamble.bundle_id.hex()}")
     table.add_row("made by", escape(manifest.producer))
     return table

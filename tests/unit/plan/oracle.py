@@ -142,7 +142,8 @@ class Oracle:
             workspace = (6 * tiles * (op.kernel_y * channels + op.panel) + op.panel) * 4
             self.write(op.workspace, workspace, self.name("workspace", number))
         if op.kind == C.TT_OP_CONV and op.variant:
-            rows = min(C.TT_SLICE_BYTES // (4 * op.panel) // op.table * op.table, self.conv_sizes(op)[1])
+            unit = max(op.table, op.stream_rows)
+            rows = min(C.TT_SLICE_BYTES // (4 * op.panel) // unit * unit, self.conv_sizes(op)[1])
             self.write(op.workspace, rows * op.panel * 4, self.name("workspace", number))
         for unit in [0] if reduces else range(self.done[number], end):
             self.write_row(op.output, unit)
@@ -182,7 +183,8 @@ class Oracle:
         out = self.program.tensors[op.output]
         if op.kind == C.TT_OP_CONV:
             panels, depth = self.conv_sizes(op)
-            places = [(op.bias, panels * op.panel * 4 * (3 if self.elem_bytes(op) == 1 else 1))]
+            alphabet = 64 if op.stream_rows else 0
+            places = [(op.bias, panels * op.panel * 4 * (3 if self.elem_bytes(op) == 1 else 1) + alphabet)]
             return places if op.first_chunk else [*places, (op.weights, panels * self.panel_bytes(op, depth))]
         if op.kind == C.TT_OP_DEPTHWISE and self.elem_bytes(op) == 1:
             taps = (op.kernel_y + 3) // 4 * 4 * op.kernel_x
@@ -201,8 +203,16 @@ class Oracle:
     def panel_bytes(op: Any, rows: int) -> int:
         if op.variant in (C.TT_CODING_NONE, C.TT_CODING_F16):
             return rows * op.panel * (4 if op.variant == C.TT_CODING_NONE else 2)
-        codes = rows if op.variant == C.TT_CODING_I8 else (rows + 1) // 2
-        return ((rows + op.table - 1) // op.table * 4 + codes) * op.panel
+        scales = (rows + op.table - 1) // op.table * 4 * op.panel
+        if op.variant in (C.TT_CODING_I8, C.TT_CODING_I4):
+            return scales + (rows if op.variant == C.TT_CODING_I8 else (rows + 1) // 2) * op.panel
+        streams = 0
+        for begin in range(0, rows, op.stream_rows):
+            count = min(op.stream_rows, rows - begin)
+            words = max(64, (count * op.panel // 8 * op.stream_rate >> 12) + op.stream_base)
+            streams += 4 * 9 + 2 * (words + words % 2)
+            streams += (count + 1) // 2 * op.panel if op.variant == C.TT_CODING_I8_RANS else 0
+        return scales + streams
 
     def check_weights(self, number: int, op: Any) -> None:
         for offset, count in self.weight_places(number, op):
