@@ -23,10 +23,12 @@ from rich.console import Console
 from rich.table import Table
 
 from compiled import build_library, load_library
+from decoders import decoder_rows, ratio_table, ratios
 from harness import write_json
 from tinytee import Session
 from tinytee.api import compile_graph
 from tinytee.bundle import suites
+from tinytee.bundle.abi import ffi
 from tinytee.ir.graph import (
     Activation,
     Binary,
@@ -44,6 +46,7 @@ from tinytee.ir.graph import (
 )
 from tinytee.ir.quantized import QBinary, QLut, QPool
 from tinytee.plan.measure import Bench, quantized_add, quantized_conv, quantized_depthwise
+from tinytee.runtime import library
 from tinytee.sizes import MAX_BYTES
 
 Make = Callable[[str, str], Op]
@@ -101,9 +104,14 @@ def main() -> int:
             rate = bench.opening(suite)
             row = {"kernel": f"opening, {suite}", "shape": [], "seconds": 0.0, "rate": rate, "unit": "GB/s"}
             rows.append(row | {"peak": "memory_read", "share": rate / peaks.memory_read})
+    rows += decoder_rows(_isa(), peaks.cache_copy)
     for row in rows:
         row["peaks"] = asdict(peaks)
-    Console(width=None if sys.stdout.isatty() else 120).print(_table(rows, peaks))
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(_table(rows, peaks))
+    if not options.smoke:
+        rows[-1]["entropy_ratios"] = list(ratios())
+        console.print(ratio_table(rows[-1]["entropy_ratios"]))
     if options.json:
         write_json(options.json, rows)
     return 0
@@ -117,6 +125,15 @@ def measure_peaks() -> Peaks:
     return Peaks(
         peak.peak_flops(), peak.peak_dots(), peak.peak_read(MEMORY_BYTES, 1), peak.peak_copy(CACHE_BYTES, 2000)
     )
+
+
+def _isa() -> str:
+    """The instruction set that the engine uses here."""
+    core = library.load()
+    port = core.tth_port_open(ffi.NULL)
+    isa = ffi.string(core.tth_port_isa(port)).decode()
+    core.tth_port_close(port)
+    return isa
 
 
 def _run(graph: Graph, suite: str, budget_bytes: int) -> tuple[float, float, int]:
