@@ -21,9 +21,11 @@ from tinytee.passes import optimize
 from tinytee.passes.code_weights import code_weights
 from tinytee.plan import profile
 from tinytee.plan.api import Planner, least_budget, lower
+from tinytee.plan.entropy import Entropy
 from tinytee.runtime.tensors import from_core, to_core
 from unit.plan.graphs import SLOW_IS_FINE, graphs
 from unit.plan.quantized_graphs import fully_connected, quantized_graphs
+from unit.plan.test_coded_weights import dense
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "aarch64"
@@ -42,9 +44,11 @@ def runner() -> Path:
     return BUILD / "run_program"
 
 
-def run_emulated(runner: Path, isa: str, graph: Graph, budget: int, inputs: dict, folder: Path) -> dict:
+def run_emulated(
+    runner: Path, isa: str, graph: Graph, budget: int, inputs: dict, folder: Path, entropy: Entropy = "auto"
+) -> dict:
     """The outputs of a graph planned for a budget, as the emulated processor computes them."""
-    planner = Planner(graph, PROFILE, None, budget)
+    planner = Planner(graph, PROFILE, None, budget, entropy)
     lowered = lower(graph, planner.plan(budget))
     chunks = [lowered.chunk(k) for k in range(len(lowered.chunk_bytes))]
     ins = [TensorSpec.of(port, shape) for port, shape in lowered.inputs]
@@ -54,7 +58,9 @@ def run_emulated(runner: Path, isa: str, graph: Graph, budget: int, inputs: dict
     sizes = [*map(len, chunks), *map(len, fed), *(4 * spec.elems for spec in outs)]
     path = folder / f"program-{os.getpid()}"
     path.write_bytes(np.array(counts + sizes, "<u4").tobytes() + b"".join([lowered.program, *chunks, *fed]))
-    done = subprocess.run(["qemu-aarch64", "-cpu", EMULATED[isa], runner, isa, path], capture_output=True, check=False)
+    done = subprocess.run(
+        ["qemu-aarch64", "-cpu", EMULATED.get(isa, "cortex-a53"), runner, isa, path], capture_output=True, check=False
+    )
     assert done.returncode == 0, done.stderr.decode()
     ends = np.cumsum([spec.elems for spec in outs])
     parts = np.split(np.frombuffer(done.stdout, "<f4"), ends[:-1])
@@ -97,6 +103,20 @@ def test_integer_networks_give_the_reference_s_bits(
 def test_coded_weights_under_neon(runner: Path, tmp_path: Path, kind) -> None:
     graph, _ = code_weights(optimize(load(zoo.NETWORKS["mobilenet_v1_025_128"].build())), kind)
     check(runner, graph, least_budget(graph, PROFILE) * 2, 2, tmp_path)
+
+
+@pytest.mark.parametrize("isa", ["portable", *EMULATED])
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_entropy_coded_weights_to_the_bit(runner: Path, tmp_path: Path, kind: str, isa: str) -> None:
+    """One input at a time is one: each output is one weight, as the codes say."""
+    weight = np.random.default_rng(5).standard_normal((70, 1500)).astype(np.float32)
+    weight[np.abs(weight) < 1] = 0
+    graph = dense(weight, kind, 32)
+    for probed in (0, 31, 1023, 1499):
+        inputs = {"x": np.zeros((1, 1500), np.float32)}
+        inputs["x"][0, probed] = 1
+        found = run_emulated(runner, isa, graph, 256 << 10, inputs, tmp_path, "always")
+        np.testing.assert_array_equal(found["y"][0], graph.ops[0].coding.decoded()[:, probed])  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("isa", EMULATED)

@@ -192,6 +192,14 @@ def test_run_prints_and_writes(run: Run, ready: Path) -> None:
         (["compile", "nowhere.onnx", "-m", "1MiB", "-k", "model.key"], "nowhere.onnx"),
         (["compile", "x.npy", "-m", "1MiB", "-k", "model.key"], "x.npy"),
         (["compile", "small.onnx", "-m", "1MiB", "-k", "model.key", "--profile", "abacus"], "abacus"),
+        (
+            ["compile", "small.onnx", "-m", "1MiB", "-k", "model.key", "--weights", "int4", "--entropy", "maybe"],
+            "auto, always or never, not maybe",
+        ),
+        (
+            ["compile", "small.onnx", "-m", "1MiB", "-k", "model.key", "--weights", "fp16", "--entropy", "always"],
+            "--entropy always goes with --weights int8 or int4",
+        ),
         (["plan", "small.onnx"], "give --memory for one plan, or --sweep for many"),
         (["plan", "small.onnx", "-m", "64KiB", "--plot", "plan.txt"], "pictures are .png, .svg or .pdf files"),
         (["inspect", "model.key"], "this is not a tinytee bundle"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as settings_of
 from hypothesis import strategies as st
+from rich.console import Console
 
 from tinytee import Bundle, BundleError, Session, zoo
 from tinytee.api import compile_graph
@@ -20,6 +22,7 @@ from tinytee.passes import optimize
 from tinytee.passes.code_weights import code_weights
 from tinytee.plan import api, entropy, profile, weights
 from tinytee.plan.api import Planner, lower, make_plan
+from tinytee.report import bundle_table
 from unit.plan.graphs import graphs
 from unit.plan.oracle import Oracle
 from unit.plan.test_coded_weights import dense
@@ -101,6 +104,16 @@ def test_threads_share_it() -> None:
         with Session(bundle, key=KEY, threads=threads) as session:
             answers.append(session.run(inputs)["y"])
     np.testing.assert_array_equal(*answers)
+
+
+def test_a_bundle_says_so() -> None:
+    graph = dense(pruned(np.random.default_rng(3), 70, 900), "int4", 32)
+    for how, count in (("never", 0), ("always", 1)):
+        bundle = Bundle.parse(compile_graph(graph, 1 << 20, KEY, entropy=how).to_bytes())
+        assert bundle.manifest.entropy_coded == count
+        console = Console(file=io.StringIO(), width=200)
+        console.print(bundle_table(bundle, "a bundle"))
+        assert ("weights entropy-coded" in console.file.getvalue()) == bool(count)  # type: ignore[attr-defined]
 
 
 # ---- malformed streams
