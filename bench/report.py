@@ -239,9 +239,32 @@ def _kernels(measured: Measured, images: Path) -> list[str]:
         " peaks are"
         " measured by `bench/peak.c` in the same run. Operations are those of a direct convolution: Winograd's"
         " need up to 2.25 times fewer, so that they can pass"
-        " the peak. Bytes are those of the map read and the map written, wherever they lie.",
+        " the peak. Bytes are those of the map read and the map written, wherever they lie; of a decoder those of the"
+        " codes and of the float32 weights.",
         _machine_line(measured),
         _rows_table(["kernel", "y x c", "µs", "rate", "of peak"], lines),
+        *_entropy(rows),
+    ]
+
+
+def _entropy(rows: list[dict[str, Any]]) -> list[str]:
+    """What entropy coding takes off real weights, if that was measured."""
+    found = [ratio for row in rows for ratio in row.get("entropy_ratios", ())]
+    if not found:
+        return []
+    lines = [
+        [
+            row["kind"],
+            f"{row['zeros']:.0%}",
+            f"{row['bytes']:,}",
+            f"{row['entropy_coded_bytes']:,}",
+            f"{row['ratio']:.3f}",
+        ]
+        for row in found
+    ]
+    return [
+        "EfficientNet-Lite0's coded weights, as trained and with the smallest of each layer set to zero:",
+        _rows_table(["weights", "zeros", "bytes", "entropy-coded", "ratio"], lines),
     ]
 
 

@@ -48,9 +48,8 @@ def _coded(op: Conv, graph: Graph, profile: Profile, suite: str, how: Entropy) -
     bits_saved = 8 * slower * profile.aead_bytes_per_second[suite]
     if bits_saved >= SYMBOL_BITS:
         return op
-    for panel in sorted(
-        (p for p in profile.panels if p <= preferred), reverse=True
-    ):  # a narrow one's streams are shorter
+    # Streams of narrow panels are shorter, and so keep to their window where those of wide ones do not.
+    for panel in sorted((p for p in profile.panels if p <= preferred), reverse=True):
         symbols = weights.symbols_of(op, coding, panel)
         streams = entropy.encode_panels(symbols, coding.group)
         if streams is None:
