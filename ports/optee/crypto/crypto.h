@@ -1,5 +1,5 @@
 /* What the OP-TEE port takes from libraries of cryptography, all of it constant-time: BearSSL (crypto_bearssl.c); or
- * nettle (crypto_nettle.c) and for the hashes the TEE's own API (ta/hash.c). */
+ * nettle and OpenSSL (crypto_nettle.c) and for the hashes the TEE's own API (ta/hash.c). */
 #ifndef TTO_CRYPTO_H
 #define TTO_CRYPTO_H
 #include <stddef.h>

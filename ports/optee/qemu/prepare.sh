@@ -29,7 +29,7 @@ root=$cache/arm64
 platform=vexpress-qemu_armv8a
 log=$cache/prepare.log
 packages=(optee-os optee-os-dev tee-supplicant libteec2 optee-client-dev u-boot-qemu busybox-static libc6 nettle-dev
-  libbearssl-dev)
+  libssl-dev libbearssl-dev)
 
 exec 9>"$cache/.lock"
 flock 9
@@ -73,7 +73,7 @@ download_packages() {
   local package
   for package in "$cache"/packages/*.deb; do dpkg-deb -x "$package" "$root"; done
   cp "$root"/boot/vmlinuz-* "$cache/kernel"
-  rm -rf "$cache/packages" "$cache/apt"
+  rm -rf "$cache/packages" "$cache/apt" "$cache/flash.bin" "$cache/base.cpio.gz" # of older packages, perhaps
   echo "${packages[*]}" >"$cache/packages.list"
 }
 
