@@ -41,6 +41,13 @@ TTI_INLINE vf tile_load(const float *in, const int partial, size_t count) {
   return partial ? v_load_part(in, count) : v_load(in);
 }
 
+TTI_INLINE void tile_store(float *out, vf v, const int partial, size_t count) {
+  if (partial)
+    v_store_part(out, v, count);
+  else
+    v_store(out, v);
+}
+
 /* Adds one run to a register tile. Pixels are addressed from one in three of them, for which a processor has the
  * registers and the addressing modes; the compiler, which would rather have one register a pixel, is kept from seeing
  * how they are related. */
@@ -98,8 +105,8 @@ TTI_INLINE void tile_run(const int pixels, const int vectors, const float *in, p
   }
 }
 
-TTI_INLINE void tile(const int pixels, const int vectors, const int partial, const tti_conv_row *c, size_t x,
-                     size_t column) {
+TTI_INLINE void tile(const int pixels, const int vectors, const int partial, const size_t panel, const tti_conv_row *c,
+                     size_t x, size_t column) {
   vf acc[TTI_TILE][2];
   float *const out = c->out + (ptrdiff_t)x * c->out_stride + column;
   const size_t left = c->columns - column - (size_t)(vectors - 1) * TTI_LANES; /* of the last vector */
@@ -115,7 +122,7 @@ TTI_INLINE void tile(const int pixels, const int vectors, const int partial, con
   }
   for (size_t r = 0; r < c->run_count; r++)
     tile_run(pixels, vectors, c->runs[r].input + (ptrdiff_t)x * c->pixel_stride, c->pixel_stride,
-             c->weights + (size_t)c->runs[r].weight_row * c->panel + column, c->panel, c->runs[r].count, acc);
+             c->weights + (size_t)c->runs[r].weight_row * panel + column, panel, c->runs[r].count, acc);
   if (c->residual) {
     const float *residual = c->residual + (ptrdiff_t)x * c->residual_stride + column;
     TTI_FOR (m, pixels)
@@ -127,24 +134,21 @@ TTI_INLINE void tile(const int pixels, const int vectors, const int partial, con
     TTI_FOR (v, vectors) {
       const vf clamped = v_at_most(v_at_least(acc[m][v], low), high);
       float *to = out + m * c->out_stride + v * TTI_LANES;
-      if (partial && v == vectors - 1)
-        v_store_part(to, clamped, left);
-      else
-        v_store(to, clamped);
+      tile_store(to, clamped, partial && v == vectors - 1, left);
     }
   }
 }
 
 #define TTI_TILE_CASE(M)                                                                                               \
   case M:                                                                                                              \
-    tile(M, vectors, partial, c, x, column);                                                                           \
+    tile(M, vectors, partial, panel, c, x, column);                                                                    \
     break;
 
 /* All pixels of the y-plane for one or two vectors of channels, in tiles of nearly equal size. Pixels that are a
  * multiple of 4 KiB apart share a set of a first-level cache of 8 ways: then fewer at a time stay there until all of a
  * line is used.
  */
-TTI_INLINE void strip(const int vectors, const int partial, const tti_conv_row *c, size_t column) {
+TTI_INLINE void strip(const int vectors, const int partial, const size_t panel, const tti_conv_row *c, size_t column) {
   const size_t most = TTI_TILE > 7 && (size_t)c->pixel_stride % 1024 == 0 ? 7 : TTI_TILE;
   size_t tiles = (c->width + most - 1) / most;
   for (size_t x = 0; tiles; tiles--) {
@@ -200,59 +204,83 @@ static void conv_row(const tti_conv_row *c) {
     conv_row_narrow(c);
     return;
   }
+  const size_t panel = c->panel;
   size_t column = 0;
-  for (; column + 2 * TTI_LANES <= c->columns; column += 2 * TTI_LANES) strip(2, 0, c, column);
+  for (; column + 2 * TTI_LANES <= c->columns; column += 2 * TTI_LANES) {
+    if (TTI_CODE == TTI_CODE_neon && panel == 8) /* rows of weights then lie at constant offsets */
+      strip(2, 0, 8, c, column);
+    else if (TTI_CODE == TTI_CODE_neon && panel == 16)
+      strip(2, 0, 16, c, column);
+    else
+      strip(2, 0, panel, c, column);
+  }
   const size_t left = c->columns - column;
   if (left > TTI_LANES)
-    strip(2, 1, c, column);
+    strip(2, 1, panel, c, column);
   else if (left == TTI_LANES)
-    strip(1, 0, c, column);
+    strip(1, 0, panel, c, column);
   else if (left)
-    strip(1, 1, c, column);
+    strip(1, 1, panel, c, column);
 }
 
 /* ---- Winograd's F(4, 3) along x, with the points 0, 1, -1, 2, -2 and infinity */
 
+/* Six pixels of one vector of channels, 'lanes' of them if it is partial, which is a constant at every call. */
+TTI_INLINE void winograd_in_vector(const int partial, const float *in, size_t channels, size_t plane, size_t lanes,
+                                   float *out) {
+  vf d[6], m[6];
+  TTI_FOR (j, 6) d[j] = tile_load(in + (size_t)j * channels, partial, lanes);
+  const vf even = d[4] - 4.0f * d[2], odd = d[3] - 4.0f * d[1];
+  const vf even2 = d[4] - d[2], odd2 = 2.0f * (d[3] - d[1]);
+  m[0] = 4.0f * d[0] - 5.0f * d[2] + d[4];
+  m[1] = even + odd;
+  m[2] = even - odd;
+  m[3] = even2 + odd2;
+  m[4] = even2 - odd2;
+  m[5] = 4.0f * d[1] - 5.0f * d[3] + d[5];
+  TTI_FOR (j, 6) tile_store(out + (size_t)j * plane, m[j], partial, lanes);
+}
+
 static void winograd_in(const float *in, size_t tiles, size_t channels, size_t plane, float *out) {
   for (size_t t = 0; t < tiles; t++, in += 4 * channels, out += channels) {
-    for (size_t c = 0; c < channels; c += TTI_LANES) {
-      const size_t lanes = channels - c;
-      vf d[6];
-      TTI_FOR (j, 6) d[j] = v_load_part(in + (size_t)j * channels + c, lanes);
-      const vf even = d[4] - 4.0f * d[2], odd = d[3] - 4.0f * d[1];
-      const vf even2 = d[4] - d[2], odd2 = 2.0f * (d[3] - d[1]);
-      v_store_part(out + c, 4.0f * d[0] - 5.0f * d[2] + d[4], lanes);
-      v_store_part(out + plane + c, even + odd, lanes);
-      v_store_part(out + 2 * plane + c, even - odd, lanes);
-      v_store_part(out + 3 * plane + c, even2 + odd2, lanes);
-      v_store_part(out + 4 * plane + c, even2 - odd2, lanes);
-      v_store_part(out + 5 * plane + c, 4.0f * d[1] - 5.0f * d[3] + d[5], lanes);
-    }
+    size_t c = 0;
+    for (; c + TTI_LANES <= channels; c += TTI_LANES) winograd_in_vector(0, in + c, channels, plane, 0, out + c);
+    if (c < channels) winograd_in_vector(1, in + c, channels, plane, channels - c, out + c);
   }
 }
 
-static void winograd_out(const tti_winograd_row *w) {
+/* Up to four pixels of one vector of channels, likewise. */
+TTI_INLINE void winograd_out_vector(const int partial, const tti_winograd_row *w, size_t t, size_t pixels, size_t c,
+                                    size_t lanes, vf low, vf high) {
   const size_t plane = w->tiles * w->panel;
-  const vf low = v_set(w->low), high = v_set(w->high);
-  for (size_t t = 0; t < w->tiles; t++) {
-    const size_t pixels = w->width - 4 * t < 4 ? w->width - 4 * t : 4;
-    for (size_t c = 0; c < w->columns; c += TTI_LANES) {
-      const size_t lanes = w->columns - c;
-      const float *m = w->products + t * w->panel + c;
-      vf p[6], y[4];
-      TTI_FOR (j, 6) p[j] = v_load_part(m + (size_t)j * plane, lanes);
-      const vf sum = p[1] + p[2], difference = p[1] - p[2], sum2 = p[3] + p[4], difference2 = p[3] - p[4];
-      const vf bias = v_load_part(w->bias + c, lanes);
-      y[0] = p[0] + sum + sum2 + bias;
-      y[1] = difference + 2.0f * difference2 + bias;
-      y[2] = sum + 4.0f * sum2 + bias;
-      y[3] = difference + 8.0f * difference2 + p[5] + bias;
-      for (size_t i = 0; i < pixels; i++) {
-        const ptrdiff_t at = (ptrdiff_t)(4 * t + i) * w->out_stride + (ptrdiff_t)c;
-        if (w->residual) y[i] += v_load_part(w->residual + at, lanes);
-        v_store_part(w->out + at, v_at_most(v_at_least(y[i], low), high), lanes);
-      }
-    }
+  const float *m = w->products + t * w->panel + c;
+  vf p[6], y[4];
+  TTI_FOR (j, 6) p[j] = tile_load(m + (size_t)j * plane, partial, lanes);
+  const vf sum = p[1] + p[2], difference = p[1] - p[2], sum2 = p[3] + p[4], difference2 = p[3] - p[4];
+  const vf bias = tile_load(w->bias + c, partial, lanes);
+  y[0] = p[0] + sum + sum2 + bias;
+  y[1] = difference + 2.0f * difference2 + bias;
+  y[2] = sum + 4.0f * sum2 + bias;
+  y[3] = difference + 8.0f * difference2 + p[5] + bias;
+  const ptrdiff_t first = (ptrdiff_t)(4 * t) * w->out_stride + (ptrdiff_t)c;
+  const float *residual = w->residual;
+  float *out = w->out;
+  TTI_FOR (i, 4) {
+    if ((size_t)i == pixels) break;
+    const ptrdiff_t at = first + i * w->out_stride;
+    if (residual) y[i] += tile_load(residual + at, partial, lanes);
+    tile_store(out + at, v_at_most(v_at_least(y[i], low), high), partial, lanes);
+  }
+}
+
+static void winograd_out(const tti_winograd_row *row) {
+  const tti_winograd_row w = *row;
+  const vf low = v_set(w.low), high = v_set(w.high);
+  for (size_t t = 0; t < w.tiles; t++) {
+    const size_t pixels = w.width - 4 * t < 4 ? w.width - 4 * t : 4;
+    size_t c = 0;
+    for (; c + TTI_LANES <= w.columns; c += TTI_LANES) winograd_out_vector(0, &w, t, pixels, c, 0, low, high);
+    if (c < w.columns) winograd_out_vector(1, &w, t, pixels, c, w.columns - c, low, high);
   }
 }
 
@@ -288,17 +316,55 @@ TTI_INLINE void depthwise_pixels(const int pixels, const size_t ky_count, const 
 }
 
 /* Outputs of a slide: more use the weights in registers longer, fewer keep closer to the order of addresses. */
+#if TTI_CODE == TTI_CODE_neon
+#define TTI_SLIDE 28
+#else
 #define TTI_SLIDE 14
+#endif
+
+enum { MOST_Y = 5, MOST_X = 5, MOST_OPEN = 5, MOST_VECTORS = 2 };
+
+/* Adds the next 'stride' columns of the map, or the first of them, to the sums under way: acc[phase], which begins
+ * here, and, going around, those before it. */
+TTI_INLINE void slide_step(const int vectors, const int ky_count, const int kernel_x, const int stride,
+                           const int partial, const int phase, const int open, const size_t channels, size_t lanes,
+                           int first_only, const float *at[MOST_Y], vf w[MOST_VECTORS][MOST_Y][MOST_X],
+                           const vf bias[MOST_VECTORS], vf acc[MOST_VECTORS][MOST_OPEN]) {
+  TTI_FOR (v, vectors) acc[v][phase] = bias[v];
+  TTI_FOR (r, stride) {
+    if (r && first_only) break;
+    TTI_FOR (i, ky_count) {
+      TTI_FOR (v, vectors) {
+        const float *from = at[i] + (size_t)r * channels + v * TTI_LANES;
+        const vf in = partial ? v_load_part(from, lanes) : v_load(from);
+        TTI_FOR (m, open)
+          if (stride * m + r < kernel_x) acc[v][(phase - m + open) % open] += in * w[v][i][stride * m + r];
+      }
+    }
+  }
+  TTI_FOR (i, ky_count) at[i] += (size_t)stride * channels;
+}
+
+/* A step that completes an output, of as many as there are sums under way. (A loop would keep these in memory.) */
+#define TTI_SLIDE_OUT(P)                                                                                               \
+  if (P < open) {                                                                                                      \
+    const int phase = (open - 1 + P) % open, oldest = (phase + 1) % open;                                              \
+    slide_step(vectors, ky_count, kernel_x, stride, partial, phase, open, channels, lanes, width == 1, at, w, bias,    \
+               acc);                                                                                                   \
+    TTI_FOR (v, vectors)                                                                                               \
+      tile_store(to + v * TTI_LANES, v_at_most(v_at_least(acc[v][oldest], low), high), partial, lanes);                \
+    to += channels;                                                                                                    \
+    if (--width == 0) return;                                                                                          \
+  }
 
 /* Outputs x0 .. x0 + width of so many vectors of channels, from left to right: every input is loaded once, and adds to
  * all the outputs that it belongs to, whose sums wait in registers as the window slides on. The weights stay there,
  * too. */
 TTI_INLINE void depthwise_slide(const int vectors, const int ky_count, const int kernel_x, const int stride,
                                 const int partial, const tti_depthwise_row *d, size_t x0, size_t width, size_t column) {
-  enum { MOST_Y = 5, MOST_X = 5, MOST_OPEN = 5, MOST_VECTORS = 2 };
   const int open = (kernel_x + stride - 1) / stride; /* sums under way */
   const size_t channels = d->channels, lanes = channels - column;
-  vf w[MOST_VECTORS][MOST_Y][MOST_X], acc[MOST_VECTORS][MOST_OPEN + 1], bias[MOST_VECTORS];
+  vf w[MOST_VECTORS][MOST_Y][MOST_X], acc[MOST_VECTORS][MOST_OPEN], bias[MOST_VECTORS];
   TTI_FOR (v, vectors) {
     const size_t c = column + (size_t)v * TTI_LANES;
     bias[v] = partial ? v_load_part(d->bias + c, lanes) : v_load(d->bias + c);
@@ -311,34 +377,20 @@ TTI_INLINE void depthwise_slide(const int vectors, const int ky_count, const int
     TTI_FOR (m, open) acc[v][m] = bias[v];
   }
   const vf low = v_set(d->low), high = v_set(d->high);
-  const size_t columns = (width - 1) * (size_t)stride + (size_t)kernel_x, first = x0 * (size_t)stride;
-  for (size_t x = 0, j = 0; x < width + (size_t)open - 1; x++, j += (size_t)stride) {
-    TTI_FOR (v, vectors) {
-      for (int m = open - 1; m > 0; m--) acc[v][m] = acc[v][m - 1];
-      acc[v][0] = bias[v];
-    }
-    TTI_FOR (r, stride) {
-      if (r && j + (size_t)r >= columns) break;
-      TTI_FOR (i, ky_count) {
-        TTI_FOR (v, vectors) {
-          const float *from = d->rows[i] + (first + j + (size_t)r) * channels + column + v * TTI_LANES;
-          const vf in = partial ? v_load_part(from, lanes) : v_load(from);
-          TTI_FOR (m, open)
-            if (stride * m + r < kernel_x) acc[v][m] += in * w[v][i][stride * m + r];
-        }
-      }
-    }
-    if (x + 1 < (size_t)open) continue;
-    TTI_FOR (v, vectors) {
-      float *to = d->out + (x0 + x + 1 - (size_t)open) * channels + column + v * TTI_LANES;
-      const vf clamped = v_at_most(v_at_least(acc[v][open - 1], low), high);
-      if (partial)
-        v_store_part(to, clamped, lanes);
-      else
-        v_store(to, clamped);
-    }
+  const float *at[MOST_Y];
+  TTI_FOR (i, ky_count) at[i] = d->rows[i] + x0 * (size_t)stride * channels + column;
+  float *to = d->out + x0 * channels + column;
+  TTI_FOR (p, open - 1)
+    slide_step(vectors, ky_count, kernel_x, stride, partial, p, open, channels, lanes, 0, at, w, bias, acc);
+  for (;;) {
+    TTI_SLIDE_OUT(0)
+    TTI_SLIDE_OUT(1)
+    TTI_SLIDE_OUT(2)
+    TTI_SLIDE_OUT(3)
+    TTI_SLIDE_OUT(4)
   }
 }
+#undef TTI_SLIDE_OUT
 
 TTI_INLINE void depthwise_slides(const int vectors, const int ky_count, const int kernel_x, const int stride,
                                  const tti_depthwise_row *d) {

@@ -147,8 +147,17 @@ TTI_INLINE vf v_fused(vf a, vf b, vf c) {
 }
 #endif
 
+/* v_bound for what is rounded: a zero's sign is of no account then. */
+TTI_INLINE vf v_bound_to_round(vf v, float low, float high) {
+#if TTI_CODE == TTI_CODE_neon
+  return (vf)vminnmq_f32(vmaxnmq_f32((float32x4_t)v, vdupq_n_f32(low)), vdupq_n_f32(high));
+#else
+  return v_bound(v, low, high);
+#endif
+}
+
 TTI_INLINE void store_rounded(uint8_t *out, vf v, const tti_rounding *r, size_t count) {
-  store_bytes(out, (vi)(v_bound(v, r->low, r->high) + TTI_MAGIC) + r->zero, count);
+  store_bytes(out, (vi)(v_bound_to_round(v, r->low, r->high) + TTI_MAGIC) + r->zero, count);
 }
 
 /* Sums of so many lanes, scaled: to element 'at' of out. */
@@ -165,6 +174,21 @@ TTI_INLINE vi load_sums(const int32_t *in) {
   __builtin_memcpy(&v, in, sizeof v);
   return v;
 }
+
+#if TTI_CODE == TTI_CODE_neon
+/* Eight of them at once. */
+TTI_INLINE void store_eight(void *out, size_t at, const vi sums[2], const vf multiplier[2], const tti_rounding *r) {
+  vf v[2];
+  TTI_FOR (i, 2) v[i] = __builtin_convertvector(sums[i], vf) * multiplier[i];
+  if (r->is_float) {
+    TTI_FOR (i, 2) v_store((float *)out + at + i * TTI_LANES, v_bound(v[i], r->low, r->high));
+    return;
+  }
+  TTI_FOR (i, 2) v[i] = v_bound_to_round(v[i], r->low, r->high) + TTI_MAGIC;
+  const uint16x8_t low = vuzp1q_u16((uint16x8_t)v[0], (uint16x8_t)v[1]);
+  vst1_u8((uint8_t *)out + at, vmovn_u16(vaddq_u16(low, vdupq_n_u16(r->zero))));
+}
+#endif
 
 /* ---- dot products of four bytes */
 
@@ -334,27 +358,44 @@ TTI_INLINE v_halves dot_two(v_halves sum, int8x16_t a0, int8x16_t w0, int8x16_t 
   return sum;
 }
 
+/* Two rows of weights, [panel][4], meet words 'lane' and lane + 1 of each pixel's inputs. */
+TTI_INLINE void add_rows(const int pixels, const int vectors, const int lane, const int32x4_t a[TTI_TILE],
+                         const int8_t *w, size_t row, v_halves acc[TTI_TILE][2]) {
+  int8x16_t b0[2], b1[2];
+  TTI_FOR (v, vectors) {
+    b0[v] = vld1q_s8(w + v * TTI_LANES * 4);
+    b1[v] = vld1q_s8(w + row + v * TTI_LANES * 4);
+  }
+  TTI_FOR (m, pixels) {
+    const int8x16_t a0 = vreinterpretq_s8_s32(vdupq_laneq_s32(a[m], lane));
+    const int8x16_t a1 = vreinterpretq_s8_s32(vdupq_laneq_s32(a[m], lane + 1));
+    TTI_FOR (v, vectors) acc[m][v] = dot_two(acc[m][v], a0, b0[v], a1, b1[v]);
+  }
+}
+
 TTI_INLINE void add_halves(const int pixels, const int vectors, const tti_i8_conv_row *c, const tti_i8_run *run,
                            const uint8_t *in, const ptrdiff_t stride, size_t column, v_halves acc[TTI_TILE][2]) {
   const size_t row = c->panel * 4;
   const int8_t *w = c->weights + (run->weight_row * c->panel + column) * 4;
   size_t left = run->count;
-  for (; left >= 8 && !c->least; left -= 8, in += 8, w += 2 * row) {
-    int8x16_t b0[2], b1[2];
-    TTI_FOR (v, vectors) {
-      b0[v] = vld1q_s8(w + v * TTI_LANES * 4);
-      b1[v] = vld1q_s8(w + row + v * TTI_LANES * 4);
-    }
+  int32x4_t a[TTI_TILE];
+  for (; left >= 16 && !c->least; left -= 16, in += 16, w += 4 * row) {
+    TTI_FOR (m, pixels) a[m] = vreinterpretq_s32_u8(veorq_u8(vld1q_u8(in + m * stride), vdupq_n_u8(0x80)));
+    add_rows(pixels, vectors, 0, a, w, row, acc);
+    add_rows(pixels, vectors, 2, a, w + 2 * row, row, acc);
+  }
+  if (left >= 8 && !c->least) {
     TTI_FOR (m, pixels) {
-      const int32x2_t a = vreinterpret_s32_u8(veor_u8(vld1_u8(in + m * stride), vdup_n_u8(0x80)));
-      const int8x16_t a0 = vreinterpretq_s8_s32(vdupq_lane_s32(a, 0)), a1 = vreinterpretq_s8_s32(vdupq_lane_s32(a, 1));
-      TTI_FOR (v, vectors) acc[m][v] = dot_two(acc[m][v], a0, b0[v], a1, b1[v]);
+      const uint8x8_t bytes = veor_u8(vld1_u8(in + m * stride), vdup_n_u8(0x80));
+      a[m] = vreinterpretq_s32_u8(vcombine_u8(bytes, bytes));
     }
+    add_rows(pixels, vectors, 0, a, w, row, acc);
+    left -= 8, in += 8, w += 2 * row;
   }
   for (size_t i = 0; i < left; i += 4, w += row)
     TTI_FOR (m, pixels) {
-      const v_inputs a = spread(load_word(in + m * stride + i, left - i));
-      TTI_FOR (v, vectors) acc[m][v] = dot(acc[m][v], a, vld1q_s8(w + v * TTI_LANES * 4));
+      const v_inputs word = spread(load_word(in + m * stride + i, left - i));
+      TTI_FOR (v, vectors) acc[m][v] = dot(acc[m][v], word, vld1q_s8(w + v * TTI_LANES * 4));
     }
 }
 
@@ -377,14 +418,15 @@ TTI_INLINE void tile(const int pixels, const int vectors, const int partial, con
   TTI_FOR (v, vectors) b[v] = c->begin ? (vi){0} : load_sums(constants + v * TTI_LANES);
   for (size_t r = 0; r < c->run_count; r++)
     if (!c->runs[r].input) add_zeros(vectors, c, &c->runs[r], column, b);
-  TTI_FOR (m, pixels)
-    TTI_FOR (v, vectors)
-      acc[m][v] = c->begin ? b[v] + load_sums(c->begin + (x + (size_t)m) * c->panel + column + v * TTI_LANES) : b[v];
 #if TTI_CODE == TTI_CODE_neon && !TTI_DOT
   v_halves halves[TTI_TILE][2];
   const v_halves none = {{0}, {0}};
   TTI_FOR (m, pixels)
     TTI_FOR (v, vectors) halves[m][v] = none;
+#else
+  TTI_FOR (m, pixels)
+    TTI_FOR (v, vectors)
+      acc[m][v] = c->begin ? b[v] + load_sums(c->begin + (x + (size_t)m) * c->panel + column + v * TTI_LANES) : b[v];
 #endif
   for (size_t r = 0; r < c->run_count; r++) {
     const tti_i8_run *run = &c->runs[r];
@@ -398,7 +440,11 @@ TTI_INLINE void tile(const int pixels, const int vectors, const int partial, con
   }
 #if TTI_CODE == TTI_CODE_neon && !TTI_DOT
   TTI_FOR (m, pixels)
-    TTI_FOR (v, vectors) acc[m][v] += (vi)vpaddq_s32(halves[m][v].low, halves[m][v].high);
+    TTI_FOR (v, vectors) acc[m][v] = b[v] + (vi)vpaddq_s32(halves[m][v].low, halves[m][v].high);
+  if (c->begin) {
+    TTI_FOR (m, pixels)
+      TTI_FOR (v, vectors) acc[m][v] += load_sums(c->begin + (x + (size_t)m) * c->panel + column + v * TTI_LANES);
+  }
 #endif
   if (c->end) {
     TTI_FOR (m, pixels)
@@ -408,6 +454,13 @@ TTI_INLINE void tile(const int pixels, const int vectors, const int partial, con
   }
   const float *multiplier = (const float *)(const void *)(c->constants + 2 * c->panel) + column;
   const size_t left = c->columns - column - (size_t)(vectors - 1) * TTI_LANES; /* of the last vector */
+#if TTI_CODE == TTI_CODE_neon
+  if (vectors == 2 && !partial) {
+    const vf both[2] = {v_load(multiplier), v_load(multiplier + TTI_LANES)};
+    TTI_FOR (m, pixels) store_eight(c->out, (x + (size_t)m) * c->out_stride + column, acc[m], both, &c->rounding);
+    return;
+  }
+#endif
   TTI_FOR (m, pixels) {
     TTI_FOR (v, vectors)
       store_elements(c->out, (x + (size_t)m) * c->out_stride + column + v * TTI_LANES, acc[m][v],
@@ -707,49 +760,121 @@ TTI_INLINE void depthwise_pixels(const int pixels, const tti_i8_depthwise_row *d
 }
 
 #if TTI_CODE == TTI_CODE_neon
+/* Eight bytes of a row, widened; no row stands for the zero point. */
+TTI_INLINE int16x8_t load_wide(const uint8_t *row, size_t offset, uint8_t zero) {
+  return vreinterpretq_s16_u16(vmovl_u8(row ? vld1_u8(row + offset) : vdup_n_u8(zero)));
+}
+
+TTI_INLINE void add_wide(vi sum[2], int16x8_t a, int16x8_t w) {
+  sum[0] = (vi)vmlal_s16((int32x4_t)sum[0], vget_low_s16(a), vget_low_s16(w));
+  sum[1] = (vi)vmlal_high_s16((int32x4_t)sum[1], a, w);
+}
+
 /* Pixels x .. x + pixels of eight channels. Products of uint8 and int8 fit 16 bits, which they widen from. */
 TTI_INLINE void depthwise_eight(const int pixels, const tti_i8_depthwise_row *d, size_t x, size_t column) {
   const size_t channels = d->channels, step = d->stride_x * channels, dilation = d->dilation_x * channels;
-  vi low[TTI_PIXELS], high[TTI_PIXELS];
-  TTI_FOR (m, pixels) {
-    low[m] = load_sums(d->constants + column);
-    high[m] = load_sums(d->constants + column + 4);
-  }
+  vi sums[TTI_PIXELS][2];
+  TTI_FOR (m, pixels)
+    TTI_FOR (i, 2) sums[m][i] = load_sums(d->constants + column + i * TTI_LANES);
   const int8_t *w = d->weights + column * 4;
   for (size_t ky = 0; ky < d->kernel_y; ky += 4) {
     for (size_t kx = 0; kx < d->kernel_x; kx++, w += channels * 4) {
       const int8x8x4_t weights = vld4_s8(w);
       TTI_FOR (i, 4) {
         if (ky + (size_t)i >= d->kernel_y) break;
-        const int16x8_t wide = vmovl_s8(weights.val[i]);
-        const uint8_t *row = d->rows[ky + (size_t)i], *in = row + x * step + kx * dilation + column;
-        TTI_FOR (m, pixels) {
-          const uint8x8_t bytes = row ? vld1_u8(in + (size_t)m * step) : vdup_n_u8(d->zero);
-          const int16x8_t a = vreinterpretq_s16_u16(vmovl_u8(bytes));
-          low[m] = (vi)vmlal_s16((int32x4_t)low[m], vget_low_s16(a), vget_low_s16(wide));
-          high[m] = (vi)vmlal_high_s16((int32x4_t)high[m], a, wide);
-        }
+        const size_t offset = x * step + kx * dilation + column;
+        TTI_FOR (m, pixels)
+          add_wide(sums[m], load_wide(d->rows[ky + (size_t)i], offset + (size_t)m * step, d->zero),
+                   vmovl_s8(weights.val[i]));
       }
     }
   }
   const float *multiplier = (const float *)(const void *)(d->constants + channels) + column;
-  TTI_FOR (m, pixels) {
-    const size_t at = (x + (size_t)m) * channels + column;
-    store_elements(d->out, at, low[m], v_load(multiplier), &d->rounding, 4);
-    store_elements(d->out, at + 4, high[m], v_load(multiplier + 4), &d->rounding, 4);
+  const vf both[2] = {v_load(multiplier), v_load(multiplier + TTI_LANES)};
+  TTI_FOR (m, pixels) store_eight(d->out, (x + (size_t)m) * channels + column, sums[m], both, &d->rounding);
+}
+
+/* The next 'stride' columns of eight channels, or the first of them, added to the sums under way as f32.c does it. */
+TTI_INLINE void slide_step(const int stride, const int phase, const int open, int first_only, const uint8_t *at[3],
+                           const size_t steps[3], const int16x8_t w[3][3], const vi bias[2], vi acc[3][2]) {
+  TTI_FOR (i, 2) acc[phase][i] = bias[i];
+  TTI_FOR (r, stride) {
+    if (r && first_only) break;
+    TTI_FOR (i, 3) {
+      const int16x8_t in = vreinterpretq_s16_u16(vmovl_u8(vld1_u8(at[i])));
+      at[i] += steps[i];
+      TTI_FOR (m, open)
+        if (stride * m + r < 3) add_wide(acc[(phase - m + open) % open], in, w[i][stride * m + r]);
+    }
   }
+}
+
+#define TTI_SLIDE_OUT(P)                                                                                               \
+  if (P < open) {                                                                                                      \
+    const int phase = (open - 1 + P) % open;                                                                           \
+    slide_step(stride, phase, open, left == 1, at, steps, w, bias, acc);                                               \
+    store_eight(d->out, to, acc[(phase + 1) % open], multiplier, &rounding);                                           \
+    to += channels;                                                                                                    \
+    if (--left == 0) return;                                                                                           \
+  }
+
+/* A y-plane of eight channels of a 3 x 3 window without dilation: weights and sums stay in registers as it slides. A
+ * row outside the map is read from one pixel of zero points again and again. */
+TTI_INLINE void depthwise_slide(const int stride, const tti_i8_depthwise_row *d, size_t column) {
+  const int open = stride == 1 ? 3 : 2;
+  const size_t channels = d->channels;
+  const tti_rounding rounding = d->rounding;
+  uint8_t outside[WIDE];
+  vst1_u8(outside, vdup_n_u8(d->zero));
+  int16x8_t w[3][3];
+  TTI_FOR (t, 3) {
+    const int8x8x4_t weights = vld4_s8(d->weights + ((size_t)t * channels + column) * 4);
+    TTI_FOR (i, 3) w[i][t] = vmovl_s8(weights.val[i]);
+  }
+  const float *from = (const float *)(const void *)(d->constants + channels) + column;
+  const vf multiplier[2] = {v_load(from), v_load(from + TTI_LANES)};
+  const vi bias[2] = {load_sums(d->constants + column), load_sums(d->constants + column + TTI_LANES)};
+  const uint8_t *at[3];
+  size_t steps[3], to = column, left = d->width;
+  TTI_FOR (i, 3) {
+    at[i] = d->rows[i] ? d->rows[i] + column : outside;
+    steps[i] = d->rows[i] ? channels : 0;
+  }
+  vi acc[3][2] = {{bias[0], bias[1]}, {bias[0], bias[1]}, {bias[0], bias[1]}};
+  TTI_FOR (p, open - 1) slide_step(stride, p, open, 0, at, steps, w, bias, acc);
+  for (;;) {
+    TTI_SLIDE_OUT(0)
+    TTI_SLIDE_OUT(1)
+    TTI_SLIDE_OUT(2)
+  }
+}
+#undef TTI_SLIDE_OUT
+
+/* Eight channels of a y-plane. */
+static void depthwise_columns(const tti_i8_depthwise_row *d, size_t column) {
+  if (d->kernel_y == 3 && d->kernel_x == 3 && d->dilation_x == 1 && d->stride_x <= 2) {
+    if (d->stride_x == 1)
+      depthwise_slide(1, d, column);
+    else
+      depthwise_slide(2, d, column);
+    return;
+  }
+  size_t x = 0;
+  for (; x + TTI_PIXELS <= d->width; x += TTI_PIXELS) depthwise_eight(TTI_PIXELS, d, x, column);
+  for (; x < d->width; x++) depthwise_eight(1, d, x, column);
 }
 #endif
 
 static void depthwise_row(const tti_i8_depthwise_row *d) {
   for (size_t column = 0; column < d->channels; column += WIDE) {
     const size_t count = least(WIDE, d->channels - column);
-    size_t x = 0;
 #if TTI_CODE == TTI_CODE_neon
-    for (; count == WIDE && x + TTI_PIXELS <= d->width; x += TTI_PIXELS) depthwise_eight(TTI_PIXELS, d, x, column);
-    for (; count == WIDE && x < d->width; x++) depthwise_eight(1, d, x, column);
+    if (count == WIDE) {
+      depthwise_columns(d, column);
+      continue;
+    }
 #endif
-    for (; x < d->width; x++) depthwise_pixels(1, d, x, column, count);
+    for (size_t x = 0; x < d->width; x++) depthwise_pixels(1, d, x, column, count);
   }
 }
 #endif
