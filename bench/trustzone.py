@@ -1,6 +1,7 @@
 """Counts instructions of inference inside OP-TEE's secure world, in QEMU with a clock that counts them.
 
-    python bench/trustzone.py [--networks ...] [--rows ...] [--suites ...] [--smoke] [--json FILE]
+    python bench/trustzone.py [--networks ...] [--rows ...] [--heaps ...] [--suites ...] [--precisions ...] [--smoke]
+                              [--keep] [--json FILE]
 
 QEMU's -icount makes the guest's clock advance by 1 ns for every instruction, whatever else this machine does: the
 figures are the same at every run, but for the first one, which is not counted. They say how much is executed, not how
@@ -14,11 +15,14 @@ not. The rows:
     layer by layer                 the same kernels, maps whole, a layer's weights opened in every run
     layer by layer, naive kernels  plain loops, too (bench/naive_kernels.c); weights resident where they fit
     normal world                   the same core in an ordinary process: all memory, weights in the clear
+
+tinytee at 1 and 2 MiB and the normal world are also counted in int8 (tinytee.zoo.quantized).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import secrets
 import subprocess
 import sys
@@ -38,11 +42,13 @@ from tinytee.api import load_graph
 from tinytee.bundle import Bundle, Manifest, TensorSpec
 from tinytee.bundle.sealing import Unsealed
 from tinytee.ir.graph import Conv, DepthwiseConv, Graph
+from tinytee.ir.quantized import QConv, QDepthwiseConv
 from tinytee.plan import profile
 from tinytee.plan.api import Plan, lower, make_plan
 from tinytee.runtime.optee import OpteeBackend
 from tinytee.runtime.optee_machine import HEAP_OVERHEAD_BYTES, Build, Machine
 from tinytee.sizes import parse_size
+from tinytee.zoo.quantized import quantized_network
 
 PROFILE = "raspberry-pi-3"
 NETWORKS = ("tiny_darknet", "mobilenet_v1", "darknet_reference")
@@ -63,6 +69,7 @@ class Row:
     network: str
     heap: str
     suite: str
+    precision: str = "fp32"
     arena_bytes: int = 0
     peak_bytes: int = 0
     instructions: int = 0
@@ -84,6 +91,7 @@ class Case:
     how: str
     heap: str
     suite: str = CHACHA
+    precision: str = "fp32"
     plan: Callable[[Any, int, str], Plan] = _plan
     build: Callable[[str], Build] = Build
 
@@ -125,8 +133,10 @@ CASES = (
     Case("layer by layer", "2MiB", plan=_layerwise),
     Case("layer by layer", LARGEST, GCM, plan=_layerwise),
     Case("layer by layer, naive kernels", LARGEST, plan=_resident, build=_naive),
+    *(Case("tinytee", heap, precision="int8") for heap in ("1MiB", "2MiB")),
 )
 NORMAL = "normal world"
+PRECISIONS = ("fp32", "int8")
 
 
 def _wrap(graph: Any, plan: Plan, suite: str, key: bytes) -> Bundle:
@@ -171,6 +181,7 @@ def measure(case: Case, network: zoo.Network, graph: Any) -> Row:
         network=network.name,
         heap=case.heap,
         suite=case.suite,
+        precision=case.precision,
         arena_bytes=after.arena_bytes,
         peak_bytes=after.peak_secure_memory_bytes,
         instructions=round(1e9 * after.last_run_seconds),
@@ -184,7 +195,8 @@ def measure(case: Case, network: zoo.Network, graph: Any) -> Row:
 def multiplies(graph: Graph) -> int:
     """Multiply-accumulates of a graph's convolutions, as direct ones."""
     pixels = {op.output: graph.shapes[op.output].height * graph.shapes[op.output].width for op in graph.ops}
-    return sum(pixels[op.output] * op.weight.size for op in graph.ops if isinstance(op, Conv | DepthwiseConv))
+    convolutions = Conv | DepthwiseConv | QConv | QDepthwiseConv
+    return sum(pixels[op.output] * op.weight.size for op in graph.ops if isinstance(op, convolutions))
 
 
 def build_runner(folder: Path = ROOT / "build" / "aarch64") -> Path:
@@ -217,36 +229,69 @@ def run_outside(machine: Machine, runner: Path, plan: Plan, graph: Any, inputs: 
     return int(said.split()[-1]), (machine.folder / "out").read_bytes()
 
 
-def measure_outside(network: zoo.Network, graph: Any, runner: Path) -> Row:
+def measure_outside(network: zoo.Network, precision: str, graph: Any, runner: Path) -> Row:
     """The same core in the normal world, with all the memory it wants."""
     plan = _plan(graph, UNLIMITED, CHACHA)
     with Machine(Build(LARGEST), count_instructions=True) as machine:
         instructions, _ = run_outside(machine, runner, plan, graph, [_inputs(network).tobytes()])
     peak = plan.peak_secure_memory_bytes
-    return Row(NORMAL, network.name, "", "none", peak, peak, instructions, multiplies(graph))
+    return Row(NORMAL, network.name, "", "none", precision, peak, peak, instructions, multiplies(graph))
 
 
-def rows(networks: list[str], wanted: list[str], suites: list[str], smoke: bool) -> Iterator[Row]:
+@dataclass(frozen=True)
+class Wanted:
+    """Which measurements to make."""
+
+    networks: list[str]
+    rows: list[str]
+    heaps: list[str]
+    suites: list[str]
+    precisions: list[str]
+    smoke: bool
+
+    def includes(self, case: Case, precision: str) -> bool:
+        if case.precision != precision or (self.smoke and (case.heap, case.suite) != ("2MiB", CHACHA)):
+            return False
+        return case.how in self.rows and case.heap in self.heaps and case.suite in self.suites
+
+
+def measure_all(wanted: Wanted) -> Iterator[Row]:
     """Measures one after the other."""
-    runner = build_runner() if NORMAL in wanted else None
-    for name in networks:
+    runner = build_runner() if NORMAL in wanted.rows else None
+    for name in wanted.networks:
         network = zoo.NETWORKS[name]
-        model: onnx.ModelProto = network.build()
-        graph = load_graph(model)
-        if runner is not None:
-            yield measure_outside(network, graph, runner)
-        for case in CASES:
-            if (
-                case.how not in wanted
-                or case.suite not in suites
-                or (smoke and (case.heap, case.suite) != ("2MiB", CHACHA))
-            ):
-                continue
-            try:
-                yield measure(case, network, graph)
-            except tinytee.BudgetError as error:
-                failure = f"needs {error.needed_bytes:,} bytes"
-                yield Row(case.how, name, case.heap, case.suite, failure=failure)
+        for precision in wanted.precisions:
+            model: onnx.ModelProto = quantized_network(name) if precision == "int8" else network.build()
+            graph = load_graph(model)
+            if runner is not None:
+                yield measure_outside(network, precision, graph, runner)
+            for case in CASES:
+                if not wanted.includes(case, precision):
+                    continue
+                try:
+                    yield measure(case, network, graph)
+                except tinytee.BudgetError as error:
+                    failure = f"does not fit: needs {error.needed_bytes:,} bytes"
+                    yield Row(case.how, name, case.heap, case.suite, precision, failure=failure)
+
+
+def _key(row: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(row[field] for field in ("network", "precision", "how", "heap", "suite"))
+
+
+def ordered(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The last measurement of each kind, by network, precision and case."""
+    cases = [(NORMAL, "", "none"), *((case.how, case.heap, case.suite) for case in CASES)]
+    latest = {_key(row): row for row in rows}
+    return sorted(
+        latest.values(),
+        key=lambda row: (
+            NETWORKS.index(row["network"]) if row["network"] in NETWORKS else len(NETWORKS),
+            row["network"],
+            PRECISIONS.index(row["precision"]),
+            cases.index((row["how"], row["heap"], row["suite"])),
+        ),
+    )
 
 
 def main() -> None:
@@ -254,20 +299,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", default=",".join(NETWORKS))
     parser.add_argument("--rows", default=";".join(every), help="between semicolons")
+    parser.add_argument("--heaps", default=",".join(dict.fromkeys(case.heap for case in CASES)))
     parser.add_argument("--suites", default=f"{CHACHA},{GCM}")
+    parser.add_argument("--precisions", default=",".join(PRECISIONS))
     parser.add_argument("--smoke", action="store_true", help="only at 2 MiB, to see that it works")
+    parser.add_argument("--keep", action="store_true", help="keep the file's other rows")
     parser.add_argument("--json", type=Path, default=RESULTS / "trustzone.json")
     chosen = parser.parse_args()
     warnings.simplefilter("ignore", RuntimeWarning)
     found: list[dict[str, Any]] = []
-    print("how | network | heap | suite | arena | 10^6 instructions | calls | streamed | spilled")
-    wanted = (chosen.networks.split(","), chosen.rows.split(";"), chosen.suites.split(","))
-    for row in rows(*wanted, chosen.smoke):
+    if chosen.keep and chosen.json.exists():
+        found = json.loads(chosen.json.read_text(encoding="utf-8"))["rows"]
+    print("how | network | precision | heap | suite | arena | 10^6 instructions | calls | streamed | spilled")
+    lists = [chosen.heaps, chosen.suites, chosen.precisions]
+    heaps, suites, precisions = (words.split(",") for words in lists)
+    wanted = Wanted(chosen.networks.split(","), chosen.rows.split(";"), heaps, suites, precisions, chosen.smoke)
+    for row in measure_all(wanted):
         found.append(asdict(row))
-        words = [row.how, row.network, row.heap, row.suite, f"{row.arena_bytes:,}"]
+        words = [row.how, row.network, row.precision, row.heap, row.suite, f"{row.arena_bytes:,}"]
         words += [f"{row.instructions / 1e6:,.1f}", str(row.calls), f"{row.streamed_bytes:,}", f"{row.spilled_bytes:,}"]
         print(" | ".join([*words, row.failure]), flush=True)
-        write_json(chosen.json, found)
+        write_json(chosen.json, ordered(found))
 
 
 if __name__ == "__main__":

@@ -17,11 +17,23 @@ def _table(header: list[str], rows: list[list[str]], texts: int) -> str:
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
-def _one(rows: list[Measured], network: str, how: str, heap: str | None = None, suite: str | None = None) -> Measured:
+def _one(
+    rows: list[Measured],
+    network: str,
+    how: str,
+    heap: str | None = None,
+    suite: str | None = None,
+    precision: str = "fp32",
+) -> Measured:
     """The measurement, or an empty one."""
     wanted = {"network": network, "how": how, "heap": heap, "suite": suite}
     chosen = {key: value for key, value in wanted.items() if value is not None}
-    return next((row for row in rows if all(row[key] == value for key, value in chosen.items())), {})
+    same = (row for row in rows if _precision(row) == precision)
+    return next((row for row in same if all(row[key] == value for key, value in chosen.items())), {})
+
+
+def _precision(row: Measured) -> str:
+    return row.get("precision", "fp32")
 
 
 def _ratio(row: Measured, other: Measured) -> str:
@@ -36,27 +48,39 @@ def trustzone(measured: Measured, images: Path) -> list[str]:
     rows = measured["rows"]
     lines = []
     for row in rows:
-        line = [row["network"], row["how"], row["heap"], row["suite"]]
+        precision = _precision(row)
+        line = [row["network"], precision, row["how"], row["heap"], row["suite"]]
         if row["failure"]:
             lines.append([*line, row["failure"], *[""] * 7])
             continue
         line += [f"{row['arena_bytes']:,}", f"{row['instructions'] / 1e6:,.1f}"]
         line.append(f"{row['instructions'] / row['multiplies']:.2f}")
-        line.append(_ratio(row, _one(rows, row["network"], *REFERENCE)))
-        line.append(_ratio(row, _one(rows, row["network"], NORMAL)))
+        line.append(_ratio(row, _one(rows, row["network"], *REFERENCE, precision=precision)))
+        line.append(_ratio(row, _one(rows, row["network"], NORMAL, precision=precision)))
         lines.append([*line, f"{row['calls']}", f"{row['streamed_bytes']:,}", f"{row['spilled_bytes']:,}"])
-    header = ["network", "how", "heap", "AEAD", "arena, bytes", "10^6 instructions", "a multiply-accumulate"]
+    header = [
+        "network",
+        "precision",
+        "how",
+        "heap",
+        "AEAD",
+        "arena, bytes",
+        "10^6 instructions",
+        "a multiply-accumulate",
+    ]
     header += ["of tinytee at 2 MiB", "of the normal world", "calls", "weights opened, bytes", "spilled, bytes"]
     return [
         "## TrustZone",
-        "`bench/trustzone.py`: instructions of one run, fp32, counted by QEMU's clock (`-icount shift=0,sleep=off`) in"
+        "`bench/trustzone.py`: instructions of one run, counted by QEMU's clock (`-icount shift=0,sleep=off`) in"
         " a genuine OP-TEE on one emulated Cortex-A53; calls into the secure world, the feeder and the kernel's part"
         " included. They are exact for what is executed, and say nothing of cache misses or of a board's seconds."
         " *Layer by layer* runs the same core and kernels with whole feature maps, and opens a layer's weights in every"
         " run (a layer whose weights alone do not fit streams them); with *naive kernels*, plain loops, too,"
         " and weights resident where they fit. *normal world* is the same core in an ordinary process with all the"
-        " memory that it wants and weights in the clear. Multiply-accumulates are those of direct convolutions.",
-        _table(header, lines, 4),
+        " memory that it wants and weights in the clear. *pinned*: no weights are opened in a run; where they do not"
+        " fit the largest heap, the row says what they need. Multiply-accumulates are those of direct convolutions."
+        " Ratios are to rows of the same precision.",
+        _table(header, lines, 5),
         *_energy(rows),
     ]
 

@@ -59,13 +59,16 @@ def test_trustzone_is_reported(tmp_path: Path) -> None:
         row | {"how": "tinytee", "heap": "2MiB", "instructions": 2 * 10**6},
         row | {"how": "layer by layer", "heap": "12MiB", "instructions": 8 * 10**6},
         row | {"how": "layer by layer", "heap": "2MiB", "instructions": 0, "failure": "needs 4,000 bytes"},
+        row | {"how": "tinytee", "precision": "int8", "heap": "2MiB", "instructions": 10**6},
     ]
     (tmp_path / "trustzone.json").write_text(json.dumps({"machine": {}, "rows": rows}))
     _run("report.py", "--results", str(tmp_path), "--page", str(tmp_path / "page.md"))
     page = (tmp_path / "page.md").read_text()
     assert (
-        "| n | layer by layer | 12MiB | chacha20-poly1305 | 1 | 8.0 | 8.00 | 4.00 | 8.00 | 2 | 3,000,000 | 0 |" in page
+        "| n | fp32 | layer by layer | 12MiB | chacha20-poly1305 | 1 | 8.0 | 8.00 | 4.00 | 8.00 | 2 | 3,000,000 | 0 |"
+        in page
     )
+    assert "| n | int8 | tinytee | 2MiB | chacha20-poly1305 | 1 | 1.0 | 1.00 | 1.00 |  | 2 |" in page
     assert "needs 4,000 bytes" in page
     assert "| n | 4.00 |  |  | 3.0 / 3.0 /  /  |" in page
 
