@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import tinytee
+from tinytee.plan import profile
 from tinytee.runtime.optee_machine import Machine
+from tinytee.zoo.quantized import quantized_network
 
 from .conftest import KEY, Compile, feed_of
 
@@ -42,6 +44,18 @@ def test_answers_as_in_a_process(
         assert there.stats.runs == 2
         assert there.stats.spills == here.stats.spills
         assert there.stats.chunk_bytes == here.stats.chunk_bytes
+
+
+@pytest.mark.filterwarnings("ignore:OP-TEE in development mode")
+@pytest.mark.parametrize("name", ["lenet5", "mobilenet_v1_025_128"])
+def test_integer_networks_give_the_same_bits(machine: Machine, name: str) -> None:
+    bundle = tinytee.compile(quantized_network(name), "300KiB", KEY, profile=profile.load("raspberry-pi-3"))
+    feed = feed_of(name)
+    with tinytee.Session(bundle, key=KEY) as here, tinytee.Session(bundle, key=KEY, backend="optee-qemu") as there:
+        expected, found = here.run(feed), there.run(feed)
+        for output, values in expected.items():
+            assert np.array_equal(values, found[output])
+        assert there.stats.peak_secure_memory_bytes == bundle.peak_secure_memory_bytes
 
 
 def test_says_that_it_is_in_development_mode(machine: Machine, compile_network: Compile) -> None:
