@@ -195,8 +195,11 @@ def measure(case: Case, network: zoo.Network, graph: Any) -> Row:
 def multiplies(graph: Graph) -> int:
     """Multiply-accumulates of a graph's convolutions, as direct ones."""
     pixels = {op.output: graph.shapes[op.output].height * graph.shapes[op.output].width for op in graph.ops}
-    convolutions = Conv | DepthwiseConv | QConv | QDepthwiseConv
-    return sum(pixels[op.output] * op.weight.size for op in graph.ops if isinstance(op, convolutions))
+    return sum(
+        pixels[op.output] * op.weight.size
+        for op in graph.ops
+        if isinstance(op, Conv | DepthwiseConv | QConv | QDepthwiseConv)
+    )
 
 
 def build_runner(folder: Path = ROOT / "build" / "aarch64") -> Path:
