@@ -16,7 +16,7 @@
 enum {
   TT_PROGRAM_MAGIC = 0x50545454, /* "TTTP" */
   TT_PROGRAM_VERSION = 1,
-  TT_BUNDLE_VERSION = 1,
+  TT_BUNDLE_VERSION = 2,
   TT_ENGINE_BYTES = 1024, /* the engine's state, at the start of the arena; the program follows */
   TT_TAG_BYTES = 16,      /* tag of every sealed chunk, whatever the suite */
   TT_NONCE_BYTES = 32,    /* room for a nonce; a suite with shorter ones uses the first bytes */
