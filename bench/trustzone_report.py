@@ -142,7 +142,9 @@ def neon(measured: Measured, images: Path) -> list[str]:
         "`bench/neon.py`: instructions a multiply-accumulate on AArch64 without dot products, as the difference between"
         " a chain of five equal operators and one of them, counted likewise. The bound is what the arithmetic and the"
         " loads of the register tile take at least: fmla does four, a tile of 8 pixels by 8 channels loads 16 vectors"
-        " for 64 of them. Where Winograd's method runs, multiply-accumulates are still those of the direct"
+        " for 64 of them; in int8, smull, smlal and sadalp do sixteen, and inputs are spread over registers first."
+        " Rows outside the map are left out, and count as multiply-accumulates all the same: maps of 7 x 7 may lie"
+        " below the bound. Where Winograd's method runs, multiply-accumulates are still those of the direct"
         " convolution, and the bound is the direct one's.",
         _table(["kernel", "y x c", "instructions", "bound", "of the bound"], lines, 2),
     ]
