@@ -14,8 +14,9 @@ DEFAULT = "x86-64-avx512"
 SHARING_SECONDS = 1e-6
 """What it costs to hand an instruction's or a chunk's work to other threads."""
 
-SHARING_EFFICIENCY = 0.9
-"""Of each thread beyond the first: they share caches and memory, and wait for the last of them."""
+SHARING_EFFICIENCY, OPENING_EFFICIENCY = 0.7, 0.4
+"""Of each thread beyond the first, measured on the built-in profile's machine: they share caches and memory, which
+opening chunks is nearly bound by already, and wait for the last of them."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,9 @@ class Profile:
         """
         if not 1 <= threads <= constants.TT_MAX_WORKERS:
             raise ValueError(f"a run is shared by 1 to {constants.TT_MAX_WORKERS} threads, not {threads}")
-        speed = _speed(threads) / _speed(self.threads)
+        speed, opening = (
+            _speed(threads, e) / _speed(self.threads, e) for e in (SHARING_EFFICIENCY, OPENING_EFFICIENCY)
+        )
         sharing = SHARING_SECONDS * ((threads > 1) - (self.threads > 1))
         work = ("fma_seconds", "tile_seconds", "depthwise_seconds", "element_seconds", "function_seconds")
         work += (
@@ -100,7 +103,7 @@ class Profile:
             threads=threads,
             step_seconds=self.step_seconds + sharing,
             chunk_seconds=self.chunk_seconds + sharing,
-            aead_bytes_per_second={suite: rate * speed for suite, rate in self.aead_bytes_per_second.items()},
+            aead_bytes_per_second={suite: rate * opening for suite, rate in self.aead_bytes_per_second.items()},
             **{name: getattr(self, name) / speed for name in work},
         )
 
@@ -116,8 +119,8 @@ class Profile:
         Path(path).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
 
-def _speed(threads: int) -> float:
-    return 1 + (threads - 1) * SHARING_EFFICIENCY
+def _speed(threads: int, efficiency: float) -> float:
+    return 1 + (threads - 1) * efficiency
 
 
 def load(name_or_path: str | Path | None = None) -> Profile:
