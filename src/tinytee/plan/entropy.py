@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
+from tinytee.bundle.abi import constants
 from tinytee.ir import entropy
 from tinytee.ir.graph import Conv, Graph
 from tinytee.plan import weights
 from tinytee.plan.network import choose_panel
 from tinytee.plan.profile import Profile
 
-SYMBOL_BITS, ALPHABET_BYTES = 4, 64
+SYMBOL_BITS = 4
 
 Entropy = Literal["auto", "always", "never"]
 
@@ -56,6 +57,6 @@ def _coded(op: Conv, graph: Graph, profile: Profile, suite: str, how: Entropy) -
             continue
         made = replace(op, coding=replace(coding, streams=streams))
         before, after = (weights.panel_count(op, panel) * weights.panel_bytes(o, panel, depth) for o in (op, made))
-        if 8 * (before - after - ALPHABET_BYTES) > bits_saved * symbols.size:
+        if 8 * (before - after - constants.TT_ALPHABET_BYTES) > bits_saved * symbols.size:
             return made
     return op
