@@ -10,9 +10,6 @@ engine needs fewer (Winograd). The engine chooses line buffers and steps as it a
 from __future__ import annotations
 
 import argparse
-import functools
-import os
-import statistics
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -26,9 +23,8 @@ from rich.table import Table
 from compiled import build_library, load_library
 from decoders import decoder_rows, ratio_table, ratios
 from harness import write_json
-from tinytee import Session
-from tinytee.api import compile_graph
-from tinytee.bundle import Bundle, suites
+from tinytee.api import measuring_runner
+from tinytee.bundle import suites
 from tinytee.bundle.abi import ffi
 from tinytee.ir.graph import (
     Activation,
@@ -36,7 +32,6 @@ from tinytee.ir.graph import (
     Conv,
     DepthwiseConv,
     Gather,
-    Graph,
     LayerNorm,
     Lrn,
     Op,
@@ -46,12 +41,11 @@ from tinytee.ir.graph import (
     Unary,
 )
 from tinytee.ir.quantized import QBinary, QLut, QPool
-from tinytee.plan.measure import Bench, quantized_add, quantized_conv, quantized_depthwise
+from tinytee.plan.measure import Bench, Runner, quantized_add, quantized_conv, quantized_depthwise
 from tinytee.runtime import library
 from tinytee.sizes import MAX_BYTES
 
 Make = Callable[[str, str], Op]
-RUNS = 7
 CACHE_BYTES = 128 << 10
 """What is copied to find the cache's bandwidth: it stays in a second-level cache, as line buffers do."""
 MEMORY_BYTES = 256 << 20
@@ -92,7 +86,7 @@ def main() -> int:
     parser.add_argument("--smoke", action="store_true", help="three kernels")
     options = parser.parse_args()
 
-    peaks, bench = measure_peaks(), Bench(_run, "aes-256-gcm")
+    peaks, bench = measure_peaks(), Bench(_pinning(measuring_runner()), "aes-256-gcm")
     rows: list[dict[str, Any]] = []
     for case in cases()[:: 8 if options.smoke else 1]:
         seconds = (bench.each_quantized if case.quantized else bench.each)(case.shape, case.make)
@@ -137,27 +131,9 @@ def _isa() -> str:
     return isa
 
 
-def _run(graph: Graph, suite: str, budget_bytes: int) -> tuple[float, float, int]:
-    """tinytee.plan.measure's Runner. All weights are pinned, unless so little memory is offered that they cannot be."""
-    bundle, key = _compiled(graph, suite, budget_bytes if budget_bytes < 2 << 20 else MAX_BYTES // 4)
-    inputs = {port.name: np.ones(port.shape, np.float32) for port in graph.inputs}
-    with Session(bundle, key=key) as session:
-        seconds = []
-        for _ in range(RUNS):
-            session.run(inputs)
-            seconds.append(session.stats.last_run_seconds)
-        before = session.stats
-        session.run(inputs)
-        after = session.stats
-    spent = after.aead_seconds - before.aead_seconds
-    return statistics.median(seconds), spent, after.chunk_bytes - before.chunk_bytes
-
-
-@functools.lru_cache(maxsize=1)
-def _compiled(graph: Graph, suite: str, budget_bytes: int) -> tuple[Bundle, bytes]:
-    """Kept for the next runs of the same graph: planning takes longer than running."""
-    key = os.urandom(32)
-    return compile_graph(graph, budget_bytes, key, suite=suite), key
+def _pinning(run: Runner) -> Runner:
+    """The same with all weights pinned, unless so little memory is offered that they cannot be."""
+    return lambda graph, suite, budget: run(graph, suite, budget if budget < 2 << 20 else MAX_BYTES // 4)
 
 
 def cases() -> list[Case]:

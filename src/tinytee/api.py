@@ -3,6 +3,7 @@ bundles needs none of their dependencies."""
 
 from __future__ import annotations
 
+import functools
 import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from tinytee.ir.graph import Graph
     from tinytee.passes.code_weights import CodedWeight
     from tinytee.plan.entropy import Entropy
+    from tinytee.plan.measure import Runner
     from tinytee.plan.profile import Profile
     from tinytee.quantize import Quantized
 
@@ -274,22 +276,19 @@ def check_preprocessing(graph: Graph, how: Preprocessing | None) -> None:
         )
 
 
-def measure_profile(progress: Progress | None = None) -> Profile:
-    """Measures this machine for the planner's predictions, with every AEAD suite that is available here.
-
-    Args:
-        progress: told what is being measured, and which fraction of the whole is done.
-    """
-    from tinytee.bundle import suites  # noqa: PLC0415
-    from tinytee.plan import measure, profile  # noqa: PLC0415
+def measuring_runner() -> Runner:
+    """What ``tinytee.plan.measure`` runs graphs by: each compiled once, and run in a session of its own."""
     from tinytee.runtime.session import Session  # noqa: PLC0415
 
     key = os.urandom(32)
 
+    @functools.lru_cache(maxsize=1)  # measured several times in a row, and planning takes longer than running
+    def compiled(graph: Graph, suite: str, budget_bytes: int) -> Bundle:
+        return compile_graph(graph, budget_bytes, key, suite=suite, entropy="always")
+
     def run(graph: Graph, suite: str, budget_bytes: int) -> tuple[float, float, int]:
         inputs = {port.name: np.ones(port.shape, np.float32) for port in graph.inputs}
-        bundle = compile_graph(graph, budget_bytes, key, suite=suite, entropy="always")
-        with Session(bundle, key=key) as session:
+        with Session(compiled(graph, suite, budget_bytes), key=key) as session:
             seconds = []
             for _ in range(7):
                 session.run(inputs)
@@ -300,5 +299,17 @@ def measure_profile(progress: Progress | None = None) -> Profile:
         opened = after.chunk_bytes - before.chunk_bytes
         return statistics.median(seconds), after.aead_seconds - before.aead_seconds, opened
 
+    return run
+
+
+def measure_profile(progress: Progress | None = None) -> Profile:
+    """Measures this machine for the planner's predictions, with every AEAD suite that is available here.
+
+    Args:
+        progress: told what is being measured, and which fraction of the whole is done.
+    """
+    from tinytee.bundle import suites  # noqa: PLC0415
+    from tinytee.plan import measure, profile  # noqa: PLC0415
+
     known = profile.load().aead_bytes_per_second
-    return measure.measure(run, [suite for suite in known if suites.is_available(suite)], progress)
+    return measure.measure(measuring_runner(), [suite for suite in known if suites.is_available(suite)], progress)
