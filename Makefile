@@ -105,7 +105,8 @@ $(SYSTEM_STAMP): tools/install_system_packages.sh
 $(VENV_STAMP): pyproject.toml | $(SYSTEM_STAMP)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet 'scikit-build-core>=0.10' 'cmake>=3.21' ninja
+	@# what builds tinytee, and pyaegis where there is no wheel of it
+	$(BIN)/python -m pip install --quiet 'scikit-build-core>=0.10' 'cmake>=3.21' ninja 'setuptools>=80.9' 'wheel>=0.45.1' 'cffi>=2'
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[dev,demo]'
 	@touch $@
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what pip cannot, on Debian and Ubuntu, and only what is missing: a C compiler, OpenSSL's and intel-ipsec-mb's headers,
-# venv, or the packages named.
+# Installs what pip cannot, on Debian and Ubuntu, and only what is missing: a C compiler, headers of OpenSSL, intel-ipsec-mb and
+# Python, venv, or the packages named.
 set -euo pipefail
 
 missing=()
@@ -12,6 +12,8 @@ if [ $# -eq 0 ]; then
   esac
   command -v python3 >/dev/null || missing+=(python3)
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+  # of the packages that pip builds here where it finds no wheel
+  python3 -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null || missing+=(python3-dev)
   command -v git >/dev/null || missing+=(git)
 fi
 for package in "$@"; do
