@@ -55,7 +55,7 @@ void tti_i8_conv_item(void *argument, uint32_t item, uint32_t worker) {
                          .width = out->width,
                          .panel = op->panel,
                          .zero = in->zero_point,
-                         .least = (op->flags & TT_FLAG_LEAST) != 0,
+                         .products = op->variant,
                          .out_stride = out->channels,
                          .rounding = rounding_of(op, out)};
   (void)worker;
