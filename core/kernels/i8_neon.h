@@ -34,12 +34,53 @@ TTI_INLINE void load_row(const int8_t *row, int8x16_t w[2]) {
   TTI_FOR (p, 2) w[p] = vreinterpretq_s8_s16(pairs.val[p]);
 }
 
+/* Two rows of weights of 16 channels meet four pixels' inputs: 'times' times what add_span does. In assembly since all
+ * 32 registers are in use: sums in v0 .. v15, weights in v16 .. v23, inputs in v24 .. v27, products in v28 .. v31. */
+#define TTI_MEET(first, b0, b1, a)                                                                                     \
+  first " v28.8h, v" b0 ".8b, v" a ".8b\n" first "2 v29.8h, v" b0 ".16b, v" a ".16b\n" first " v30.8h, v" b1           \
+        ".8b, v" a ".8b\n" first "2 v31.8h, v" b1 ".16b, v" a ".16b\n"
+#define TTI_PIXEL(in, s0, s1, s2, s3)                                                                                  \
+  "ld4r {v24.8h-v27.8h}, [%[" in "]], #8\n" TTI_MEET("smull", "16", "20", "24") TTI_MEET("smlal", "17", "21", "25")    \
+      TTI_MEET("smlal", "18", "22", "26")                                                                              \
+          TTI_MEET("smlal", "19", "23", "27") "sadalp v" s0 ".4s, v28.8h\nsadalp v" s1 ".4s, v29.8h\nsadalp v" s2      \
+                                              ".4s, v30.8h\nsadalp v" s3 ".4s, v31.8h\n"
+TTI_INLINE void add_span_full(const int8_t *inputs, const int8_t *w, size_t row, size_t times,
+                              v_sums sums[MOST_PIXELS]) {
+  const int8_t *in0 = inputs, *in1 = inputs + SPAN, *in2 = inputs + 2 * SPAN, *in3 = inputs + 3 * SPAN;
+  int32x4_t *from = sums[0], *to = sums[0];
+  __asm__("ld1 {v0.4s-v3.4s}, [%[from]], #64\nld1 {v4.4s-v7.4s}, [%[from]], #64\n"
+          "ld1 {v8.4s-v11.4s}, [%[from]], #64\nld1 {v12.4s-v15.4s}, [%[from]]\n"
+          "1:\n"
+          "ld2 {v16.8h, v17.8h}, [%[w]], #32\nld2 {v20.8h, v21.8h}, [%[w]], %[step]\n"
+          "ld2 {v18.8h, v19.8h}, [%[w]], #32\nld2 {v22.8h, v23.8h}, [%[w]], %[step]\n"
+          "subs %[times], %[times], #1\n" TTI_PIXEL("in0", "0", "1", "2", "3") TTI_PIXEL("in1", "4", "5", "6", "7")
+              TTI_PIXEL("in2", "8", "9", "10", "11") TTI_PIXEL(
+                  "in3", "12", "13", "14", "15") "b.ne 1b\n"
+                                                 "st1 {v0.4s-v3.4s}, [%[to]], #64\nst1 {v4.4s-v7.4s}, [%[to]], #64\n"
+                                                 "st1 {v8.4s-v11.4s}, [%[to]], #64\nst1 {v12.4s-v15.4s}, [%[to]]\n"
+          : [in0] "+r"(in0), [in1] "+r"(in1), [in2] "+r"(in2), [in3] "+r"(in3), [w] "+r"(w), [from] "+r"(from),
+            [to] "+r"(to), [times] "+r"(times)
+          : [step] "r"(row - 32)
+          : "cc", "memory", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13",
+            "v14", "v15", "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25", "v26", "v27", "v28",
+            "v29", "v30", "v31");
+}
+#undef TTI_MEET
+#undef TTI_PIXEL
+
 /* 'rows' rows of weights of so many eights of channels meet the inputs [MOST_PIXELS][SPAN]. */
 TTI_INLINE void add_span(const int pixels, const int eights, const int limit, const int8_t *inputs, const int8_t *w,
                          size_t row, size_t rows, v_sums sums[MOST_PIXELS]) {
   const int16_t *in[MOST_PIXELS];
   TTI_FOR (m, pixels) in[m] = (const int16_t *)(const void *)(inputs + m * SPAN);
-  for (size_t r = rows / 2; r; r--) {
+  size_t pairs = rows / 2;
+  if (pixels == MOST_PIXELS && eights == MOST_EIGHTS && limit == 4 && pairs) {
+    add_span_full(inputs, w, row, pairs, sums);
+    w += 2 * pairs * row;
+    TTI_FOR (m, pixels) in[m] += 4 * pairs;
+    pairs = 0;
+  }
+  for (; pairs; pairs--) {
     int8x16_t b[MOST_EIGHTS][4];
     TTI_FOR (i, 2) {
       TTI_FOR (e, eights) load_row(w + e * 32, b[e] + 2 * i);
@@ -66,10 +107,10 @@ TTI_INLINE void add_span(const int pixels, const int eights, const int limit, co
 /* 'count' inputs less 128, to whole rows of weights: the last ones meet zeros. */
 TTI_INLINE void make_signed(const uint8_t *in, size_t count, int8_t *out) {
   const uint8x16_t sign = vdupq_n_u8(0x80);
-  for (; count >= 32; count -= 32, in += 32, out += 32) {
-    const uint8x16_t low = veorq_u8(vld1q_u8(in), sign), high = veorq_u8(vld1q_u8(in + 16), sign);
-    vst1q_s8(out, vreinterpretq_s8_u8(low));
-    vst1q_s8(out + 16, vreinterpretq_s8_u8(high));
+  for (; count >= 64; count -= 64, in += 64, out += 64) {
+    uint8x16x4_t bytes = vld1q_u8_x4(in);
+    TTI_FOR (i, 4) bytes.val[i] = veorq_u8(bytes.val[i], sign);
+    vst1q_u8_x4((uint8_t *)out, bytes);
   }
   for (; count >= 8; count -= 8, in += 8, out += 8)
     vst1_s8(out, vreinterpret_s8_u8(veor_u8(vld1_u8(in), vdup_n_u8(0x80))));
@@ -178,9 +219,9 @@ static __attribute__((noinline)) void conv_row_2(const tti_i8_conv_row *c) { str
 static __attribute__((noinline)) void conv_row_4(const tti_i8_conv_row *c) { strips(4, c); }
 
 static void conv_row(const tti_i8_conv_row *c) {
-  if (c->products == TT_PRODUCTS_4)
+  if (c->products == 4)
     conv_row_4(c);
-  else if (c->products == TT_PRODUCTS_2)
+  else if (c->products == 2)
     conv_row_2(c);
   else
     conv_row_1(c);

@@ -144,7 +144,7 @@ def test_lanes_at_their_bound_are_exact(runner: Path, tmp_path: Path, sign: int,
     full = replace(graph, ops=(graph.ops[0], replace(conv, weight=weight), *graph.ops[2:]))
     assert products_in_16_bits(full.ops[1]) == 4  # type: ignore[arg-type]
     for value in (-100.0, 100.0):
-        for budget in (least_budget(full, PROFILE), 1 << 20):
+        for budget in (max(8192, least_budget(full, PROFILE)), 1 << 20):
             inputs = {"x": np.full((1, 1, 1031), value, np.float32)}
             found = run_emulated(runner, "neon", full, budget, inputs, tmp_path)
             np.testing.assert_array_equal(found["y"], evaluate(full, inputs)["y"])

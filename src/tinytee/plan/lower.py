@@ -87,6 +87,10 @@ def piece_bytes(threads: int) -> int:
     return SHARED_PIECE_BYTES if threads > 1 else ONE_PIECE_BYTES
 
 
+_FIT = {1: 0, 2: constants.TT_FLAG_TWO_FIT, 4: constants.TT_FLAG_FOUR_FIT}
+"""Flags of a convolution on uint8, by how many products fit 16 bits."""
+
+
 def _number(prefix: str, name: str) -> int:
     return getattr(constants, f"TT_{prefix}_{name.upper()}")
 
@@ -253,7 +257,7 @@ class _Records:
                 record |= {"groups": op.groups, "flags": constants.TT_FLAG_RESIDUAL if len(op.inputs) > 1 else 0}
             case QConv():
                 record |= _window(op.weight.shape[1:3], op.strides, op.dilations, op.pads)
-                record |= {"groups": op.groups, "variant": _number("PRODUCTS", str(products_in_16_bits(op)))}
+                record |= {"groups": op.groups, "flags": _FIT[products_in_16_bits(op)]}
             case DepthwiseConv() | QDepthwiseConv():
                 record |= _window(op.weight.shape[:2], op.strides, op.dilations, op.pads)
             case Pool() | QPool():

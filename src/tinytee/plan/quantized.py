@@ -73,7 +73,7 @@ def pack_weights(op: QConv, panel: int, first: int, last: int) -> NDArray[np.int
 
 
 def products_in_16_bits(op: QConv) -> int:
-    """How many products of a channel add up in 16 bits, whatever the inputs: 1, 2 or 4 (TT_PRODUCTS_*)."""
+    """How many products of a channel add up in 16 bits, whatever the inputs: 1, 2 or 4."""
     most = {count: lane_sums(op.weight, op.groups, op.dilations[1], count).max() for count in (2, 4)}
     return max((count for count in most if most[count] <= LANE_BOUND), default=1)
 
