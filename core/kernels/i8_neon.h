@@ -48,22 +48,23 @@ TTI_INLINE void add_span_full(const int8_t *inputs, const int8_t *w, size_t row,
                               v_sums sums[MOST_PIXELS]) {
   const int8_t *in0 = inputs, *in1 = inputs + SPAN, *in2 = inputs + 2 * SPAN, *in3 = inputs + 3 * SPAN;
   int32x4_t *from = sums[0], *to = sums[0];
-  __asm__("ld1 {v0.4s-v3.4s}, [%[from]], #64\nld1 {v4.4s-v7.4s}, [%[from]], #64\n"
-          "ld1 {v8.4s-v11.4s}, [%[from]], #64\nld1 {v12.4s-v15.4s}, [%[from]]\n"
-          "1:\n"
-          "ld2 {v16.8h, v17.8h}, [%[w]], #32\nld2 {v20.8h, v21.8h}, [%[w]], %[step]\n"
-          "ld2 {v18.8h, v19.8h}, [%[w]], #32\nld2 {v22.8h, v23.8h}, [%[w]], %[step]\n"
-          "subs %[times], %[times], #1\n" TTI_PIXEL("in0", "0", "1", "2", "3") TTI_PIXEL("in1", "4", "5", "6", "7")
-              TTI_PIXEL("in2", "8", "9", "10", "11") TTI_PIXEL(
-                  "in3", "12", "13", "14", "15") "b.ne 1b\n"
-                                                 "st1 {v0.4s-v3.4s}, [%[to]], #64\nst1 {v4.4s-v7.4s}, [%[to]], #64\n"
-                                                 "st1 {v8.4s-v11.4s}, [%[to]], #64\nst1 {v12.4s-v15.4s}, [%[to]]\n"
-          : [in0] "+r"(in0), [in1] "+r"(in1), [in2] "+r"(in2), [in3] "+r"(in3), [w] "+r"(w), [from] "+r"(from),
-            [to] "+r"(to), [times] "+r"(times)
-          : [step] "r"(row - 32)
-          : "cc", "memory", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13",
-            "v14", "v15", "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25", "v26", "v27", "v28",
-            "v29", "v30", "v31");
+  __asm__ volatile("ld1 {v0.4s-v3.4s}, [%[from]], #64\nld1 {v4.4s-v7.4s}, [%[from]], #64\n"
+                   "ld1 {v8.4s-v11.4s}, [%[from]], #64\nld1 {v12.4s-v15.4s}, [%[from]]\n"
+                   "1:\n"
+                   "ld2 {v16.8h, v17.8h}, [%[w]], #32\nld2 {v20.8h, v21.8h}, [%[w]], %[step]\n"
+                   "ld2 {v18.8h, v19.8h}, [%[w]], #32\nld2 {v22.8h, v23.8h}, [%[w]], %[step]\n"
+                   "subs %[times], %[times], #1\n" TTI_PIXEL("in0", "0", "1", "2", "3")
+                       TTI_PIXEL("in1", "4", "5", "6", "7") TTI_PIXEL("in2", "8", "9", "10", "11")
+                           TTI_PIXEL("in3", "12", "13", "14",
+                                     "15") "b.ne 1b\n"
+                                           "st1 {v0.4s-v3.4s}, [%[to]], #64\nst1 {v4.4s-v7.4s}, [%[to]], #64\n"
+                                           "st1 {v8.4s-v11.4s}, [%[to]], #64\nst1 {v12.4s-v15.4s}, [%[to]]\n"
+                   : [in0] "+&r"(in0), [in1] "+&r"(in1), [in2] "+&r"(in2), [in3] "+&r"(in3), [w] "+&r"(w),
+                     [from] "+&r"(from), [to] "+&r"(to), [times] "+&r"(times)
+                   : [step] "r"(row - 32)
+                   : "cc", "memory", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12",
+                     "v13", "v14", "v15", "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25", "v26",
+                     "v27", "v28", "v29", "v30", "v31");
 }
 #undef TTI_MEET
 #undef TTI_PIXEL
