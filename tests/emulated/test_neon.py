@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tinytee import zoo
 from tinytee.bundle import TensorSpec
 from tinytee.importer import load
-from tinytee.ir.graph import Graph
+from tinytee.ir.graph import Graph, Shape
 from tinytee.ir.quantized import QConv
 from tinytee.ir.reference import evaluate
 from tinytee.passes import optimize
@@ -148,6 +148,22 @@ def test_lanes_at_their_bound_are_exact(runner: Path, tmp_path: Path, sign: int,
             inputs = {"x": np.full((1, 1, 1031), value, np.float32)}
             found = run_emulated(runner, "neon", full, budget, inputs, tmp_path)
             np.testing.assert_array_equal(found["y"], evaluate(full, inputs)["y"])
+
+
+@pytest.mark.parametrize("depth", [8, 27, 512])
+@pytest.mark.parametrize("most", [63, 127])
+def test_full_integer_tiles(runner: Path, tmp_path: Path, most: int, depth: int) -> None:
+    """Four pixels by 16 channels, two or four products in 16 bits, and what is left of a y-plane."""
+    graph, rng = fully_connected(depth, 48, 1), np.random.default_rng(depth)
+    weight = rng.integers(-most, most + 1, (48, 1, 1, depth)).astype(np.int8)
+    ops = (graph.ops[0], replace(graph.ops[1], weight=weight), graph.ops[2])  # type: ignore[call-arg]
+    shapes = {name: Shape(2, 11, shape.channels) for name, shape in graph.shapes.items()}
+    ports = [replace(p, shape=(2, 11, p.shape[2])) for p in (*graph.inputs, *graph.outputs)]
+    wide = replace(graph, ops=ops, shapes=shapes, inputs=(ports[0],), outputs=(ports[1],))
+    assert products_in_16_bits(wide.ops[1]) == (4 if most == 63 else 2)  # type: ignore[arg-type]
+    inputs = {"x": rng.standard_normal((2, 11, depth)).astype(np.float32)}
+    found = run_emulated(runner, "neon", wide, 1 << 20, inputs, tmp_path)
+    np.testing.assert_array_equal(found["y"], evaluate(wide, inputs)["y"])
 
 
 @pytest.mark.parametrize("name", ["lenet5", "mobilenet_v1_025_128", "squeezenet"])
