@@ -209,6 +209,7 @@ def compile_graph(
     from tinytee.bundle.sealing import Unsealed  # noqa: PLC0415
     from tinytee.plan.api import Plan, lower, make_plan  # noqa: PLC0415
     from tinytee.plan.profile import load as load_profile  # noqa: PLC0415
+    from tinytee.report.precision import operator_counts  # noqa: PLC0415
 
     chosen = choose_suite(suite, profile)
     if not suites.is_available(chosen):
@@ -218,6 +219,7 @@ def compile_graph(
         device = device.with_threads(threads)
     check_preprocessing(graph, preprocessing)
     told = None if progress is None else lambda fraction: progress("planning", fraction)
+    integer_operators, float_operators = operator_counts(graph)
 
     def plan_for(budget: int) -> tuple[Plan, Unsealed]:
         plan = make_plan(graph, budget, device, suite=chosen, progress=told, entropy=entropy)
@@ -230,6 +232,8 @@ def compile_graph(
             preprocessing=preprocessing,
             class_names=tuple(class_names),
             threads=device.threads,
+            integer_operators=integer_operators,
+            float_operators=float_operators,
             entropy_coded=len(plan.entropy_coded),
         )
         return plan, Unsealed(lowered, manifest, chosen, bytes(key))

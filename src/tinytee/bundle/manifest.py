@@ -126,6 +126,7 @@ class Manifest:
         preprocessing: how an image becomes the first input.
         class_names: names of the first output's channels.
         threads: most threads that may share a run.
+        integer_operators, float_operators: how many compute in integers, and in float32.
         entropy_coded: how many operators' weights are entropy-coded.
     """
 
@@ -137,6 +138,8 @@ class Manifest:
     preprocessing: Preprocessing | None = None
     class_names: tuple[str, ...] = ()
     threads: int = 1
+    integer_operators: int = 0
+    float_operators: int = 0
     entropy_coded: int = 0
 
     def to_json(self) -> bytes:
@@ -197,6 +200,10 @@ def _is_text(value: str) -> bool:
     return len(value) <= _MAX_TEXT
 
 
+def _is_count(value: int) -> bool:
+    return 0 <= value <= constants.TT_INSTR_MAX_INDEX
+
+
 def _is_extent(value: int) -> bool:
     return 0 <= value < _MAX_EXTENT
 
@@ -254,7 +261,9 @@ def _manifest(fields: _Fields) -> Manifest:
         preprocessing=None if preprocessing is None else _preprocessing(_Fields(preprocessing)),
         class_names=fields.take_list("class_names", str, 1 << 20, _is_text),
         threads=fields.take("threads", int, lambda value: 1 <= value <= constants.TT_MAX_WORKERS),
-        entropy_coded=fields.take("entropy_coded", int, lambda value: 0 <= value <= constants.TT_INSTR_MAX_INDEX),
+        integer_operators=fields.take("integer_operators", int, _is_count),
+        float_operators=fields.take("float_operators", int, _is_count),
+        entropy_coded=fields.take("entropy_coded", int, _is_count),
     )
     fields.done()
     return manifest

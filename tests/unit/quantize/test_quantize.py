@@ -322,4 +322,6 @@ def test_one_command_compiles_and_runs(tmp_path: Path) -> None:
     picture = tinytee.load_image(folder / "0.png", HOW)
     with tinytee.Session(tmp_path / "m.tt", key=bytes(32)) as session:
         found = session.run({"image": picture})["y"]
+        counts = session.manifest.integer_operators, session.manifest.float_operators
+    assert f"{counts[0]} operators run in integers, {counts[1]} in float32" in text
     np.testing.assert_allclose(found, run(onnx.load(kept), {"image": picture}), atol=0.01)
