@@ -9,7 +9,10 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Literal
+
+import numpy as np
 
 from tinytee.bundle.abi import constants
 from tinytee.bundle.version import VERSION
@@ -52,12 +55,27 @@ class TensorSpec:
         extents = (shape.height, shape.width, shape.channels)
         return cls(port.name, tuple(port.shape), port.dtype, tuple(port.perm), port.batched, *extents)
 
-    @property
+    @cached_property
+    def native_dtype(self) -> np.dtype[Any]:
+        """``dtype`` in this machine's order of bytes."""
+        return np.dtype(self.dtype)
+
+    @cached_property
     def sample_shape(self) -> tuple[int, ...]:
         """Logical shape of one sample: axis 0 is 1 where batched."""
         return (1, *self.shape[1:]) if self.batched else self.shape
 
-    @property
+    @cached_property
+    def moved_shape(self) -> tuple[int, ...]:
+        """Shape of one sample with its axes as ``perm`` moves them."""
+        return tuple(self.sample_shape[axis] for axis in self.perm)
+
+    @cached_property
+    def back(self) -> tuple[int, ...]:
+        """The permutation that undoes ``perm``."""
+        return tuple(sorted(range(len(self.perm)), key=self.perm.__getitem__))
+
+    @cached_property
     def elems(self) -> int:
         """Elements of one sample."""
         return self.height * self.width * self.channels

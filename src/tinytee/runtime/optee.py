@@ -82,8 +82,8 @@ class OpteeBackend:
         """Runs one sample.
 
         Args:
-            inputs: one array an input, C-contiguous, height x width x channels elements.
-            outputs: likewise, written.
+            inputs: one array an input, [height, width, channels], of any strides.
+            outputs: one array an output, C-contiguous, of as many elements, written.
 
         Raises:
             TinyteeError: the run failed; the session is dead.
