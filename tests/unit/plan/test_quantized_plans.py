@@ -119,7 +119,7 @@ def test_a_map_s_sums_are_kept_where_panels_are_larger(isa: str) -> None:
     )  # fmt: skip
     ops = (Quantize(name="q", inputs=("x",), output="q"), conv, Dequantize(name="y", inputs=("p",), output="y"))
     shapes = {"x": shape, "q": shape, "p": out, "y": out}
-    ports = [Port(n, n, (1, *vars(s).values()), "float32", (1, 2, 3), True) for n, s in (("x", shape), ("y", out))]
+    ports = [Port(n, n, (1, *vars(s).values()), "float32", (0, 1, 2, 3), True) for n, s in (("x", shape), ("y", out))]
     graph = Graph((ports[0],), (ports[1],), shapes, ops, {"q": Quant(0.02, 120), "p": Quant(0.03, 100)})
     floor = least_budget(graph, PROFILE)
     narrow = make_plan(graph, floor, PROFILE).network
