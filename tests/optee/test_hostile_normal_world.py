@@ -215,7 +215,7 @@ def test_outputs_need_room(machine: Machine, bundle: tinytee.Bundle) -> None:
 
 def test_calls_carry_what_fits(machine: Machine, compile_network: Compile) -> None:
     """From the second run on, spills and their fetches included; results stay what they are."""
-    tight = compile_network("mobilenet_v1_025_128", "300KiB")
+    tight = compile_network("mobilenet_v1_025_128", "140KiB")
     feed = feed_of("mobilenet_v1_025_128")
     with tinytee.Session(tight, key=KEY) as here:
         expected = here.run(feed)["output"].reshape(-1)
