@@ -4,11 +4,10 @@
                               [--keep] [--json FILE]
 
 QEMU's -icount makes the guest's clock advance by 1 ns for every instruction, whatever else this machine does: the
-figures are the same at every run, but for the first one, which is not counted (and in which the feeder learns what a
-run wants, so that it makes more calls). They say how much is executed, not how
-fast a board executes it. A run is counted from tt_start to the last output: calls into the secure world, the feeder's
-copies and the kernel's part included; the client's sealing of inputs and opening of outputs, and the wire to it, are
-not. The rows:
+figures are the same at every run, but for the first one, which is not counted: in it the feeder learns what a run
+wants, and makes more calls. They say how much is executed, not how fast a board executes it. A run is counted from
+tt_start to the last output: calls into the secure world, the feeder's copies and the kernel's part included; the
+client's sealing of inputs and opening of outputs, and the wire to it, are not. The rows:
 
     tinytee                        as compiled, at several heaps
     tinytee, pinned                all weights stay open in the arena, where they fit at all

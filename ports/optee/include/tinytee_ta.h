@@ -17,10 +17,10 @@
  * closed. The keys come sealed to this device (tta_opening) and spend the challenge of the last TTA_IDENTITY; or in the
  * clear (tta_keys), which only an application that was built for development takes: it is TEE_ERROR_ACCESS_DENIED.
  * TTA_EXCHANGE   serves what the core wants, one after the other. What it wants fed is the next item of slot 0: the
- * tta_want that it answers, which must be the core's own, then so many sealed bytes. What it gives is written to slot 1,
- * after what was given before. The call ends before the first that is not there, or has no room; reply.fed and
- * reply.given count what was served, and slot 1's memref.size says how much was written. Either memref may be NULL, of 0
- * bytes. To serve nothing is an error. TTA_START   begins a run, and goes on as TTA_EXCHANGE, but may serve nothing.
+ * tta_want that it answers, which must be the core's own, then so many sealed bytes. What it gives is written to slot
+ * 1, after what was given before. The call ends before the first that is not there, or has no room; reply.fed and
+ * reply.given count what was served, and slot 1's memref.size says how much was written. Either memref may be NULL, of
+ * 0 bytes. To serve nothing is an error. TTA_START   begins a run, and goes on as TTA_EXCHANGE, but may serve nothing.
  * TTA_INFO   heap: bytes; flags: TTA_DEVELOPMENT if keys are taken in the clear. TTA_IDENTITY   gives the device's
  * public key, and a fresh challenge for one TTA_OPEN. The key pair is made when it is first asked for; its private key
  * stays in the trusted operating system.
