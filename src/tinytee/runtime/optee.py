@@ -101,7 +101,7 @@ class OpteeBackend:
                     taken.check_complete()
                     self._stats = record("ttf_stats", data)
                     return
-                want = record("tta_reply", data)
+                want = record("tta_want", data)
                 try:
                     if kind == numbers.TTF_INPUT_WANTED:
                         own = nonce(constants.TT_DOMAIN_INPUT, self._runs, fed.blocks)
@@ -109,7 +109,7 @@ class OpteeBackend:
                         link.wire.send(numbers.TTF_INPUT, link.number, sealed)
                     else:
                         own = nonce(constants.TT_DOMAIN_OUTPUT, self._runs, taken.blocks)
-                        plain = self._open(own, bytes(data[ffi.sizeof("tta_reply") :]), b"")
+                        plain = self._open(own, bytes(data[ffi.sizeof("tta_want") :]), b"")
                         taken.take(want)[:] = np.frombuffer(plain, np.float32)
                 except TinyteeError:
                     link.give_up()
