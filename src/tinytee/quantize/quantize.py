@@ -23,6 +23,7 @@ from tinytee.quantize.accuracy import Accuracy, OutputAccuracy, Progress, measur
 from tinytee.quantize.engine import Feed, onnxruntime, open_session, run
 from tinytee.quantize.prepare import prepare
 from tinytee.quantize.refine import correct_biases, keep_results_float, merge_activations, weighted_inputs
+from tinytee.quantize.rounding import round_weights
 
 METHODS = ("minmax", "percentile", "entropy")
 """How calibration chooses ranges: see ONNX Runtime's documentation."""
@@ -79,7 +80,9 @@ def quantize(
 
     def attempt(excluded: Sequence[str]) -> onnx.ModelProto:
         found = _quantize_static(floating, calibration, method, excluded, lambda f: tell("calibrating", f))
-        return correct_biases(keep_results_float(merge_activations(found), floating), floating, means)
+        found = keep_results_float(merge_activations(found), floating)
+        rounded = round_weights(found, floating, calibration, lambda f: tell("rounding weights", f))
+        return correct_biases(rounded, floating, means)
 
     quantized, agrees = attempt(kept), None
     if AUTO in keep_float:
