@@ -1,13 +1,13 @@
 """Rounds weights so that a layer's results are near, rather than each weight: GPTQ, with a descent behind it.
 
-A weight that is rounded leaves an error, and the weights of its channel that are not rounded yet can make up for it, as
-far as their inputs move together. With the covariance H of a layer's inputs, what rounding w to q does to the results is
-(w - q) H (w - q)' on average (the mean of it goes into the bias, ``refine.correct_biases``). GPTQ takes the inputs in
-the order of their variances, rounds, and spreads each error over the rest by the Cholesky factor of the inverse of H:
-Frantar et al., arXiv 2210.17323, algorithm 1. Then single weights move by the steps that lower the sum, until none does.
+A weight that is rounded leaves an error, and the weights of its channel that are not rounded yet can make up for it,
+as far as their inputs move together. With the covariance H of a layer's inputs, what rounding w to q does to the results
+is (w - q) H (w - q)' on average (their mean goes into the bias, ``refine.correct_biases``). GPTQ takes the inputs in the
+order of their variances, rounds, and spreads each error over the rest by the Cholesky factor of the inverse of H: Frantar
+et al., arXiv 2210.17323, algorithm 1. Then single weights move by the steps that lower the sum, until none does.
 
-Two inputs that are always the same, weights (0.4, 0.4): nearest are (0, 0), an error of 0.8 times the input; after 0.4
-became 0, the other weight is 0.8 and becomes 1: an error of 0.2.
+Two inputs that are always the same, weights (0.4, 0.4): nearest are (0, 0), an error of 0.8 times the input; after the
+first became 0, the other is 0.8 and becomes 1: an error of 0.2.
 
 Scales are taken from the model as they are: whoever wants to change them does so before.
 """
@@ -57,16 +57,19 @@ class _Layer:
 
     def see(self, array: NDArray, rng: np.random.Generator) -> None:
         """Adds one sample of the input to the moments."""
-        windows = _windows(self.node, self.shape, array, rng)  # [groups, windows, inputs]
+        windows = _windows(self.node, self.shape, array, rng).astype(np.float64)  # [groups, windows, inputs]
         if not self.count:
             self.total, self.moment = np.zeros(1), np.zeros(1)
         self.count += windows.shape[1]
-        self.total = self.total + windows.sum(axis=1, dtype=np.float64)
+        self.total = self.total + windows.sum(axis=1)
         self.moment = self.moment + windows.transpose(0, 2, 1) @ windows
 
     def covariance(self) -> NDArray[np.float64]:
-        mean = self.total / self.count
-        return self.moment.astype(np.float64) / self.count - mean[:, :, None] * mean[:, None, :]
+        """[groups, inputs, inputs]; a trace of the mean squares keeps it positive where the inputs never vary."""
+        mean, diagonal = self.total / self.count, np.arange(self.weights.shape[2])
+        found = self.moment / self.count - mean[:, :, None] * mean[:, None, :]
+        found[:, diagonal, diagonal] += 1e-6 * np.square(mean).mean(axis=1)[:, None]
+        return found
 
 
 def round_weights(
