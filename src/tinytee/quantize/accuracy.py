@@ -44,8 +44,7 @@ class OutputAccuracy:
 
     Attributes:
         top1_agreement: how often its largest element is the same, 0 to 1; None where it is no list of scores.
-        by_margin: the same agreement, apart for samples whose largest two scores in float32 are near and for those where
-            they are not; empty where it is no list of scores.
+        by_margin: the same, told apart by how near float32's largest two scores are; empty where there are none.
         cosine, least_cosine: similarity of a sample's elements, its mean and its least.
         snr_db: signal to noise over all samples, in decibels.
     """

@@ -1,10 +1,10 @@
 """Rounds weights so that a layer's results are near, rather than each weight: GPTQ, with a descent behind it.
 
 A weight that is rounded leaves an error, and the weights of its channel that are not rounded yet can make up for it,
-as far as their inputs move together. With the covariance H of a layer's inputs, what rounding w to q does to the results
-is (w - q) H (w - q)' on average (their mean goes into the bias, ``refine.correct_biases``). GPTQ takes the inputs in the
-order of their variances, rounds, and spreads each error over the rest by the Cholesky factor of the inverse of H: Frantar
-et al., arXiv 2210.17323, algorithm 1. Then single weights move by the steps that lower the sum, until none does.
+as far as their inputs move together. With the covariance H of a layer's inputs, what rounding w to q does to results is
+(w - q) H (w - q)' on average (their mean goes into the bias, ``refine.correct_biases``). GPTQ takes the inputs in the
+order of their variances, rounds, and spreads each error over the rest by the Cholesky factor of the inverse of H:
+Frantar et al., arXiv 2210.17323, algorithm 1. Then single weights move by steps that lower the sum, until none does.
 
 Two inputs that are always the same, weights (0.4, 0.4): nearest are (0, 0), an error of 0.8 times the input; after the
 first became 0, the other is 0.8 and becomes 1: an error of 0.2.
@@ -31,6 +31,8 @@ _POSITIONS = 256
 _DAMPING = 0.01
 _BLOCK = 64
 _SWEEPS = 3
+_MOST_DESCENDED = 1536
+"""Channels of more weights stay as GPTQ has rounded them: a descent's time grows with the square of their number."""
 _MOST_INPUTS = 6144
 """A channel of more weights is rounded to nearest: its covariance would take too much memory."""
 _ELEMENTS_AT_ONCE = 1 << 26
@@ -134,7 +136,9 @@ def round_to_output(weights: NDArray[np.float64], covariance: NDArray[np.float64
     sorted_weights = np.take_along_axis(weights, order[:, None, :], axis=2)
     ordered = np.take_along_axis(np.take_along_axis(damped, order[:, :, None], axis=1), order[:, None, :], axis=2)
     spread = np.linalg.cholesky(np.linalg.inv(ordered)).transpose(0, 2, 1)
-    found = _descend(sorted_weights, _compensate(sorted_weights, spread), ordered)
+    found = _compensate(sorted_weights, spread)
+    if inputs <= _MOST_DESCENDED:
+        found = _descend(sorted_weights, found, ordered)
     nearest = np.clip(np.rint(sorted_weights), -LARGEST, LARGEST)
     better = _harm(sorted_weights - found, ordered) <= _harm(sorted_weights - nearest, ordered)
     chosen = np.where(better[:, :, None], found, nearest)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -60,7 +62,7 @@ def test_inputs_that_are_independent_or_silent_leave_the_nearest() -> None:
         ((6, 2, 1, 1), {"group": 2}),
     ],
 )
-def test_windows_are_what_a_convolution_multiplies(kernel: tuple[int, ...], attributes: dict[str, object]) -> None:
+def test_windows_are_what_a_convolution_multiplies(kernel: tuple[int, ...], attributes: dict[str, Any]) -> None:
     image, weights = random((1, 4, 11, 9), 1), random(kernel, 2)
     conv = node("Conv", "x w", kernel_shape=list(kernel[2:]), **attributes)
     made = model([conv], {"x": image.shape}, {"w": weights})
@@ -138,6 +140,6 @@ def _noise(floating: onnx.ModelProto, made: onnx.ModelProto, samples: list[dict[
         onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
         for proto in (floating, made)
     ]
-    found = [np.stack([session.run(None, feed)[0] for feed in samples]) for session in sessions]
+    found = [np.stack([np.asarray(session.run(None, feed)[0]) for feed in samples]) for session in sessions]
     error = found[0] - found[1]
     return float(np.square(error - error.mean(axis=0)).sum())
