@@ -3,11 +3,12 @@
 from tinytee.quantize.accuracy import Accuracy, LayerAccuracy, MarginAgreement, OutputAccuracy
 from tinytee.quantize.photographs import Photographs, read_photographs
 from tinytee.quantize.prepare import read_proto
-from tinytee.quantize.quantize import AUTO, METHODS, Quantized, quantize
+from tinytee.quantize.quantize import AUTO, METHODS, ROUNDINGS, Quantized, quantize
 
 __all__ = [
     "AUTO",
     "METHODS",
+    "ROUNDINGS",
     "Accuracy",
     "LayerAccuracy",
     "MarginAgreement",

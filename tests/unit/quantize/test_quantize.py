@@ -218,6 +218,8 @@ def test_wrong_arguments() -> None:
         quantize(network(), [])
     with pytest.raises(ValueError, match="no calibration method 'mean'; there are minmax, percentile, entropy"):
         quantize(network(), pictures(1), method="mean")
+    with pytest.raises(ValueError, match="no rounding 'up'; there are output, nearest"):
+        quantize(network(), pictures(1), rounding="up")
     with pytest.raises(TinyteeError, match="quantized already"):
         quantize(quantize(network(), pictures(1)).model, pictures(1))
 
