@@ -28,7 +28,7 @@ def quantized_network(name: str) -> onnx.ModelProto:
 
 
 def quantize_model(model: onnx.ModelProto, network: Network, pictures: Sequence[np.ndarray]) -> onnx.ModelProto:
-    """A model with the input of ``network`` in int8, calibrated on such pictures and rounded to nearest."""
+    """A model in int8, rounded to nearest, calibrated on pictures of the shape of ``network``'s input."""
     return quantize(model, [{network.input_name: picture} for picture in pictures], rounding="nearest").model
 
 
