@@ -62,6 +62,7 @@ def quantize_model(
     *,
     preprocessing: Preprocessing | None = None,
     method: str = "minmax",
+    rounding: str = "output",
     keep_float: Sequence[str] = (),
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     progress: Progress | None = None,
@@ -75,6 +76,7 @@ def quantize_model(
         photographs: a folder; folders in it count, hidden files do not.
         preprocessing: how an image becomes the input; None: as 'tinytee run' would do it.
         method: how ranges are chosen: "minmax", "percentile" or "entropy".
+        rounding: "output": weights so that results of their layers are near; "nearest": each weight, faster.
         keep_float: names of nodes that stay in float32; "auto" chooses those that harm most.
         input_shapes: shapes of inputs by name, to bind symbolic dimensions.
         progress: told what is being done, and which fraction of it is.
@@ -102,7 +104,13 @@ def quantize_model(
         [{ports[0].name: picture} for picture in pictures] for pictures in (found.calibration, found.held_out)
     )
     made = room.quantize(
-        room.read_proto(model), calibration, held_out, method=method, keep_float=keep_float, progress=progress
+        room.read_proto(model),
+        calibration,
+        held_out,
+        method=method,
+        rounding=rounding,
+        keep_float=keep_float,
+        progress=progress,
     )
     counts = {"photographs": len(found.held_out_files), "calibration_photographs": len(found.calibration_files)}
     return replace(made, accuracy=replace(made.accuracy, **counts))

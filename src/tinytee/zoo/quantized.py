@@ -28,8 +28,8 @@ def quantized_network(name: str) -> onnx.ModelProto:
 
 
 def quantize_model(model: onnx.ModelProto, network: Network, pictures: Sequence[np.ndarray]) -> onnx.ModelProto:
-    """A model with the input of ``network`` in int8, calibrated on pictures of its input's shape."""
-    return quantize(model, [{network.input_name: picture} for picture in pictures]).model
+    """A model in int8, rounded to nearest, calibrated on pictures of the shape of ``network``'s input."""
+    return quantize(model, [{network.input_name: picture} for picture in pictures], rounding="nearest").model
 
 
 def builders() -> dict[str, Callable[[], onnx.ModelProto]]:
