@@ -74,7 +74,7 @@ bench: lib ## measures for about ten minutes, and writes docs/results.md
 	$(BIN)/python bench/report.py
 
 bench-all: lib ## likewise, with every network at every budget: most of an hour
-	$(BIN)/python bench/floors.py --json $(RESULTS)/floors.json
+	$(BIN)/python bench/floors.py --precisions fp32,int8 --json $(RESULTS)/floors.json
 	$(BIN)/python bench/zoo.py --json $(RESULTS)/zoo.json
 	$(BIN)/python bench/kernels.py --json $(RESULTS)/kernels.json
 	$(BIN)/python bench/paging.py --json $(RESULTS)/paging.json

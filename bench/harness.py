@@ -48,6 +48,30 @@ def chosen_networks(names: Sequence[str]) -> list[zoo.Network]:
     return [zoo.NETWORKS[name] for name in names or zoo.NETWORKS]
 
 
+class Rows:
+    """Rows of one bench, written to a JSON file (or to none) as each is measured.
+
+    Args:
+        case: the fields that say what a row measures.
+        keep: rows that the file holds stay, in their order, until their case is measured again.
+    """
+
+    def __init__(self, path: Path | None, case: Sequence[str], *, keep: bool) -> None:
+        self.measured: list[dict[str, Any]] = []
+        self._path, self._case = path, tuple(case)
+        kept = json.loads(path.read_text(encoding="utf-8"))["rows"] if keep and path and path.exists() else []
+        self._rows: dict[tuple[Any, ...], dict[str, Any]] = {self._case_of(row): row for row in kept}
+
+    def add(self, row: dict[str, Any]) -> None:
+        self.measured.append(row)
+        self._rows[self._case_of(row)] = row
+        if self._path:
+            write_json(self._path, list(self._rows.values()))
+
+    def _case_of(self, row: dict[str, Any]) -> tuple[Any, ...]:
+        return tuple(row.get(name) for name in self._case)
+
+
 def write_json(path: Path, rows: list[dict[str, Any]]) -> None:
     """Writes rows and the machine aside, then renames."""
     path.parent.mkdir(parents=True, exist_ok=True)

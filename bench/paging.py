@@ -1,7 +1,7 @@
 """What happens without tinytee: latency against secure memory, where the operating system pages an enclave.
 
 python bench/paging.py [NETWORK ...] [--budgets 4MiB,128MiB] [--rounds 15] [--seconds 8] [--suite SUITE] [--json FILE]
-                       [--smoke]
+                       [--keep] [--smoke]
 
 For each size, in turns: ONNX Runtime unprotected; tinytee within that budget; and, in processes of their own whose
 memory is an emulated enclave page cache of that size (bench/pager), ONNX Runtime and tinytee's engine layer by layer.
@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 import tinytee
-from harness import chosen_networks, write_json
+from harness import Rows, chosen_networks
 from pager.native import Pager, PagerError, build
 from tinytee.api import compile_graph, load_graph
 from tinytee.sizes import format_size, parse_size
@@ -201,6 +201,7 @@ def main() -> int:
     parser.add_argument("--suite", default="aes-256-gcm", help="tinytee's; the pager's is AES-256-GCM")
     parser.add_argument("--rivals", default=",".join(PAGED), help="which run in the enclave page cache")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--keep", action="store_true", help="rows of the JSON file that are not measured again stay")
     parser.add_argument("--smoke", action="store_true", help="a small network at two sizes: seconds")
     options = parser.parse_args()
     options.rivals = options.rivals.split(",")
@@ -208,25 +209,23 @@ def main() -> int:
     if options.budgets:
         budgets = tuple(parse_size(size) for size in options.budgets.split(","))
 
-    rows: list[dict[str, Any]] = []
+    rows = Rows(options.json, ("network", "budget_bytes"), keep=options.keep)
     try:
         fault = measure_fault()
         for network in chosen_networks(options.networks or names):
             for row in sweep(network, budgets, options):
-                rows.append({**row, "fault": fault})
+                rows.add({**row, "fault": fault})
                 ratios = {name: f"{found['ratio']:.2f}" for name, found in row["contenders"].items()}
                 print(f"{network.name} at {format_size(row['budget_bytes'])}: {ratios}", file=sys.stderr, flush=True)
-                if options.json:
-                    write_json(options.json, rows)
     except PagerError as error:
         print(f"paging: {error}", file=sys.stderr)
         return 2
-    Console(width=None if sys.stdout.isatty() else 140).print(_table(rows))
+    Console(width=None if sys.stdout.isatty() else 140).print(_table(rows.measured))
     microseconds, cycles = 1e6 * fault["seconds"], fault["seconds"] * fault["cycles_per_second"]
     print(
         f"a fault that evicts and loads a page costs {microseconds:.1f} us, {cycles:,.0f} cycles at the nominal clock"
     )
-    errors = [found.get("error", 0.0) for row in rows for found in row["contenders"].values()]
+    errors = [found.get("error", 0.0) for row in rows.measured for found in row["contenders"].values()]
     return 0 if max(errors) <= 1e-4 else 1
 
 

@@ -78,14 +78,24 @@ def _milliseconds(times: dict[str, float]) -> str:
 
 def _floors(measured: Measured, images: Path) -> list[str]:
     del images
-    rows = [
-        [row["network"], f"{row['floor_bytes']:,}", format_size(row["required_bytes"]), row["source"]]
-        for row in measured["rows"]
-    ]
+    floors: dict[str, dict[str, Any]] = {}
+    for row in measured["rows"]:
+        floors.setdefault(row["network"], {})[row["precision"]] = row
+    rows = []
+    for name, found in floors.items():
+        fp32, int8 = (found[kind]["floor_bytes"] if kind in found else 0 for kind in ("fp32", "int8"))
+        either = next(iter(found.values()))
+        figures = [
+            f"{fp32:,}" if fp32 else "",
+            f"{int8:,}" if int8 else "",
+            f"{int8 / fp32:.2f}" if int8 and fp32 else "",
+        ]
+        rows.append([name, *figures, format_size(either["required_bytes"]), either["source"]])
     return [
         "## The least secure memory",
-        "Everything counts: engine, program, weights, activations, staging, input and output. `bench/floors.py`.",
-        _rows_table(["network", "least bytes", "goal", "topology and weights"], rows),
+        "Everything counts: engine, program, weights, activations, staging, input and output. A program is as long in"
+        " int8 as in float32, so that the least sizes shrink by less than four. `bench/floors.py`.",
+        _rows_table(["network", "least bytes", "in int8", "of float32's", "goal", "topology and weights"], rows),
     ]
 
 

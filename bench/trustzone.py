@@ -4,14 +4,15 @@
                               [--keep] [--json FILE]
 
 QEMU's -icount makes the guest's clock advance by 1 ns for every instruction, whatever else this machine does: the
-figures are the same at every run, but for the first one, which is not counted. They say how much is executed, not how
-fast a board executes it. A run is counted from tt_start to the last output: calls into the secure world, the feeder's
-copies and the kernel's part included; the client's sealing of inputs and opening of outputs, and the wire to it, are
-not. The rows:
+figures are the same at every run, but for the first one, which is not counted: in it the feeder learns what a run
+wants, and makes more calls. They say how much is executed, not how fast a board executes it. A run is counted from
+tt_start to the last output: calls into the secure world, the feeder's copies and the kernel's part included; the
+client's sealing of inputs and opening of outputs, and the wire to it, are not. The rows:
 
     tinytee                        as compiled, at several heaps
     tinytee, pinned                all weights stay open in the arena, where they fit at all
     tinytee, BearSSL               ChaCha20-Poly1305 by BearSSL in place of nettle
+    tinytee, --weights int8, fp16  weights stored smaller, decoded just before use; all else is float32
     layer by layer                 the same kernels, maps whole, a layer's weights opened in every run
     layer by layer, naive kernels  plain loops, too (bench/naive_kernels.c); weights resident where they fit
     normal world                   the same core in an ordinary process: all memory, weights in the clear
@@ -39,7 +40,7 @@ import onnx
 import tinytee
 from harness import RESULTS, write_json
 from tinytee import zoo
-from tinytee.api import load_graph
+from tinytee.api import code_weights, load_graph
 from tinytee.bundle import Bundle, Manifest, TensorSpec
 from tinytee.bundle.sealing import Unsealed
 from tinytee.ir.graph import Conv, DepthwiseConv, Graph
@@ -95,6 +96,8 @@ class Case:
     precision: str = "fp32"
     plan: Callable[[Any, int, str], Plan] = _plan
     build: Callable[[str], Build] = Build
+    weights: str = ""
+    """As --weights says."""
 
 
 def _layerwise(graph: Any, budget: int, suite: str) -> Plan:
@@ -130,6 +133,7 @@ CASES = (
     *(Case("tinytee", heap) for heap in ("1MiB", "2MiB", "4MiB", "8MiB")),
     Case("tinytee, pinned", LARGEST, plan=_pinned),
     Case("tinytee, BearSSL", "2MiB", build=_bearssl),
+    *(Case(f"tinytee, --weights {stored}", "2MiB", weights=stored) for stored in ("fp16", "int8")),
     Case("layer by layer", LARGEST, plan=_layerwise),
     Case("layer by layer", "2MiB", plan=_layerwise),
     Case("layer by layer", LARGEST, GCM, plan=_layerwise),
@@ -163,6 +167,9 @@ def measure(case: Case, network: zoo.Network, graph: Any) -> Row:
         BudgetError: it does not fit the heap.
     """
     key = secrets.token_bytes(32)
+    count = multiplies(graph)
+    if case.weights:
+        graph = code_weights(graph, case.weights)[0]
     plan = case.plan(graph, parse_size(case.heap) - HEAP_OVERHEAD_BYTES, case.suite)
     bundle = _wrap(graph, plan, case.suite, key)
     with tinytee.Session(bundle, key=key) as here:
@@ -186,7 +193,7 @@ def measure(case: Case, network: zoo.Network, graph: Any) -> Row:
         arena_bytes=after.arena_bytes,
         peak_bytes=after.peak_secure_memory_bytes,
         instructions=round(1e9 * after.last_run_seconds),
-        multiplies=multiplies(graph),
+        multiplies=count,
         calls=calls,
         streamed_bytes=after.chunk_bytes - before.chunk_bytes,
         spilled_bytes=after.spill_bytes - before.spill_bytes + after.fetch_bytes - before.fetch_bytes,

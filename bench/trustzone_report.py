@@ -78,8 +78,10 @@ def trustzone(measured: Measured, images: Path) -> list[str]:
         " run (a layer whose weights alone do not fit streams them); with *naive kernels*, plain loops, too,"
         " and weights resident where they fit. *normal world* is the same core in an ordinary process with all the"
         " memory that it wants and weights in the clear. *pinned*: no weights are opened in a run; where they do not"
-        " fit the largest heap, the row says what they need. Multiply-accumulates are those of direct convolutions."
-        " Ratios are to rows of the same precision.",
+        " fit the largest heap, the row says what they need. *--weights*: weights stored smaller where that is faster,"
+        " and decoded just before use; all else is float32. Multiply-accumulates are those of direct convolutions."
+        " Ratios are to rows of the same precision. Calls are a run's from the second on: in the first, which is not"
+        " counted, the feeder learns what a run wants, and makes more of them.",
         _table(header, lines, 5),
         *_energy(rows),
     ]
@@ -107,7 +109,7 @@ def _energy(rows: list[Measured]) -> list[str]:
         "layer by layer, TEE's AES-GCM",
         "layer by layer, naive kernels",
     ]
-    header.append("10^6 bytes opened: tinytee / those three")
+    header.append("10^6 bytes of weights and spills opened: tinytee / those three")
     return [
         "### Energy, by proxy",
         "No energy was measured: there is no board. On an in-order core of fixed clock, instructions and the bytes that"
@@ -119,8 +121,10 @@ def _energy(rows: list[Measured]) -> list[str]:
         " times less time, so that there energy followed time. That is the reason to set a ratio of instructions beside"
         " theirs. The reasons not to: theirs are seconds and joules with caches and DRAM, ours are neither; their"
         " networks' weights and their library are others; their optimized side enlarges the secure memory to 200 MiB,"
-        " where tinytee stays at 2 MiB; and our baseline shares tinytee's kernels, cipher and streaming, so that what"
-        " is left between the two is the schedule alone.",
+        " where tinytee stays at 2 MiB; and their baseline is another program, where that of the first column shares"
+        " tinytee's kernels, cipher and streaming, so that the schedule alone is left between the two. The second"
+        " column changes the cipher, too, the third the kernels instead"
+        " ([decision 0012](decisions/0012-what-trustzone-can-reach.md)).",
     ]
 
 

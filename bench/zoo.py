@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import statistics
 import sys
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 
 from rich.console import Console
 
-from harness import chosen_networks, write_json
+from harness import Rows, chosen_networks
 from tinytee.api import code_weights, load_graph
 from tinytee.bench import ONNX_RUNTIME, ONNX_RUNTIME_FP32, Bench, measure_row, prediction_errors
 from tinytee.bundle import suites
@@ -31,6 +30,7 @@ QUICK_BUDGETS = (MIB, 2 * MIB, 4 * MIB, 64 * MIB)
 SMOKE_NETWORKS = ("lenet5", "mobilenet_v1_025_128")
 SMOKE_BUDGETS = (MIB,)
 SUITES = ("aes-256-gcm", "aegis-256x4")
+CASE = ("network", "precision", "threads", "suite", "budget_bytes")
 TOLERANCE = {"fp32": 1e-4, "int8": 0.05}
 """Largest error of an output's range beside ONNX Runtime; coded weights differ from the model's own."""
 
@@ -58,35 +58,23 @@ def main() -> int:
     if options.budgets:
         budgets = tuple(parse_size(size) for size in options.budgets.split(","))
     chosen_suites = [suite for suite in options.suites.split(",") if suites.is_available(suite)]
-    kept = _rows_of(options.json) if options.keep else []
-    rows: list[dict[str, Any]] = []
+    rows = Rows(options.json, CASE, keep=options.keep)
     for network in chosen_networks(options.networks or names):
         for precision, threads in itertools.product(options.precisions.split(","), options.threads.split(",")):
             bench = make_bench(network, precision, int(threads))
             for suite, budget in itertools.product(chosen_suites, budgets):
                 found = measure_row(bench, budget, suite=suite, rounds=options.rounds, most_seconds=options.seconds)
                 row = {"network": network.name, "precision": precision, **found}
-                rows.append(row)
+                rows.add(row)
                 print(_line(row), file=sys.stderr, flush=True)
-                if options.json:
-                    measured = set(map(_case, rows))
-                    write_json(options.json, [*(old for old in kept if _case(old) not in measured), *rows])
     Console(width=None if sys.stdout.isatty() else 180).print(
-        bench_table(rows, f"wall time of a run, in turns, threads each: {options.threads}")
+        bench_table(rows.measured, f"wall time of a run, in turns, threads each: {options.threads}")
     )
-    errors = prediction_errors(rows)
+    errors = prediction_errors(rows.measured)
     if errors:
         print(f"the cost model's median error is {statistics.median(errors):.0%}, its largest {max(errors):.0%}")
-    good = all("failure" not in row and row["error"] <= TOLERANCE.get(row["precision"], 1.0) for row in rows)
+    good = all("failure" not in row and row["error"] <= TOLERANCE.get(row["precision"], 1.0) for row in rows.measured)
     return 0 if good else 1
-
-
-def _rows_of(path: Path | None) -> list[dict[str, Any]]:
-    return json.loads(path.read_text(encoding="utf-8"))["rows"] if path and path.exists() else []
-
-
-def _case(row: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(row.get(name) for name in ("network", "precision", "threads", "suite", "budget_bytes"))
 
 
 def make_bench(network: Network, precision: str, threads: int) -> Bench:

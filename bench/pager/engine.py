@@ -50,7 +50,7 @@ class Engine:
 
     def run(self, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """One sample, by the model's own names."""
-        given = [to_core(spec, inputs[spec.name], 0) for spec in self._manifest.inputs]
+        given = [np.ascontiguousarray(to_core(spec, inputs[spec.name], 0)) for spec in self._manifest.inputs]
         taken = [np.zeros((spec.height, spec.width, spec.channels), np.float32) for spec in self._manifest.outputs]
         self._check(self._library.tt_start(self._engine))
         self._pump(given, taken)

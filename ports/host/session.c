@@ -182,6 +182,34 @@ static tt_status find_rows(tth_session *session, const tt_want *want, const char
   return TT_OK;
 }
 
+static void gather_pixels(const tth_input *input, const float *from, size_t pixels, float *to) {
+  const size_t channels = input->channels;
+  const ptrdiff_t right = input->pixel_stride, deep = input->channel_stride;
+  if (channels == 3 && right == 1) { /* an image, plane by plane */
+    const float *red = from, *green = from + deep, *blue = from + 2 * deep;
+    for (size_t x = 0; x < pixels; x++) {
+      to[3 * x] = red[x];
+      to[3 * x + 1] = green[x];
+      to[3 * x + 2] = blue[x];
+    }
+    return;
+  }
+  for (size_t x = 0; x < pixels; x++)
+    for (size_t c = 0; c < channels; c++) to[x * channels + c] = from[(ptrdiff_t)x * right + (ptrdiff_t)c * deep];
+}
+
+/* Rows of an input, densely: where they lie, or gathered into the scratch. NULL: they have not so many channels. */
+static const float *dense_rows(tth_session *session, const tth_input *input, size_t row, size_t rows,
+                               size_t row_elems) {
+  if (input->channels == 0) return input->values + row * row_elems;
+  if (row_elems % input->channels != 0) return NULL;
+  float *to = (float *)(void *)session->scratch;
+  for (size_t y = 0; y < rows; y++)
+    gather_pixels(input, input->values + (ptrdiff_t)(row + y) * input->row_stride, row_elems / input->channels,
+                  to + y * row_elems);
+  return to;
+}
+
 static tt_status feed_input(tth_session *session, const tt_want *want, const tth_input *inputs, size_t input_count) {
   if (want->index >= input_count)
     return fail(session, TT_ERROR_STATE, "the program asks for input %u of %zu", (unsigned)want->index, input_count);
@@ -189,9 +217,15 @@ static tt_status feed_input(tth_session *session, const tt_want *want, const tth
   tt_status status = find_rows(session, want, "input", inputs[want->index].elems, &first, &count);
   if (status == TT_OK) status = need_scratch(session, want->bytes);
   if (status != TT_OK) return status;
-  const float *values = inputs[want->index].values + first;
-  if (tthi_port_client_seal(session->port, want->nonce, values, count * sizeof(float), session->scratch) != 0)
+  const tth_input *input = &inputs[want->index];
+  const float *plain = dense_rows(session, input, want->row, want->rows, count / want->rows);
+  if (plain == NULL)
+    return fail(session, TT_ERROR_STATE, "input %u has %zu channels, which the program's rows of %zu do not match",
+                (unsigned)want->index, input->channels, count / want->rows);
+  if (tthi_port_client_seal(session->port, want->nonce, plain, count * sizeof(float), session->scratch) != 0) {
+    tthi_wipe(session->scratch, count * sizeof(float));
     return fail(session, TT_ERROR_PORT, "an input could not be sealed");
+  }
   session->stats.inputs++;
   session->stats.input_bytes += want->bytes;
   status = tt_feed(session->engine, session->scratch, want->bytes);

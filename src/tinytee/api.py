@@ -62,6 +62,7 @@ def quantize_model(
     *,
     preprocessing: Preprocessing | None = None,
     method: str = "minmax",
+    rounding: str = "output",
     keep_float: Sequence[str] = (),
     short_sums: str = "auto",
     profile: Profile | None = None,
@@ -77,6 +78,7 @@ def quantize_model(
         photographs: a folder; folders in it count, hidden files do not.
         preprocessing: how an image becomes the input; None: as 'tinytee run' would do it.
         method: how ranges are chosen: "minmax", "percentile" or "entropy".
+        rounding: "output": weights so that results of their layers are near; "nearest": each weight, faster.
         keep_float: names of nodes that stay in float32; "auto" chooses those that harm most.
         short_sums: whether weights get coarser where sums of four products would not fit 16 bits: "auto", for a device
             whose processors have no dot products; "always"; "never".
@@ -112,6 +114,7 @@ def quantize_model(
         calibration,
         held_out,
         method=method,
+        rounding=rounding,
         keep_float=keep_float,
         short_sums=short,
         progress=progress,
@@ -232,6 +235,7 @@ def compile_graph(
     from tinytee.bundle.sealing import Unsealed  # noqa: PLC0415
     from tinytee.plan.api import Plan, lower, make_plan  # noqa: PLC0415
     from tinytee.plan.profile import load as load_profile  # noqa: PLC0415
+    from tinytee.report.precision import operator_counts  # noqa: PLC0415
 
     chosen = choose_suite(suite, profile)
     if not suites.is_available(chosen):
@@ -241,6 +245,7 @@ def compile_graph(
         device = device.with_threads(threads)
     check_preprocessing(graph, preprocessing)
     told = None if progress is None else lambda fraction: progress("planning", fraction)
+    integer_operators, float_operators = operator_counts(graph)
 
     def plan_for(budget: int) -> tuple[Plan, Unsealed]:
         plan = make_plan(graph, budget, device, suite=chosen, progress=told, entropy=entropy)
@@ -253,6 +258,8 @@ def compile_graph(
             preprocessing=preprocessing,
             class_names=tuple(class_names),
             threads=device.threads,
+            integer_operators=integer_operators,
+            float_operators=float_operators,
             entropy_coded=len(plan.entropy_coded),
         )
         return plan, Unsealed(lowered, manifest, chosen, bytes(key))

@@ -85,6 +85,10 @@ def compile_model(
     calibration: Annotated[
         str, typer.Option("--calibration", help="With int8: minmax, percentile or entropy.")
     ] = "minmax",
+    rounding: Annotated[
+        str,
+        typer.Option("--rounding", help="With int8: output: weights for near results. nearest: each weight, faster."),
+    ] = "output",
     keep_float: Annotated[
         list[str] | None,
         typer.Option(
@@ -147,6 +151,7 @@ def compile_model(
                 calibrate,
                 preprocessing=preprocessing,
                 method=calibration,
+                rounding=rounding,
                 keep_float=keep_float or (),
                 short_sums=short_sums or "auto",
                 profile=device,

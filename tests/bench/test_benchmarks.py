@@ -39,15 +39,19 @@ def test_zoo(results: Path) -> None:
         assert row["error"] < 1e-5
 
 
+def test_rows_stay_until_they_are_measured_again(results: Path) -> None:
+    path = results / "floors.json"
+    for networks in (("lenet5",), ("tiny_darknet", "--keep"), ("lenet5", "--keep")):
+        _run("floors.py", *networks, "--json", str(path))
+        assert _rows(path)[0]["network"] == "lenet5"
+    assert len(_rows(path)) == 2
+
+
 def test_kernels(results: Path) -> None:
     _run("kernels.py", "--smoke", "--json", str(results / "kernels.json"))
     rows = _rows(results / "kernels.json")
     assert {row["unit"] for row in rows} == {"GFLOP/s", "GOP/s", "GB/s"}
     assert all(row["rate"] >= 0 for row in rows)
-
-
-def test_floors(results: Path) -> None:
-    _run("floors.py", "lenet5", "--json", str(results / "floors.json"))
 
 
 def test_trustzone_is_reported(tmp_path: Path) -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 
 import tinytee
+from tinytee.bundle import suites
+from tinytee.bundle.abi import constants
+from tinytee.bundle.sealing import nonce
 from tinytee.errors import AuthenticationError, EngineError
 from tinytee.runtime.optee import OpteeBackend
 from tinytee.runtime.optee_machine import HEAP_OVERHEAD_BYTES, Machine
-from tinytee.runtime.optee_wire import numbers
+from tinytee.runtime.optee_wire import ffi, numbers, record
 
 from .conftest import KEY, Compile, feed_of
 
@@ -20,15 +25,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:OP-TEE in development mode")
 
 NONE, VALUE_IN, VALUE_OUT, VALUE_INOUT, MEMREF_IN, MEMREF_OUT, MEMREF_INOUT = 0, 1, 2, 3, 5, 6, 7
 SUCCESS, BAD_PARAMETERS, BAD_STATE, NOT_SUPPORTED, SHORT_BUFFER = 0, 0xFFFF0006, 0xFFFF0007, 0xFFFF000A, 0xFFFF0010
-REPLY_BYTES = 64
+REPLY_BYTES = ffi.sizeof("tta_reply")
 
-READY, WANT_CHUNK, WANT_INPUT = 0, 1, 2
+READY, WANT_CHUNK, WANT_INPUT, WANT_FETCH, GIVE_SPILL, GIVE_OUTPUT = range(6)
 
 COMMANDS = {
     numbers.TTA_OPEN: (MEMREF_IN, MEMREF_IN, MEMREF_OUT, NONE),
-    numbers.TTA_START: (NONE, NONE, MEMREF_OUT, NONE),
-    numbers.TTA_FEED: (MEMREF_IN, VALUE_IN, MEMREF_OUT, NONE),
-    numbers.TTA_TAKE: (MEMREF_OUT, VALUE_IN, MEMREF_OUT, NONE),
+    numbers.TTA_START: (MEMREF_IN, MEMREF_OUT, MEMREF_OUT, NONE),
+    numbers.TTA_EXCHANGE: (MEMREF_IN, MEMREF_OUT, MEMREF_OUT, NONE),
     numbers.TTA_INFO: (VALUE_OUT, NONE, MEMREF_OUT, NONE),
     numbers.TTA_IDENTITY: (MEMREF_OUT, NONE, MEMREF_OUT, NONE),
 }
@@ -104,35 +108,129 @@ def test_unknown_commands(backend: OpteeBackend) -> None:
             assert _invoke(backend, command, types, _slots(types)) == NOT_SUPPORTED
 
 
-def test_feeding_what_is_not_wanted(backend: OpteeBackend) -> None:
+def _item(event: int, index: int, row: int, rows: int, size: int, sealed: bytes | None = None) -> bytes:
+    want = ffi.new("tta_want *", (event, index, row, rows, size))
+    return bytes(ffi.buffer(want)) + (b"\xa5" * size if sealed is None else sealed)
+
+
+INPUT_BYTES = 32 * 32 * 4 + 16
+INPUT = _item(WANT_INPUT, 0, 0, 32, INPUT_BYTES)
+"""LeNet-5 wants this first in a run, but for what is sealed."""
+
+
+def _exchange(session: OpteeBackend, command: int, items: bytes, room: int = 0) -> tuple[int, Any]:
+    """The call's result, and its reply if it succeeded."""
+    slots = [(len(items), int(bool(items))), (room, int(room > 0)), (REPLY_BYTES, 1), (0, 0)]
+    result, written = session.invoke(command, COMMANDS[command], slots, items)
+    if result.result != SUCCESS:
+        return int(result.result), None
+    return SUCCESS, record("tta_reply", written[result.slots[1][0] :])
+
+
+def test_exchanging_when_nothing_is_wanted(backend: OpteeBackend) -> None:
     """Ready: nothing may be fed or taken. The engine stays as it is."""
-    for command in (numbers.TTA_FEED, numbers.TTA_TAKE):
-        types = COMMANDS[command]
-        for event in range(8):
-            slots = _slots(types)
-            slots[1] = (event, 0)
-            assert _invoke(backend, command, types, slots) == BAD_STATE
+    for event in range(8):
+        for items in (b"", _item(event, 0, 0, 0, 0), _item(event, 0, 0, 32, INPUT_BYTES)):
+            assert _exchange(backend, numbers.TTA_EXCHANGE, items, 4096) == (BAD_STATE, None)
 
 
-def test_lying_lengths(machine: Machine, bundle: tinytee.Bundle) -> None:
+def test_items_that_are_not_wanted(machine: Machine, bundle: tinytee.Bundle) -> None:
+    """Lengths that lie, and items for something else: refused, and the same input is wanted as before."""
     session = OpteeBackend(bundle, KEY, machine)
-    start, feed = COMMANDS[numbers.TTA_START], COMMANDS[numbers.TTA_FEED]
-    assert _invoke(session, numbers.TTA_START, start, _slots(start)) == SUCCESS
-    for size, there in ((0, 0), (0, 1), (1, 1), (15, 1), (16, 1), (4096, 0), (1 << 20, 1)):
-        slots = [(size, there), (WANT_INPUT, 0), (REPLY_BYTES, 1), (0, 0)]
-        assert _invoke(session, numbers.TTA_FEED, feed, slots) == BAD_PARAMETERS
+    result, begun = _exchange(session, numbers.TTA_START, b"")
+    assert (result, begun.status, begun.fed, begun.given, begun.want.event) == (SUCCESS, 0, 0, 0, WANT_INPUT)
+    head = ffi.sizeof("tta_want")
+    for size in (0, 1, head - 1, head, head + 1, head + INPUT_BYTES - 1):
+        assert _exchange(session, numbers.TTA_EXCHANGE, INPUT[:size]) == (BAD_PARAMETERS, None)
+    wrong = [(event, 0, 0, 32, INPUT_BYTES) for event in range(8) if event != WANT_INPUT]
+    wrong += [(WANT_INPUT, 1, 0, 32, INPUT_BYTES), (WANT_INPUT, 0, 1, 32, INPUT_BYTES)]
+    wrong += [(WANT_INPUT, 0, 0, 31, INPUT_BYTES)]
+    wrong += [(WANT_INPUT, 0, 0, 32, size) for size in (0, 16, INPUT_BYTES - 1, INPUT_BYTES + 1, 2**31, 2**32 - 1)]
+    for fields in wrong:
+        assert _exchange(session, numbers.TTA_EXCHANGE, _item(*fields, bytes(INPUT_BYTES))) == (BAD_STATE, None)
+    for slot in (0, 1):
+        slots = [(head, 1), (head, 1), (REPLY_BYTES, 1), (0, 0)]
+        slots[slot] = (1 << 20, 0)
+        assert _invoke(session, numbers.TTA_EXCHANGE, COMMANDS[numbers.TTA_EXCHANGE], slots) == BAD_PARAMETERS
+    assert _exchange(session, numbers.TTA_START, INPUT) == (BAD_STATE, None)
     session.close()
 
 
-def test_forged_input_ends_the_engine_not_the_application(machine: Machine, bundle: tinytee.Bundle) -> None:
+def test_a_run_begins_whatever_comes_with_it(machine: Machine, bundle: tinytee.Bundle) -> None:
+    """An item that is not the one wanted is left alone by TTA_START, too."""
     session = OpteeBackend(bundle, KEY, machine)
-    start, feed = COMMANDS[numbers.TTA_START], COMMANDS[numbers.TTA_FEED]
-    assert _invoke(session, numbers.TTA_START, start, _slots(start)) == SUCCESS
-    sealed_bytes = 32 * 32 * 4 + 16
-    slots = [(sealed_bytes, 1), (WANT_INPUT, 0), (REPLY_BYTES, 1), (0, 0)]
-    assert _invoke(session, numbers.TTA_FEED, feed, slots) == SUCCESS  # the reply says that it did not authenticate
-    assert _invoke(session, numbers.TTA_FEED, feed, slots) == BAD_STATE
-    assert _invoke(session, numbers.TTA_START, start, _slots(start)) == BAD_STATE
+    result, begun = _exchange(session, numbers.TTA_START, _item(WANT_INPUT, 0, 0, 31, INPUT_BYTES))
+    assert (result, begun.status, begun.fed, begun.want.event) == (SUCCESS, 0, 0, WANT_INPUT)
+    session.close()
+
+
+@pytest.mark.parametrize("command", ["TTA_START", "TTA_EXCHANGE"])
+def test_forged_input_ends_the_engine_not_the_application(
+    machine: Machine, bundle: tinytee.Bundle, command: str
+) -> None:
+    """Nothing that follows the forged item is looked at, and nothing is given."""
+    session = OpteeBackend(bundle, KEY, machine)
+    if command == "TTA_EXCHANGE":
+        assert _exchange(session, numbers.TTA_START, b"")[0] == SUCCESS
+    result, said = _exchange(session, getattr(numbers, command), 2 * INPUT, 4096)
+    assert (result, said.status, said.fed, said.given) == (SUCCESS, constants.TT_ERROR_AUTHENTICATION, 1, 0)
+    assert _exchange(session, numbers.TTA_EXCHANGE, INPUT, 4096) == (BAD_STATE, None)
+    assert _exchange(session, numbers.TTA_START, b"") == (BAD_STATE, None)
+    session.close()
+
+
+def test_outputs_need_room(machine: Machine, bundle: tinytee.Bundle) -> None:
+    """An output for which there is too little room is not sealed: it is given, once, when there is."""
+    session = OpteeBackend(bundle, KEY, machine)
+    io_key = secrets.token_bytes(32)
+    opened, preamble = numbers.TTA_OPEN, bytes(bundle.sealed()[: bundle.preamble.total_bytes])
+    slots = [(len(preamble), 1), (64, 1), (REPLY_BYTES, 1), (0, 0)]
+    assert session.invoke(opened, COMMANDS[opened], slots, preamble + KEY + io_key)[0].result == SUCCESS
+    sealed, at, chunks = bundle.sealed(), len(preamble), b""
+    for index, size in enumerate(bundle.preamble.sealed_bytes):
+        chunks += _item(WANT_CHUNK, index, 0, 0, size, bytes(sealed[at : at + size]))
+        at += size
+    result, said = _exchange(session, numbers.TTA_EXCHANGE, chunks)
+    assert (result, said.status, said.want.event) == (SUCCESS, 0, READY)
+    image = np.zeros(32 * 32, np.float32).tobytes()
+    given = suites.sealer(bundle.suite, io_key)(nonce(constants.TT_DOMAIN_INPUT, 1, 0), image, b"")
+    item = _item(WANT_INPUT, 0, 0, 32, INPUT_BYTES, given)
+    result, said = _exchange(session, numbers.TTA_START, item, 15)
+    assert (result, said.status, said.fed, said.given, said.want.event) == (SUCCESS, 0, 1, 0, GIVE_OUTPUT)
+    exchange, size = numbers.TTA_EXCHANGE, said.want.bytes
+    for room in (0, 1, size - 1):
+        slots = [(0, 0), (room, int(room > 0)), (REPLY_BYTES, 1), (0, 0)]
+        answer = session.invoke(exchange, COMMANDS[exchange], slots)[0]
+        assert (answer.result, answer.slots[1][0]) == (SHORT_BUFFER, size)
+    slots = [(0, 0), (4096, 1), (REPLY_BYTES, 1), (0, 0)]
+    answer, written = session.invoke(exchange, COMMANDS[exchange], slots)
+    assert (answer.result, answer.slots[1][0]) == (SUCCESS, size)
+    plain = suites.opener(bundle.suite, io_key)(nonce(constants.TT_DOMAIN_OUTPUT, 1, 0), written[:size], b"")
+    with tinytee.Session(bundle, key=KEY) as here:
+        expected = here.run({"input": np.zeros((1, 1, 32, 32), np.float32)})["output"].reshape(-1)
+    assert np.abs(np.frombuffer(plain, np.float32) - expected).max() < 1e-5
+    assert _exchange(session, exchange, b"", 4096) == (BAD_STATE, None)
+    session.close()
+
+
+def test_calls_carry_what_fits(machine: Machine, compile_network: Compile) -> None:
+    """From the second run on, spills and their fetches included; results stay what they are."""
+    tight = compile_network("mobilenet_v1_025_128", "140KiB")
+    feed = feed_of("mobilenet_v1_025_128")
+    with tinytee.Session(tight, key=KEY) as here:
+        expected = here.run(feed)["output"].reshape(-1)
+    session = OpteeBackend(tight, KEY, machine)
+    rows = np.ascontiguousarray(feed["input"][0].transpose(1, 2, 0)).reshape(-1)
+    found, calls, chunks = np.zeros(expected.size, np.float32), [session.calls], []
+    for _ in range(3):
+        session.run([rows], [found])
+        assert np.abs(found - expected).max() <= 1e-5 * np.ptp(expected)
+        calls.append(session.calls)
+        chunks.append(session.stats().chunk_bytes)
+    first, second, third = np.diff(calls)
+    assert third == second < first / 2
+    assert session.stats().spills > 0
+    assert chunks[2] - chunks[1] == chunks[1] - chunks[0]
     session.close()
 
 
@@ -162,7 +260,7 @@ def test_random_calls(machine: Machine, bundle: tinytee.Bundle) -> None:
     known = {SUCCESS, BAD_PARAMETERS, BAD_STATE, NOT_SUPPORTED, SHORT_BUFFER}
     for _ in range(300):
         command = int(rng.integers(0, 6))
-        types = COMMANDS.get(command, COMMANDS[numbers.TTA_FEED])
+        types = COMMANDS.get(command, COMMANDS[numbers.TTA_EXCHANGE])
         if rng.random() < 0.2:
             types = tuple(int(kind) for kind in rng.choice([0, 1, 2, 3, 5, 6, 7], 4))
         slots = [(int(rng.choice([0, 1, 15, 16, 63, 64, 80, 4112, 70000])), int(rng.integers(0, 4) > 0)) for _ in types]

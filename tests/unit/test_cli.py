@@ -111,6 +111,8 @@ def test_compile_verify_run_inspect(run: Run, ready: Path) -> None:
     assert status == 0
     assert "image: float32 [any, 3, 16, 12]" in out
     assert "unauthenticated" in out
+    assert "in float32" in out
+    assert "in integers" not in out
     found = json.loads(run("inspect", "small.tt", "--json")[1])
     assert found["suite"] == "aes-256-gcm"
     assert found["manifest"]["preprocessing"]["mean"] == [127.0]

@@ -71,13 +71,15 @@ void tth_port_close(tth_port *port); /* wipes the keys; NULL is permitted */
 typedef struct tth_session tth_session;
 
 typedef struct tth_input {
-  const float *values; /* [height][width][channels], dense */
+  const float *values; /* [height][width][channels] */
   size_t elems;        /* height * width * channels */
+  size_t channels;     /* 0: dense; else the elements lie wherever the strides say, counted in elements */
+  ptrdiff_t row_stride, pixel_stride, channel_stride;
 } tth_input;
 
 typedef struct tth_output {
-  float *values; /* likewise */
-  size_t elems;
+  float *values; /* [height][width][channels], dense */
+  size_t elems;  /* height * width * channels */
 } tth_output;
 
 typedef struct tth_stats {

@@ -110,7 +110,7 @@ static int open_bundle(agent *a, slot *s, const ttf_message *message) {
   return finish(a, &s->session, failed ? s->session.failed : 0);
 }
 
-static int give_input(void *context, const tta_reply *want, uint8_t *sealed) {
+static int give_input(void *context, const tta_want *want, uint8_t *sealed) {
   const agent *a = context;
   ttf_message message;
   if (answer(a, TTF_INPUT_WANTED, 0, want, sizeof *want) || read_all(a, &message, sizeof message)) return -1;
@@ -118,7 +118,7 @@ static int give_input(void *context, const tta_reply *want, uint8_t *sealed) {
   return read_all(a, sealed, want->bytes);
 }
 
-static int take_output(void *context, const tta_reply *given, const uint8_t *sealed) {
+static int take_output(void *context, const tta_want *given, const uint8_t *sealed) {
   const agent *a = context;
   const ttf_message message = {TTF_OUTPUT, 0, 0, (uint32_t)sizeof *given + given->bytes};
   return write_all(a, &message, sizeof message) || write_all(a, given, sizeof *given) ||

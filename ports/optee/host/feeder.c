@@ -105,6 +105,10 @@ static uint64_t nanoseconds(void) {
 
 enum { REPLY_OFFSET = 0, KEYS_OFFSET = 4096, SMALL_BYTES = 8192 };
 
+/* Of the window: items, of which even the largest fits, and from PAGE_BYTES after them on what is given. */
+enum { PAGE_BYTES = 4096, ITEMS_BYTES = TTA_WINDOW_BYTES + (int)sizeof(tta_want) };
+enum { GIVEN_OFFSET = TTA_WINDOW_BYTES + PAGE_BYTES, SHARED_BYTES = GIVEN_OFFSET + TTA_WINDOW_BYTES };
+
 static void part(TEEC_Parameter *slot, TEEC_SharedMemory *memory, size_t offset, size_t bytes) {
   slot->memref.parent = memory;
   slot->memref.offset = offset;
@@ -123,15 +127,6 @@ static int call(ttf_session *s, uint32_t command, TEEC_Operation *operation, uin
   if (s->reply.status != TT_OK) return core_failed(s);
   s->stats.peak_bytes = s->reply.peak_bytes;
   return 0;
-}
-
-static int transfer(ttf_session *s, uint32_t command, size_t bytes) {
-  TEEC_Operation operation = {0};
-  part(&operation.params[0], &s->window, 0, bytes);
-  operation.params[1].value.a = s->reply.event;
-  operation.params[1].value.b = s->reply.index;
-  return call(s, command, &operation, command == TTA_FEED ? TEEC_MEMREF_PARTIAL_INPUT : TEEC_MEMREF_PARTIAL_OUTPUT,
-              TEEC_VALUE_INPUT);
 }
 
 /* ---- the bundle */
@@ -171,23 +166,41 @@ int ttf_load(ttf_session *s, const uint8_t *bundle, size_t bundle_bytes) {
   return 0;
 }
 
-/* ---- what the core wants */
+/* ---- what the core wants
+ *
+ * A run's wants are the same in every run. The first run learns them, call by call; from then on a call carries all
+ * that fits the window and can be had before it: chunks and inputs, fetches of spills that are here already, and room
+ * for what is given. */
 
-/* The chunk that is wanted and those after it that fit the window, in one call. Of these the core uses as many as it
- * wants in this order. */
-static int feed_chunks(ttf_session *s) {
-  const uint32_t first = s->reply.index;
-  if (first >= s->chunk_count) return fail(s, TT_ERROR_PROGRAM, "the program asks for chunk %u", (unsigned)first);
-  uint32_t end = first + 1;
-  while (end < s->chunk_count && s->places[end + 1] - s->places[first] <= TTA_WINDOW_BYTES) end++;
-  const size_t bytes = s->places[end] - s->places[first];
-  if (bytes > TTA_WINDOW_BYTES)
-    return fail(s, TT_ERROR_BUNDLE, "chunk %u of %zu bytes is larger than a window", (unsigned)first, bytes);
-  memcpy(s->window.buffer, s->bundle + s->places[first], bytes);
-  if (transfer(s, TTA_FEED, bytes)) return s->failed;
-  if (s->reply.chunks > end - first) return fail(s, TTF_FAILED_CALL, "the trusted application answers nonsense");
-  s->stats.chunks += s->reply.chunks;
-  s->stats.chunk_bytes += s->places[first + s->reply.chunks] - s->places[first];
+static int is_known(const ttf_session *s) { return s->stats.runs > 0; }
+
+static int is_given(const tta_want *want) { return want->event == TT_GIVE_SPILL || want->event == TT_GIVE_OUTPUT; }
+
+static int append(ttf_session *s, const tta_want *want) {
+  if (s->script_count == s->script_room) {
+    const size_t room = 2 * s->script_room + 64;
+    tta_want *larger = realloc(s->script, room * sizeof *larger);
+    if (!larger) return fail(s, TTF_FAILED_CALLER, "no memory");
+    s->script = larger;
+    s->script_room = room;
+  }
+  s->script[s->script_count++] = *want;
+  return 0;
+}
+
+/* Puts into the script what is wanted and, after a chunk, those that lie behind it in the bundle and fit the window. Of
+ * these the core uses as many as it wants in this order. */
+static int foresee(ttf_session *s) {
+  tta_want want = s->reply.want;
+  if (append(s, &want)) return s->failed;
+  if (want.event != TT_WANT_CHUNK) return 0;
+  size_t bytes = sizeof want + want.bytes;
+  while (++want.index < s->chunk_count) {
+    want.bytes = (uint32_t)(s->places[want.index + 1] - s->places[want.index]);
+    bytes += sizeof want + want.bytes;
+    if (bytes > ITEMS_BYTES) break;
+    if (append(s, &want)) return s->failed;
+  }
   return 0;
 }
 
@@ -203,86 +216,160 @@ static ttf_spill *find_spill(ttf_session *s, uint32_t index) {
   return &s->spills[index];
 }
 
-static int take_spill(ttf_session *s) {
-  const size_t bytes = s->reply.bytes;
-  ttf_spill *spill = find_spill(s, s->reply.index);
-  if (spill && spill->bytes != bytes) {
-    free(spill->sealed);
-    s->stats.spill_memory_bytes -= spill->bytes;
-    *spill = (ttf_spill){malloc(bytes), bytes};
-    s->stats.spill_memory_bytes += bytes;
-  }
-  if (!spill || !spill->sealed) return fail(s, TTF_FAILED_CALLER, "no memory for a spill of %zu bytes", bytes);
-  if (transfer(s, TTA_TAKE, bytes)) return s->failed;
-  memcpy(spill->sealed, s->window.buffer, bytes);
-  s->stats.spills++;
-  s->stats.spill_bytes += bytes;
-  return 0;
+static int is_here(const ttf_session *s, const tta_want *want) {
+  return want->index < s->spill_count && s->spills[want->index].is_here && s->spills[want->index].bytes == want->bytes;
 }
 
-static int feed_spill(ttf_session *s) {
-  const uint32_t index = s->reply.index;
-  const size_t bytes = s->reply.bytes;
-  if (index >= s->spill_count || s->spills[index].bytes != bytes)
-    return fail(s, TT_ERROR_PROGRAM, "the program fetches spill %u before it was made", (unsigned)index);
-  memcpy(s->window.buffer, s->spills[index].sealed, bytes);
-  s->stats.fetches++;
-  s->stats.fetch_bytes += bytes;
-  return transfer(s, TTA_FEED, bytes);
-}
+/* How much of the script goes into one call. */
+typedef struct batch {
+  size_t count, in_bytes, out_bytes;
+} batch;
 
-static int feed_input(ttf_session *s, const ttf_client *client) {
-  const uint64_t begun = nanoseconds();
-  const int failed = !client || client->give_input(client->context, &s->reply, s->window.buffer);
-  s->client_nanoseconds += nanoseconds() - begun;
-  if (failed) return fail(s, TTF_FAILED_CALLER, "input %u was not given", (unsigned)s->reply.index);
-  s->stats.inputs++;
-  s->stats.input_bytes += s->reply.bytes;
-  return transfer(s, TTA_FEED, s->reply.bytes);
-}
-
-static int take_output(ttf_session *s, const ttf_client *client) {
-  const tta_reply given = s->reply;
-  if (transfer(s, TTA_TAKE, given.bytes)) return s->failed;
-  s->stats.outputs++;
-  s->stats.output_bytes += given.bytes;
-  const uint64_t begun = nanoseconds();
-  const int failed = !client || client->take_output(client->context, &given, s->window.buffer);
-  s->client_nanoseconds += nanoseconds() - begun;
-  if (failed) return fail(s, TTF_FAILED_CALLER, "output %u was not taken", (unsigned)given.index);
-  return 0;
-}
-
-static int pump(ttf_session *s, const ttf_client *client) {
-  while (!s->failed) {
-    if (s->reply.event != TT_WANT_CHUNK && s->reply.bytes > TTA_WINDOW_BYTES)
-      return fail(s, TT_ERROR_PROGRAM,
-                  "rows of %u bytes are larger than a window of %d: compile the network for less"
-                  " secure memory",
-                  (unsigned)s->reply.bytes, (int)TTA_WINDOW_BYTES);
-    switch (s->reply.event) {
-      case TT_READY:
-        return 0;
-      case TT_WANT_CHUNK:
-        (void)feed_chunks(s);
-        break;
-      case TT_WANT_INPUT:
-        (void)feed_input(s, client);
-        break;
-      case TT_WANT_FETCH:
-        (void)feed_spill(s);
-        break;
-      case TT_GIVE_SPILL:
-        (void)take_spill(s);
-        break;
-      case TT_GIVE_OUTPUT:
-        (void)take_output(s, client);
-        break;
-      default:
-        return fail(s, TTF_FAILED_CALL, "the trusted application answers nonsense");
+static batch next_batch(const ttf_session *s) {
+  batch b = {0, 0, 0};
+  for (; s->at + b.count < s->script_count; b.count++) {
+    const tta_want *want = &s->script[s->at + b.count];
+    if (want->bytes > TTA_WINDOW_BYTES) break;
+    if (is_given(want)) {
+      if (want->bytes > TTA_WINDOW_BYTES - b.out_bytes) break;
+      b.out_bytes += want->bytes;
+    } else {
+      if (sizeof *want + want->bytes > ITEMS_BYTES - b.in_bytes) break;
+      if (want->event == TT_WANT_FETCH && !is_here(s, want)) break;
+      b.in_bytes += sizeof *want + want->bytes;
     }
   }
-  return s->failed;
+  return b;
+}
+
+static int nothing_fits(ttf_session *s, const tta_want *want) {
+  if (want->event == TT_WANT_CHUNK)
+    return fail(s, TT_ERROR_BUNDLE, "chunk %u of %u bytes is larger than a window", (unsigned)want->index,
+                (unsigned)want->bytes);
+  if (want->bytes <= TTA_WINDOW_BYTES)
+    return fail(s, TT_ERROR_PROGRAM, "the program fetches spill %u before it was made", (unsigned)want->index);
+  return fail(s, TT_ERROR_PROGRAM,
+              "rows of %u bytes are larger than a window of %d: compile the network for less"
+              " secure memory",
+              (unsigned)want->bytes, (int)TTA_WINDOW_BYTES);
+}
+
+static int give_input(ttf_session *s, const tta_want *want, const ttf_client *client, uint8_t *sealed) {
+  const uint64_t begun = nanoseconds();
+  const int failed = !client || client->give_input(client->context, want, sealed);
+  s->client_nanoseconds += nanoseconds() - begun;
+  if (failed) return fail(s, TTF_FAILED_CALLER, "input %u was not given", (unsigned)want->index);
+  s->stats.inputs++;
+  s->stats.input_bytes += want->bytes;
+  return 0;
+}
+
+static int give_chunk(ttf_session *s, const tta_want *want, uint8_t *sealed) {
+  if (want->index >= s->chunk_count || s->places[want->index + 1] - s->places[want->index] != want->bytes)
+    return fail(s, TT_ERROR_PROGRAM, "the program asks for chunk %u", (unsigned)want->index);
+  memcpy(sealed, s->bundle + s->places[want->index], want->bytes);
+  return 0;
+}
+
+static int write_item(ttf_session *s, const tta_want *want, const ttf_client *client, uint8_t *item) {
+  uint8_t *sealed = item + sizeof *want;
+  memcpy(item, want, sizeof *want);
+  switch (want->event) {
+    case TT_WANT_CHUNK:
+      return give_chunk(s, want, sealed);
+    case TT_WANT_INPUT:
+      return give_input(s, want, client, sealed);
+    case TT_WANT_FETCH:
+      memcpy(sealed, s->spills[want->index].sealed, want->bytes);
+      s->stats.fetches++;
+      s->stats.fetch_bytes += want->bytes;
+      return 0;
+    default:
+      return fail(s, TTF_FAILED_CALL, "the trusted application answers nonsense");
+  }
+}
+
+static int keep_spill(ttf_session *s, const tta_want *given, const uint8_t *sealed) {
+  ttf_spill *spill = find_spill(s, given->index);
+  if (spill && spill->bytes != given->bytes) {
+    free(spill->sealed);
+    s->stats.spill_memory_bytes -= spill->bytes;
+    *spill = (ttf_spill){malloc(given->bytes), given->bytes, 0};
+    s->stats.spill_memory_bytes += given->bytes;
+  }
+  if (!spill || !spill->sealed)
+    return fail(s, TTF_FAILED_CALLER, "no memory for a spill of %u bytes", (unsigned)given->bytes);
+  memcpy(spill->sealed, sealed, given->bytes);
+  spill->is_here = 1;
+  s->stats.spills++;
+  s->stats.spill_bytes += given->bytes;
+  return 0;
+}
+
+static int take_output(ttf_session *s, const tta_want *given, const ttf_client *client, const uint8_t *sealed) {
+  s->stats.outputs++;
+  s->stats.output_bytes += given->bytes;
+  const uint64_t begun = nanoseconds();
+  const int failed = !client || client->take_output(client->context, given, sealed);
+  s->client_nanoseconds += nanoseconds() - begun;
+  return failed ? fail(s, TTF_FAILED_CALLER, "output %u was not taken", (unsigned)given->index) : 0;
+}
+
+static int write_items(ttf_session *s, const ttf_client *client, size_t count) {
+  uint8_t *item = s->window.buffer;
+  for (size_t i = s->at; i < s->at + count; i++) {
+    const tta_want *want = &s->script[i];
+    if (is_given(want)) continue;
+    if (write_item(s, want, client, item)) return s->failed;
+    item += sizeof *want + want->bytes;
+  }
+  return 0;
+}
+
+/* Counts the chunks that were used, and takes what was given. */
+static int take_given(ttf_session *s, const ttf_client *client, size_t served) {
+  const uint8_t *sealed = (const uint8_t *)s->window.buffer + GIVEN_OFFSET;
+  for (size_t i = s->at; i < s->at + served; i++) {
+    const tta_want *want = &s->script[i];
+    s->stats.chunks += want->event == TT_WANT_CHUNK;
+    s->stats.chunk_bytes += want->event == TT_WANT_CHUNK ? want->bytes : 0;
+    if (!is_given(want)) continue;
+    if (want->event == TT_GIVE_SPILL ? keep_spill(s, want, sealed) : take_output(s, want, client, sealed))
+      return s->failed;
+    sealed += want->bytes;
+  }
+  return 0;
+}
+
+static int exchange(ttf_session *s, const ttf_client *client, uint32_t command) {
+  TEEC_Operation operation = {0};
+  const int begins = command == TTA_START;
+  if (!is_known(s) && !begins && foresee(s)) return s->failed;
+  const batch b = next_batch(s);
+  if (!b.count && !begins) return nothing_fits(s, &s->script[s->at]);
+  if (write_items(s, client, b.count)) return s->failed;
+  part(&operation.params[0], &s->window, 0, b.in_bytes);
+  part(&operation.params[1], &s->window, GIVEN_OFFSET, b.out_bytes);
+  if (call(s, command, &operation, TEEC_MEMREF_PARTIAL_INPUT, TEEC_MEMREF_PARTIAL_OUTPUT)) return s->failed;
+  const size_t served = (size_t)s->reply.fed + s->reply.given;
+  if (served > b.count || (served < b.count && is_known(s)) || (!served && !begins))
+    return fail(s, TTF_FAILED_CALL, "the trusted application answers nonsense");
+  if (take_given(s, client, served)) return s->failed;
+  s->at += served;
+  if (!is_known(s)) s->script_count = s->at;
+  return 0;
+}
+
+/* command: TTA_START to begin a run. */
+static int pump(ttf_session *s, const ttf_client *client, uint32_t command) {
+  s->at = 0;
+  if (!is_known(s)) s->script_count = 0;
+  for (size_t i = 0; i < s->spill_count; i++) s->spills[i].is_here = 0;
+  while (command == TTA_START || s->reply.want.event != TT_READY) {
+    if (exchange(s, client, command)) return s->failed;
+    command = TTA_EXCHANGE;
+  }
+  return 0;
 }
 
 /* ---- sessions */
@@ -292,7 +379,7 @@ static int connect_application(ttf_session *s, TEEC_Context *context) {
   TEEC_Result result = TEEC_OpenSession(context, &s->session, &application, TEEC_LOGIN_PUBLIC, NULL, NULL, &origin);
   s->is_open = result == TEEC_SUCCESS;
   if (s->is_open) {
-    s->window.size = TTA_WINDOW_BYTES;
+    s->window.size = SHARED_BYTES;
     s->window.flags = TEEC_MEM_INPUT | TEEC_MEM_OUTPUT;
     s->small.size = SMALL_BYTES;
     s->small.flags = TEEC_MEM_INPUT | TEEC_MEM_OUTPUT;
@@ -362,16 +449,15 @@ int ttf_open(ttf_session *s, const void *keys, size_t key_bytes) {
     return fail(s, TTF_FAILED_DEVICE,
                 "this trusted application takes sealed keys only: seal the model key to this device with 'tinytee"
                 " provision', and give it as --sealed-key");
-  if (open_engine(s, keys, key_bytes) || pump(s, NULL)) return s->failed;
+  if (open_engine(s, keys, key_bytes) || pump(s, NULL, TTA_EXCHANGE)) return s->failed;
   s->stats.open_nanoseconds = nanoseconds() - begun;
   return 0;
 }
 
 int ttf_run(ttf_session *s, const ttf_client *client) {
-  TEEC_Operation operation = {0};
   const uint64_t begun = nanoseconds();
   s->client_nanoseconds = 0;
-  if (s->failed || call(s, TTA_START, &operation, TEEC_NONE, TEEC_NONE) || pump(s, client)) return s->failed;
+  if (s->failed || pump(s, client, TTA_START)) return s->failed;
   s->stats.last_run_nanoseconds = nanoseconds() - begun - s->client_nanoseconds;
   s->stats.run_nanoseconds += s->stats.last_run_nanoseconds;
   s->stats.runs++;
@@ -385,5 +471,6 @@ void ttf_close(ttf_session *s) {
   for (size_t i = 0; i < s->spill_count; i++) free(s->spills[i].sealed);
   free(s->spills);
   free(s->places);
+  free(s->script);
   memset(s, 0, sizeof *s);
 }

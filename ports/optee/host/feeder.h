@@ -16,11 +16,12 @@
 typedef struct ttf_spill {
   uint8_t *sealed;
   size_t bytes;
+  int is_here; /* taken in this run */
 } ttf_spill;
 
 typedef struct ttf_session {
   TEEC_Session session;
-  TEEC_SharedMemory window, small; /* of TTA_WINDOW_BYTES; of a reply and the keys */
+  TEEC_SharedMemory window, small; /* of items and of what is given for them; of a reply and the keys */
   int is_open, is_sealed;
   uint32_t flags; /* TTA_DEVELOPMENT */
   const uint8_t *bundle;
@@ -29,6 +30,8 @@ typedef struct ttf_session {
   uint32_t chunk_count;
   ttf_spill *spills;
   size_t spill_count;
+  tta_want *script; /* what a run wants, in order: the same in every run, and known after the first */
+  size_t script_count, script_room, at;
   tta_reply reply;
   ttf_stats stats;
   uint64_t client_nanoseconds; /* spent in this run's callbacks */
@@ -36,11 +39,12 @@ typedef struct ttf_session {
   char error[200];
 } ttf_session;
 
-/* What a run asks of its caller; both return 0, or anything else to give up. sealed has room for want->bytes. */
+/* What a run asks of its caller; both return 0, or anything else to give up. sealed has room for want->bytes. The
+ * caller counts nonces: of inputs as it gives them, of outputs as it takes them (see tinytee_program.h). */
 typedef struct ttf_client {
   void *context;
-  int (*give_input)(void *context, const tta_reply *want, uint8_t *sealed);
-  int (*take_output)(void *context, const tta_reply *given, const uint8_t *sealed);
+  int (*give_input)(void *context, const tta_want *want, uint8_t *sealed);
+  int (*take_output)(void *context, const tta_want *given, const uint8_t *sealed);
 } ttf_client;
 
 /* Says in a line what a TEEC result means and what to do. */
@@ -55,7 +59,7 @@ int ttf_identify(ttf_session *session, tta_identity *identity);
 int ttf_load(ttf_session *session, const uint8_t *bundle, size_t bundle_bytes);
 int ttf_open(ttf_session *session, const void *keys, size_t key_bytes);
 
-/* Runs one sample. Likewise. */
+/* Runs one sample. Likewise. From the second run on, a call into the trusted application carries as much as fits. */
 int ttf_run(ttf_session *session, const ttf_client *client);
 
 void ttf_close(ttf_session *session);

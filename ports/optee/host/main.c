@@ -37,6 +37,7 @@ typedef struct client {
   tta_sealed_key sealed_key;
   int is_sealed;
   uint32_t suite;
+  uint32_t runs, given, taken; /* begun since the session was opened; blocks of inputs and of outputs of this run */
   file inputs[MAX_TENSORS], outputs[MAX_TENSORS];
   size_t input_count, output_count;
 } client;
@@ -141,17 +142,25 @@ static int open_sealed(const client *c, const uint8_t *nonce, const uint8_t *sea
   return tto_equal(tag, sealed + bytes, sizeof tag) ? 0 : -1;
 }
 
-static int give_input(void *context, const tta_reply *want, uint8_t *sealed) {
-  const client *c = context;
+static void make_nonce(uint8_t nonce[TTO_NONCE_BYTES], uint32_t domain, uint32_t run, uint32_t index) {
+  const uint32_t words[] = {domain, run, index};
+  memcpy(nonce, words, sizeof words);
+}
+
+static int give_input(void *context, const tta_want *want, uint8_t *sealed) {
+  client *c = context;
+  uint8_t nonce[TTO_NONCE_BYTES];
   if (want->index >= c->input_count || want->bytes < TT_TAG_BYTES || !want->rows) return -1;
   const size_t bytes = want->bytes - TT_TAG_BYTES, first = bytes / want->rows * want->row;
   if (first > c->inputs[want->index].bytes || bytes > c->inputs[want->index].bytes - first) return -1;
-  seal(c, want->nonce, c->inputs[want->index].data + first, bytes, sealed);
+  make_nonce(nonce, TT_DOMAIN_INPUT, c->runs, c->given++);
+  seal(c, nonce, c->inputs[want->index].data + first, bytes, sealed);
   return 0;
 }
 
-static int take_output(void *context, const tta_reply *given, const uint8_t *sealed) {
+static int take_output(void *context, const tta_want *given, const uint8_t *sealed) {
   client *c = context;
+  uint8_t nonce[TTO_NONCE_BYTES];
   if (given->index >= MAX_TENSORS || given->bytes < TT_TAG_BYTES || !given->rows) return -1;
   file *f = &c->outputs[given->index];
   const size_t bytes = given->bytes - TT_TAG_BYTES, first = bytes / given->rows * given->row;
@@ -162,7 +171,8 @@ static int take_output(void *context, const tta_reply *given, const uint8_t *sea
     f->room = 2 * (first + bytes);
   }
   if (first + bytes > f->bytes) f->bytes = first + bytes;
-  return open_sealed(c, given->nonce, sealed, bytes, f->data + first);
+  make_nonce(nonce, TT_DOMAIN_OUTPUT, c->runs, c->taken++);
+  return open_sealed(c, nonce, sealed, bytes, f->data + first);
 }
 
 /* ---- the command line */
@@ -243,7 +253,11 @@ static int run(client *c, const file *bundle, unsigned long runs, char *const *o
   const ttf_client hooks = {c, give_input, take_output};
   if (connect_device(&context, &session)) return EXIT_FAILURE;
   int failed = open_bundle(c, bundle, &session);
-  for (unsigned long i = 0; i < runs && !failed; i++) failed = ttf_run(&session, &hooks);
+  for (unsigned long i = 0; i < runs && !failed; i++) {
+    c->runs++;
+    c->given = c->taken = 0;
+    failed = ttf_run(&session, &hooks);
+  }
   if (failed)
     fprintf(stderr, "tinytee-feeder: %s\n", session.error);
   else

@@ -8,24 +8,25 @@
  *     command       slot 0                   slot 1                   slot 2               slot 3
  *     TTA_OPEN      memref in: preamble      memref in: tta_opening   memref out: reply    none
  *                                            or tta_keys
- *     TTA_START     none                     none                     memref out: reply    none
- *     TTA_FEED      memref in: sealed bytes  value in: event, index   memref out: reply    none
- *     TTA_TAKE      memref out: sealed bytes value in: event, index   memref out: reply    none
+ *     TTA_START     memref in: items         memref out: sealed bytes memref out: reply    none
+ *     TTA_EXCHANGE  memref in: items         memref out: sealed bytes memref out: reply    none
  *     TTA_INFO      value out: heap, flags   none                     memref out: reply    none
  *     TTA_IDENTITY  memref out: tta_identity none                     memref out: reply    none
  *
  * TTA_OPEN   makes an arena of the preamble's arena_bytes and opens the bundle in it. An engine that was open is
  * closed. The keys come sealed to this device (tta_opening) and spend the challenge of the last TTA_IDENTITY; or in the
  * clear (tta_keys), which only an application that was built for development takes: it is TEE_ERROR_ACCESS_DENIED.
- * TTA_START  begins a run. TTA_FEED   event and index repeat what the last reply wants. A fed chunk may be
- * followed at once by those that come after it in the bundle: as many are used as are wanted in that order and lie in
- * the memref whole. Inputs and fetches are fed one by one, in a memref of exactly the length wanted. TTA_TAKE   writes
- * what the last reply gives, and sets memref.size to its length. TTA_INFO   heap: bytes; flags: TTA_DEVELOPMENT if keys
- * are taken in the clear. TTA_IDENTITY   gives the device's public key, and a fresh challenge for one TTA_OPEN. The key
- * pair is made when it is first asked for; its private key stays in the trusted operating system.
+ * TTA_EXCHANGE   serves what the core wants, one after the other. What it wants fed is the next item of slot 0: the
+ * tta_want that it answers, which must be the core's own, then so many sealed bytes. What it gives is written to slot
+ * 1, after what was given before. The call ends before the first that is not there, or has no room; reply.fed and
+ * reply.given count what was served, and slot 1's memref.size says how much was written. Either memref may be NULL, of
+ * 0 bytes. To serve nothing is an error. TTA_START   begins a run, and goes on as TTA_EXCHANGE, but may serve nothing.
+ * TTA_INFO   heap: bytes; flags: TTA_DEVELOPMENT if keys are taken in the clear. TTA_IDENTITY   gives the device's
+ * public key, and a fresh challenge for one TTA_OPEN. The key pair is made when it is first asked for; its private key
+ * stays in the trusted operating system.
  *
- * TEE_ERROR_BAD_PARAMETERS: parameter types, a NULL memref, a length. TEE_ERROR_BAD_STATE: no engine, or something else
- * is wanted, or no challenge was asked for. TEE_ERROR_SHORT_BUFFER: the memref to write is too small.
+ * TEE_ERROR_BAD_PARAMETERS: parameter types, a NULL memref, a length. TEE_ERROR_BAD_STATE: no engine, or nothing or
+ * something else is wanted, or no challenge was asked for. TEE_ERROR_SHORT_BUFFER: the memref to write is too small.
  * TEE_ERROR_NOT_SUPPORTED: no such command. TTA_IDENTITY and TTA_OPEN, which has then closed the engine: also what
  * secure storage answers.
  *
@@ -38,7 +39,7 @@
 
 #define TTA_UUID {0x73899df4, 0x862f, 0x46f4, {0xb8, 0x02, 0x39, 0xf4, 0x7a, 0x9c, 0x3b, 0x58}}
 
-enum { TTA_OPEN = 0, TTA_START, TTA_FEED, TTA_TAKE, TTA_INFO, TTA_IDENTITY };
+enum { TTA_OPEN = 0, TTA_START, TTA_EXCHANGE, TTA_INFO, TTA_IDENTITY };
 
 enum { TTA_DEVELOPMENT = 1 };
 
@@ -83,15 +84,19 @@ typedef struct tta_opening {
   uint8_t io_enc[32], io_sealed[48];
 } tta_opening;
 
-/* What tt_poll says after the command. */
-typedef struct tta_reply {
-  uint32_t status; /* tt_status */
-  uint32_t event;  /* tt_event, and as tt_want from here on */
+/* What tt_poll says. Nonces are not told: those who have the I/O key count them (see tinytee_program.h). */
+typedef struct tta_want {
+  uint32_t event; /* tt_event, and as tt_want from here on */
   uint32_t index, row, rows;
   uint32_t bytes;
+} tta_want;
+
+/* After the command. */
+typedef struct tta_reply {
+  uint32_t status; /* tt_status */
+  tta_want want;
   uint32_t peak_bytes; /* tt_peak_bytes; of a failed engine, 0 */
-  uint32_t chunks;     /* used of those that TTA_FEED was given */
-  uint8_t nonce[32];
+  uint32_t fed, given; /* by this call */
 } tta_reply;
 
 #endif

@@ -6,14 +6,15 @@
  *     TTF_DEVICE  session; opens it                    TTF_DONE with a ttf_device
  *     TTF_PUT     session; a bundle                    TTF_DONE
  *     TTF_OPEN    session; tta_opening or tta_keys     TTF_DONE with ttf_stats
- *     TTF_RUN     session                              TTF_INPUT_WANTED with a tta_reply: send TTF_INPUT with it sealed
- *                                                      TTF_OUTPUT with a tta_reply and the sealed rows
+ *     TTF_RUN     session                              TTF_INPUT_WANTED with a tta_want: send TTF_INPUT with it sealed
+ *                                                      TTF_OUTPUT with a tta_want and the sealed rows
  *                                                      at last TTF_DONE with ttf_stats
  *     TTF_CLOSE   session                              TTF_DONE; the bundle is forgotten, too
  *     TTF_INVOKE  session; ttf_invocation, slot data   TTF_DONE with a ttf_result and what was written, for tests
  *     TTF_OFF     switches the machine off, or ends the agent
  *
- * What a tta_reply says has passed through the normal world. A client that is not part of it counts nonces itself (see
+ * Inputs are wanted in the core's order, and outputs come in it; how the two interleave is the feeder's choice. What a
+ * tta_want says has passed through the normal world. A client that is not part of it counts nonces itself (see
  * tinytee_program.h), takes every tensor's rows from the first to the last, and misses none.
  *
  * Any of them may be answered with TTF_ERROR: 'value' is the class of failure, the bytes are a line of

@@ -74,22 +74,22 @@ static void shut(session *s) {
   s->is_bound = 0;
 }
 
+static tta_want told(const tt_want *want) {
+  const tta_want w = {want->event, want->index, want->row, want->rows, (uint32_t)want->bytes};
+  return w;
+}
+
 /* s->status is the core's while there is an engine. */
-static TEE_Result reply(session *s, TEE_Param *slot, uint32_t chunks) {
+static TEE_Result reply(session *s, TEE_Param *slot, uint32_t fed, uint32_t given) {
   tta_reply r;
   tt_want want;
-  memset(&r, 0, sizeof r);
   memset(&want, 0, sizeof want);
   want.event = TT_FAILED;
   r.status = s->engine ? tt_poll(s->engine, &want) : s->status;
-  r.event = want.event;
-  r.index = want.index;
-  r.row = want.row;
-  r.rows = want.rows;
-  r.bytes = (uint32_t)want.bytes;
+  r.want = told(&want);
   r.peak_bytes = r.status == TT_OK ? (uint32_t)tt_peak_bytes(s->engine) : 0;
-  r.chunks = chunks;
-  memcpy(r.nonce, want.nonce, sizeof r.nonce);
+  r.fed = fed;
+  r.given = given;
   memcpy(slot->memref.buffer, &r, sizeof r);
   slot->memref.size = sizeof r;
   return TEE_SUCCESS;
@@ -161,7 +161,7 @@ static TEE_Result command_open(session *s, TEE_Param slots[4]) {
   }
   memzero_explicit(&keys, sizeof keys);
   memzero_explicit(&opening, sizeof opening);
-  return result == TEE_SUCCESS ? reply(s, &slots[2], 0) : result;
+  return result == TEE_SUCCESS ? reply(s, &slots[2], 0, 0) : result;
 }
 
 static TEE_Result command_identity(session *s, TEE_Param slots[4]) {
@@ -176,63 +176,90 @@ static TEE_Result command_identity(session *s, TEE_Param slots[4]) {
   memcpy(identity.challenge, s->challenge, sizeof identity.challenge);
   memcpy(slots[0].memref.buffer, &identity, sizeof identity);
   slots[0].memref.size = sizeof identity;
-  return reply(s, &slots[2], 0);
+  return reply(s, &slots[2], 0, 0);
 }
 
-/* What the engine wants, if it is what the normal world thinks it is. */
-static TEE_Result agree(const session *s, const TEE_Param *slot, tt_want *want) {
-  if (!s->engine || tt_poll(s->engine, want) != TT_OK) return TEE_ERROR_BAD_STATE;
-  return want->event == slot->value.a && want->index == slot->value.b ? TEE_SUCCESS : TEE_ERROR_BAD_STATE;
+/* The memrefs of a call, as far as they are not used yet. */
+typedef struct exchange {
+  const uint8_t *in;
+  uint8_t *out;
+  size_t in_left, out_left;
+  uint32_t fed, given;
+} exchange;
+
+/* The item's head is read once; what follows it is as long as the core says. */
+static TEE_Result feed_item(session *s, const tt_want *want, exchange *x) {
+  const tta_want wanted = told(want);
+  tta_want item;
+  if (x->in_left < sizeof item) return TEE_ERROR_BAD_PARAMETERS;
+  memcpy(&item, x->in, sizeof item);
+  if (memcmp(&item, &wanted, sizeof item) != 0) return TEE_ERROR_BAD_STATE;
+  if (want->bytes > x->in_left - sizeof item) return TEE_ERROR_BAD_PARAMETERS;
+  (void)!tt_feed(s->engine, x->in + sizeof item, want->bytes); /* the reply carries its status, which sticks */
+  x->in += sizeof item + want->bytes;
+  x->in_left -= sizeof item + want->bytes;
+  x->fed++;
+  return TEE_SUCCESS;
 }
 
-static TEE_Result command_feed(session *s, TEE_Param slots[4]) {
-  tt_want want;
-  const TEE_Result agreed = agree(s, &slots[1], &want);
-  if (agreed != TEE_SUCCESS) return agreed;
-  if (want.event != TT_WANT_CHUNK && want.event != TT_WANT_INPUT && want.event != TT_WANT_FETCH)
-    return TEE_ERROR_BAD_STATE;
-  if (!has(&slots[0], want.bytes)) return TEE_ERROR_BAD_PARAMETERS;
-  const uint8_t *sealed = slots[0].memref.buffer;
-  size_t left = slots[0].memref.size;
-  if (want.event != TT_WANT_CHUNK && left != want.bytes) return TEE_ERROR_BAD_PARAMETERS;
-  uint32_t next, chunks = 0;
-  tt_status status;
-  do {
-    next = want.index + 1;
-    chunks += want.event == TT_WANT_CHUNK;
-    status = tt_feed(s->engine, sealed, want.bytes);
-    sealed += want.bytes;
-    left -= want.bytes;
-    if (status == TT_OK) status = tt_poll(s->engine, &want);
-  } while (status == TT_OK && want.event == TT_WANT_CHUNK && want.index == next && want.bytes <= left);
-  return reply(s, &slots[2], chunks);
+static TEE_Result give_item(session *s, const tt_want *want, exchange *x) {
+  if (want->bytes > x->out_left) return TEE_ERROR_SHORT_BUFFER;
+  (void)!tt_take(s->engine, x->out, want->bytes); /* likewise */
+  x->out += want->bytes;
+  x->out_left -= want->bytes;
+  x->given++;
+  return TEE_SUCCESS;
 }
 
-static TEE_Result command_take(session *s, TEE_Param slots[4]) {
-  tt_want want;
-  const TEE_Result agreed = agree(s, &slots[1], &want);
-  if (agreed != TEE_SUCCESS) return agreed;
-  if (want.event != TT_GIVE_SPILL && want.event != TT_GIVE_OUTPUT) return TEE_ERROR_BAD_STATE;
-  if (!has(&slots[0], want.bytes)) {
-    slots[0].memref.size = want.bytes;
-    return TEE_ERROR_SHORT_BUFFER;
+static TEE_Result serve(session *s, const tt_want *want, exchange *x) {
+  switch (want->event) {
+    case TT_WANT_CHUNK:
+    case TT_WANT_INPUT:
+    case TT_WANT_FETCH:
+      return feed_item(s, want, x);
+    case TT_GIVE_SPILL:
+    case TT_GIVE_OUTPUT:
+      return give_item(s, want, x);
+    default:
+      return TEE_ERROR_BAD_STATE;
   }
-  slots[0].memref.size = want.bytes;
-  (void)!tt_take(s->engine, slots[0].memref.buffer, want.bytes); /* the reply carries its status, which sticks */
-  return reply(s, &slots[2], 0);
+}
+
+static int has_items(const TEE_Param *slot) { return slot->memref.buffer || slot->memref.size == 0; }
+
+/* Serves the engine for as long as the memrefs allow. Every turn takes it an instruction further. */
+static TEE_Result exchange_items(session *s, TEE_Param slots[4], int must_serve) {
+  exchange x = {slots[0].memref.buffer, slots[1].memref.buffer, slots[0].memref.size, slots[1].memref.size, 0, 0};
+  tt_want want;
+  TEE_Result result = TEE_SUCCESS;
+  while (result == TEE_SUCCESS && tt_poll(s->engine, &want) == TT_OK) result = serve(s, &want, &x);
+  if (must_serve && x.fed + x.given == 0) {
+    if (result == TEE_ERROR_SHORT_BUFFER) slots[1].memref.size = want.bytes;
+    return result;
+  }
+  slots[1].memref.size -= x.out_left;
+  return reply(s, &slots[2], x.fed, x.given);
+}
+
+static TEE_Result command_exchange(session *s, TEE_Param slots[4]) {
+  tt_want want;
+  if (!has_items(&slots[0]) || !has_items(&slots[1])) return TEE_ERROR_BAD_PARAMETERS;
+  if (!s->engine || tt_poll(s->engine, &want) != TT_OK) return TEE_ERROR_BAD_STATE;
+  return exchange_items(s, slots, 1);
 }
 
 static TEE_Result command_start(session *s, TEE_Param slots[4]) {
   tt_want want;
+  if (!has_items(&slots[0]) || !has_items(&slots[1])) return TEE_ERROR_BAD_PARAMETERS;
   if (!s->engine || tt_poll(s->engine, &want) != TT_OK || want.event != TT_READY) return TEE_ERROR_BAD_STATE;
   (void)!tt_start(s->engine);
-  return reply(s, &slots[2], 0);
+  return exchange_items(s, slots, 0);
 }
 
 static TEE_Result command_info(session *s, TEE_Param slots[4]) {
   slots[0].value.a = TINYTEE_HEAP_BYTES;
   slots[0].value.b = TINYTEE_DEVELOPMENT ? TTA_DEVELOPMENT : 0;
-  return reply(s, &slots[2], 0);
+  return reply(s, &slots[2], 0, 0);
 }
 
 /* ---- OP-TEE's entry points */
@@ -245,9 +272,8 @@ static const struct command {
   TEE_Result (*run)(session *s, TEE_Param slots[4]);
 } commands[] = {
     [TTA_OPEN] = {TYPES(MEMREF_INPUT, MEMREF_INPUT), command_open},
-    [TTA_START] = {TYPES(NONE, NONE), command_start},
-    [TTA_FEED] = {TYPES(MEMREF_INPUT, VALUE_INPUT), command_feed},
-    [TTA_TAKE] = {TYPES(MEMREF_OUTPUT, VALUE_INPUT), command_take},
+    [TTA_START] = {TYPES(MEMREF_INPUT, MEMREF_OUTPUT), command_start},
+    [TTA_EXCHANGE] = {TYPES(MEMREF_INPUT, MEMREF_OUTPUT), command_exchange},
     [TTA_INFO] = {TYPES(VALUE_OUTPUT, NONE), command_info},
     [TTA_IDENTITY] = {TYPES(MEMREF_OUTPUT, NONE), command_identity},
 };

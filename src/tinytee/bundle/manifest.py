@@ -9,7 +9,10 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Literal
+
+import numpy as np
 
 from tinytee.bundle.abi import constants
 from tinytee.bundle.version import VERSION
@@ -52,12 +55,27 @@ class TensorSpec:
         extents = (shape.height, shape.width, shape.channels)
         return cls(port.name, tuple(port.shape), port.dtype, tuple(port.perm), port.batched, *extents)
 
-    @property
+    @cached_property
+    def native_dtype(self) -> np.dtype[Any]:
+        """``dtype`` in this machine's order of bytes."""
+        return np.dtype(self.dtype)
+
+    @cached_property
     def sample_shape(self) -> tuple[int, ...]:
         """Logical shape of one sample: axis 0 is 1 where batched."""
         return (1, *self.shape[1:]) if self.batched else self.shape
 
-    @property
+    @cached_property
+    def moved_shape(self) -> tuple[int, ...]:
+        """Shape of one sample with its axes as ``perm`` moves them."""
+        return tuple(self.sample_shape[axis] for axis in self.perm)
+
+    @cached_property
+    def back(self) -> tuple[int, ...]:
+        """The permutation that undoes ``perm``."""
+        return tuple(sorted(range(len(self.perm)), key=self.perm.__getitem__))
+
+    @cached_property
     def elems(self) -> int:
         """Elements of one sample."""
         return self.height * self.width * self.channels
@@ -126,6 +144,7 @@ class Manifest:
         preprocessing: how an image becomes the first input.
         class_names: names of the first output's channels.
         threads: most threads that may share a run.
+        integer_operators, float_operators: how many compute in integers, and in float32.
         entropy_coded: how many operators' weights are entropy-coded.
     """
 
@@ -137,6 +156,8 @@ class Manifest:
     preprocessing: Preprocessing | None = None
     class_names: tuple[str, ...] = ()
     threads: int = 1
+    integer_operators: int = 0
+    float_operators: int = 0
     entropy_coded: int = 0
 
     def to_json(self) -> bytes:
@@ -197,6 +218,10 @@ def _is_text(value: str) -> bool:
     return len(value) <= _MAX_TEXT
 
 
+def _is_count(value: int) -> bool:
+    return 0 <= value <= constants.TT_INSTR_MAX_INDEX
+
+
 def _is_extent(value: int) -> bool:
     return 0 <= value < _MAX_EXTENT
 
@@ -254,7 +279,9 @@ def _manifest(fields: _Fields) -> Manifest:
         preprocessing=None if preprocessing is None else _preprocessing(_Fields(preprocessing)),
         class_names=fields.take_list("class_names", str, 1 << 20, _is_text),
         threads=fields.take("threads", int, lambda value: 1 <= value <= constants.TT_MAX_WORKERS),
-        entropy_coded=fields.take("entropy_coded", int, lambda value: 0 <= value <= constants.TT_INSTR_MAX_INDEX),
+        integer_operators=fields.take("integer_operators", int, _is_count),
+        float_operators=fields.take("float_operators", int, _is_count),
+        entropy_coded=fields.take("entropy_coded", int, _is_count),
     )
     fields.done()
     return manifest

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from tinytee.bundle.abi import constants
 from tinytee.errors import BudgetError, UnsupportedModelError
 from tinytee.ir.graph import Graph
+from tinytee.ir.quantized import QConv
 from tinytee.plan import lower as lowering
 from tinytee.plan import weights
 from tinytee.plan.cost import least_seconds
@@ -33,6 +34,9 @@ from tinytee.plan.weights import aligned
 WINOGRAD_PANEL_BYTES = (0, 192 * 1024, 640 * 1024, 960 * 1024)
 """Variants of a network: convolutions by Winograd's method if their weight panels are at most so large (0: none). Each
 is considered from three times as much memory on."""
+
+NARROW_MOST_BYTES = 1 << 20
+"""Up to this budget, and where nothing else fits, integer networks have a variant whose panels are narrow."""
 
 RUNGS_PER_OCTAVE = 16
 COARSE_RUNGS = 16
@@ -212,6 +216,20 @@ class _Variant:
                 best = _Best(placed, pinned, placed.seconds - saved)
         return best
 
+    def least_bytes(self, largest_bytes: int) -> int | None:
+        """The least that a partition for at most so many bytes takes as placed; None where nothing fits them."""
+        low, high = 0, _rung_above(largest_bytes)
+        if self.rung(high) is None:
+            return None
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self.rung(middle) is None:
+                low = middle
+            else:
+                high = middle
+        placed = [self.rung(rung) for rung in range(high, high + RUNGS_PER_OCTAVE // 4)]
+        return min(p.peak_bytes for p in placed if p is not None)
+
     def _pin(self, placed: _Placed, budget_bytes: int) -> tuple[frozenset[int], float]:
         """Which nodes' weights to keep decrypted in what is left of the budget, and the time that saves a run."""
         left = budget_bytes - placed.peak_bytes
@@ -266,6 +284,10 @@ class Planner:
                     network = build(weights.without_codes(stored, winograd), profile, self.suite, winograd)
                     variant = _Variant(network, profile, self.suite, largest_budget_bytes)
                     self._variants.append((3 * panel_bytes, variant))
+        self._narrow: _Variant | None = None
+        if any(isinstance(op, QConv) for op in graph.ops):
+            network = build(weights.without_codes(graph), profile, self.suite, narrow=True)
+            self._narrow = _Variant(network, profile, self.suite, largest_budget_bytes)
 
     def _stored(self, graph: Graph, entropy: Entropy) -> list[tuple[Graph, tuple[int, ...]]]:
         """Ways to store the weights, and which of WINOGRAD_PANEL_BYTES to consider with each. Entropy coding costs more
@@ -285,18 +307,11 @@ class Planner:
             BudgetError: not even the largest budget would do.
         """
         direct = self._variants[0][1]
-        high = _rung_above(self._largest)
-        if direct.rung(high) is None:
+        floors = [variant.least_bytes(self._largest) for variant in (direct, self._narrow) if variant]
+        found = [floor for floor in floors if floor is not None]
+        if not found:
             raise BudgetError(2 * self._largest, self._largest)
-        low = 0
-        while high - low > 1:
-            middle = (low + high) // 2
-            if direct.rung(middle) is None:
-                low = middle
-            else:
-                high = middle
-        placed = [direct.rung(rung) for rung in range(high, high + RUNGS_PER_OCTAVE // 4)]
-        return min(p.peak_bytes for p in placed if p is not None)
+        return min(found)
 
     def plan(self, budget_bytes: int, progress: Callable[[float], None] | None = None) -> Plan:
         """The fastest plan for a budget.
@@ -305,11 +320,15 @@ class Planner:
             BudgetError: there is none; says the least budget that would do.
         """
         variants = [variant for least, variant in self._variants if budget_bytes >= least]
+        if self._narrow and budget_bytes <= NARROW_MOST_BYTES:
+            variants.append(self._narrow)
         found = []
         for number, variant in enumerate(variants):
             share = _share(progress, number, len(variants))
             found.append(variant.best(budget_bytes, share))
         best = min((b for b in found if b is not None), key=lambda b: b.seconds, default=None)
+        if best is None and self._narrow not in (None, *variants):
+            best = self._narrow.best(budget_bytes, progress)
         if best is None:
             raise BudgetError(self._known_floor(budget_bytes), budget_bytes)
         return self._finish(best, budget_bytes)

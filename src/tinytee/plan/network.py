@@ -170,10 +170,11 @@ def winograd_workspace(op: Conv, out: Shape, panel: int, threads: int) -> int:
     return weights.aligned((6 * winograd_tiles(out) * (kernel_y * channels + panel) * threads + panel) * 4)
 
 
-def choose_panel(op: weights.AnyConv, out: Shape, profile: Profile, suite: str) -> int:
-    """The panel width that is predicted to be fastest, with weights opened once; of uint8, the one that pads least."""
+def choose_panel(op: weights.AnyConv, out: Shape, profile: Profile, suite: str, narrow: bool = False) -> int:
+    """The panel width that is predicted to be fastest, with weights opened once; of uint8, the one that pads least, or
+    the narrowest."""
     if not isinstance(op, Conv):
-        return weights.least_panel(op, profile)
+        return min(profile.panels) if narrow else weights.least_panel(op, profile)
     if op.coding and op.coding.streams:
         return op.coding.streams.panel
     depth, rate = weights.conv_depth(op), profile.aead_bytes_per_second[suite]
@@ -212,13 +213,13 @@ def choose_winograd(graph: Graph, profile: Profile, suite: str, largest_panel_by
 
 
 def _op_node(
-    op: Op, graph: Graph, index: dict[str, int], winograd: dict[str, int], profile: Profile, suite: str
+    op: Op, graph: Graph, index: dict[str, int], winograd: dict[str, int], profile: Profile, suite: str, narrow: bool
 ) -> Node:
     shapes = graph.shapes
     fast = op.output in winograd
     panel = winograd.get(op.output, 0)
     if isinstance(op, weights.AnyConv) and not fast:
-        panel = choose_panel(op, shapes[op.output], profile, suite)
+        panel = choose_panel(op, shapes[op.output], profile, suite, narrow)
     zero_point = quantized.zero_point_of(graph.quants.get(op.inputs[0]) if op.inputs else None)
     small = sum(weights.aligned(piece.nbytes) for piece in weights.small_pieces(op, panel, zero_point))
     depth = stream = workspace = 0
@@ -228,7 +229,8 @@ def _op_node(
         stream = weights.panel_count(op, panel) * weights.panel_bytes(op, panel, depth)
     if isinstance(op, QConv):
         kept = shapes[op.output].height * shapes[op.output].width * panel * 4
-        workspace = weights.aligned(kept) if kept <= quantized.KEPT_BYTES else 0
+        most = weights.panel_bytes(op, panel, depth) // 2 if narrow else quantized.KEPT_BYTES
+        workspace = weights.aligned(kept) if kept <= most else 0
     decoding = 0.0
     if isinstance(op, Conv) and op.coding:
         each = profile.entropy_seconds if op.coding.streams else profile.decode_seconds
@@ -257,10 +259,14 @@ def _op_node(
     )
 
 
-def build(graph: Graph, profile: Profile, suite: str, winograd: dict[str, int] | None = None) -> Network:
+def build(
+    graph: Graph, profile: Profile, suite: str, winograd: dict[str, int] | None = None, *, narrow: bool = False
+) -> Network:
     """The planner's view of a graph, its times predicted for a profile and a suite.
 
     winograd: the convolutions to compute by Winograd's method (``choose_winograd``).
+    narrow: integer convolutions in the narrowest panels, their sums kept where a panel is larger than they, so that it
+    can be fed in parts: slower, in less memory.
     """
     quantized.check(graph)
     graph = quantized.split_means(_separate_outputs(graph))
@@ -288,7 +294,7 @@ def build(graph: Graph, profile: Profile, suite: str, winograd: dict[str, int] |
             producers[op.output] = at
             for name in dict.fromkeys(op.inputs):
                 consumers[name].append(at)
-            nodes.append(_op_node(op, graph, index, winograd, profile, suite))
+            nodes.append(_op_node(op, graph, index, winograd, profile, suite, narrow))
             continue
         name = (graph.inputs if kind == "input" else graph.outputs)[number].tensor
         shape = shapes[name]

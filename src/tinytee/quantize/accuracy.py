@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,26 @@ from tinytee.quantize.engine import Feed, open_session, run
 Progress = Callable[[str, float], None]
 _DEQUANTIZED = "_DequantizeLinear_Output"
 _LAYER_PICTURES = 8
+MARGINS = (0.0, 0.1, 0.5, 1e9)
+"""Bounds of the margins that agreement is told apart by."""
 NO_NOISE_DB = 120.0
 """Stands for results that do not differ at all."""
+
+
+@dataclass(frozen=True)
+class MarginAgreement:
+    """Agreement on samples whose second score in float32 lies behind the first by some share of it.
+
+    Attributes:
+        least, most: of that share, (first - second) / |first|; from ``least`` on, below ``most``.
+        samples: how many there were.
+        top1_agreement: how often the largest element is the same, 0 to 1; None without samples.
+    """
+
+    least: float
+    most: float
+    samples: int
+    top1_agreement: float | None
 
 
 @dataclass(frozen=True)
@@ -25,6 +44,7 @@ class OutputAccuracy:
 
     Attributes:
         top1_agreement: how often its largest element is the same, 0 to 1; None where it is no list of scores.
+        by_margin: the same, told apart by how near float32's largest two scores are; empty where there are none.
         cosine, least_cosine: similarity of a sample's elements, its mean and its least.
         snr_db: signal to noise over all samples, in decibels.
     """
@@ -34,6 +54,7 @@ class OutputAccuracy:
     cosine: float
     least_cosine: float
     snr_db: float
+    by_margin: tuple[MarginAgreement, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,6 +105,7 @@ class _Tally:
     noise: float = 0.0
     cosines: list[float] = field(default_factory=list)
     same: list[bool] = field(default_factory=list)
+    margins: list[float] = field(default_factory=list)
 
     def add(self, expected: NDArray, found: NDArray) -> None:
         wanted, got = (array.reshape(-1).astype(np.float64) for array in (expected, found))
@@ -92,6 +114,17 @@ class _Tally:
         length = float(np.linalg.norm(wanted) * np.linalg.norm(got))
         self.cosines.append(float(wanted @ got) / length if length else float(not (wanted - got).any()))
         self.same.append(bool(wanted.argmax() == got.argmax()))
+        if wanted.size > 1:
+            second, first = np.partition(wanted, -2)[-2:]
+            self.margins.append(float((first - second) / max(abs(first), 1e-30)))
+
+    def by_margin(self) -> tuple[MarginAgreement, ...]:
+        margins, same = np.array(self.margins), np.array(self.same)
+        found = []
+        for least, most in pairwise(MARGINS):
+            chosen = same[(margins >= least) & (margins < most)]
+            found.append(MarginAgreement(least, most, len(chosen), float(chosen.mean()) if len(chosen) else None))
+        return tuple(found)
 
     @property
     def snr_db(self) -> float:
@@ -128,6 +161,7 @@ def measure_outputs(
             cosine=float(np.mean(tally.cosines)),
             least_cosine=float(np.min(tally.cosines)),
             snr_db=tally.snr_db,
+            by_margin=tally.by_margin() if ranked[name] else (),
         )
         for name, tally in tallies.items()
     )

@@ -24,9 +24,12 @@ from tinytee.quantize.engine import Feed, onnxruntime, open_session, run
 from tinytee.quantize.lanes import limit_lane_sums
 from tinytee.quantize.prepare import prepare
 from tinytee.quantize.refine import correct_biases, keep_results_float, merge_activations, weighted_inputs
+from tinytee.quantize.rounding import round_weights
 
 METHODS = ("minmax", "percentile", "entropy")
 """How calibration chooses ranges: see ONNX Runtime's documentation."""
+ROUNDINGS = ("output", "nearest")
+"""How weights become integers: for the nearest results of their layer (``rounding``), or each to the nearest."""
 AUTO = "auto"
 """Given as a node to keep in float32: chooses the nodes that harm most."""
 PERCENTILE = 99.999
@@ -49,6 +52,7 @@ def quantize(
     held_out: Sequence[Feed] = (),
     *,
     method: str = "minmax",
+    rounding: str = "output",
     keep_float: Sequence[str] = (),
     short_sums: bool = False,
     progress: Progress | None = None,
@@ -60,6 +64,7 @@ def quantize(
         calibration: inputs by name, which decide the ranges of activations; one sample each.
         held_out: inputs that the accuracy is measured on.
         method: one of ``METHODS``.
+        rounding: one of ``ROUNDINGS``; "nearest" is faster and less accurate.
         keep_float: names of nodes that stay in float32; "auto" adds those that harm the outputs most, as many as it
             takes to agree with the float32 model on the calibration samples.
         short_sums: whether to coarsen channels so that sums of four products fit 16 bits: see ``limit_lane_sums``.
@@ -67,12 +72,14 @@ def quantize(
 
     Raises:
         TinyteeError: ONNX Runtime is missing or does not take the model; the model is quantized already.
-        ValueError: no samples, an unknown method or node.
+        ValueError: no samples, an unknown method, rounding or node.
     """
     if not calibration:
         raise ValueError("calibration needs at least one sample")
     if method not in METHODS:
         raise ValueError(f"there is no calibration method '{method}'; there are {', '.join(METHODS)}")
+    if rounding not in ROUNDINGS:
+        raise ValueError(f"there is no rounding '{rounding}'; there are {', '.join(ROUNDINGS)}")
     tell = progress or (lambda what, fraction: None)
     tell("folding constants", 0.0)
     floating = prepare(model)
@@ -83,7 +90,13 @@ def quantize(
     def attempt(excluded: Sequence[str]) -> onnx.ModelProto:
         found = _quantize_static(floating, calibration, method, excluded, lambda f: tell("calibrating", f))
         found = keep_results_float(merge_activations(found), floating)
-        return correct_biases(limit_lane_sums(found, floating) if short_sums else found, floating, means)
+        if short_sums:
+            found = limit_lane_sums(found, floating)
+        if rounding == "output":
+            found = round_weights(found, floating, calibration, lambda f: tell("rounding weights", f))
+            if short_sums:  # channels whose sums have grown again are rounded to nearest
+                found = limit_lane_sums(found, floating)
+        return correct_biases(found, floating, means)
 
     quantized, agrees = attempt(kept), None
     if AUTO in keep_float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -145,7 +146,7 @@ def correct_biases(
         integers, scale = (numpy_helper.to_array(stored[name]).astype(np.float64) for name in of_weight.input[:2])
         bias, unit = (numpy_helper.to_array(stored[name]).astype(np.float64) for name in of_bias.input[:2])
         exact = numpy_helper.to_array(origin[nodes[node.name].input[1]]).astype(np.float64)
-        axis = _attribute(of_weight, "axis", 1) if scale.size > 1 else 0
+        axis = attribute(of_weight, "axis", 1) if scale.size > 1 else 0
         shape = [-1 if position == axis else 1 for position in range(exact.ndim)]
         error = integers * (scale.reshape(shape) if scale.size > 1 else scale) - exact
         shift = _mean_shift(node, error, np.asarray(means[source], np.float64))
@@ -157,13 +158,14 @@ def correct_biases(
 def _mean_shift(node: onnx.NodeProto, error: NDArray, mean: NDArray) -> NDArray:
     """What wrong weights add to each output on average; mean: [channels] of the input."""
     if node.op_type == "Gemm":
-        matrix = error.T if _attribute(node, "transB", 0) else error
-        return mean @ matrix * _attribute(node, "alpha", 1)
-    groups = _attribute(node, "group", 1)
+        matrix = error.T if attribute(node, "transB", 0) else error
+        return mean @ matrix * attribute(node, "alpha", 1)
+    groups = attribute(node, "group", 1)
     by_channel = error.reshape(*error.shape[:2], -1).sum(axis=2).reshape(groups, -1, error.shape[1])
     return np.einsum("goc,gc->go", by_channel, mean.reshape(groups, -1)).reshape(-1)
 
 
-def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
+def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
+    """A node's attribute by name."""
     found = next((attribute for attribute in node.attribute if attribute.name == name), None)
     return default if found is None else onnx.helper.get_attribute_value(found)

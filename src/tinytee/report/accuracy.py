@@ -11,7 +11,7 @@ from rich.table import Table
 from tinytee.report.pictures import check_picture, new_figure, save_figure
 
 if TYPE_CHECKING:
-    from tinytee.quantize import Accuracy
+    from tinytee.quantize import Accuracy, OutputAccuracy
 
 WORST_LAYERS = 5
 _MOST_BARS = 40
@@ -42,7 +42,24 @@ def accuracy_tables(found: Accuracy) -> list[Table]:
     layers.add_column("signal to noise", justify="right")
     for layer in found.layers[:WORST_LAYERS]:
         layers.add_row(escape(layer.node), layer.op_type, f"{layer.snr_db:.1f} dB")
-    return [outputs, layers] if found.layers else [outputs]
+    tables = [outputs, *(_margin_table(output) for output in found.outputs if output.by_margin)]
+    return [*tables, layers] if found.layers else tables
+
+
+def _margin_table(output: OutputAccuracy) -> Table:
+    """Which disagreements matter: those where float32 itself was not in doubt."""
+    table = Table(title=f"agreement by how sure float32 is: {escape(output.name)}", title_justify="left")
+    table.add_column("second score behind the first by")
+    table.add_column("pictures", justify="right")
+    table.add_column("top-1 agreement", justify="right")
+    for part in output.by_margin:
+        last = part is output.by_margin[-1]
+        table.add_row(
+            f"{part.least:.0%} of it or more" if last else f"{part.least:.0%} to {part.most:.0%} of it",
+            str(part.samples),
+            "" if part.top1_agreement is None else f"{part.top1_agreement:.1%}",
+        )
+    return table
 
 
 def plot_accuracy(found: Accuracy, path: str | os.PathLike[str]) -> None:

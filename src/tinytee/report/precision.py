@@ -35,8 +35,16 @@ class Precision:
 
 def precision_of(graph: Graph) -> Precision | None:
     """Counts the operators of an optimized graph; None where nothing in it is quantized."""
-    if not graph.quants:
-        return None
+    return _count(graph) if graph.quants else None
+
+
+def operator_counts(graph: Graph) -> tuple[int, int]:
+    """Operators that compute in integers, and in float32."""
+    found = _count(graph)
+    return found.integer_ops, found.float_ops
+
+
+def _count(graph: Graph) -> Precision:
     integers, floats = 0, 0
     reasons: dict[str, list[str]] = {}
     for op in graph.ops:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rich.markup import escape
 from rich.table import Table
 
-from tinytee.bundle import Bundle, Preprocessing
+from tinytee.bundle import Bundle, Manifest, Preprocessing
 from tinytee.sizes import format_size
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ def bundle_table(bundle: Bundle, title: str) -> Table:
         table.add_row(
             "class names", f"{len(manifest.class_names):,}: {escape(', '.join(manifest.class_names[:5]))}, ..."
         )
+    if manifest.integer_operators + manifest.float_operators:
+        table.add_row("operators", _operators(manifest))
     table.add_row("suite", bundle.suite)
     table.add_row("program", f"{preamble.sealed_bytes[0]:,} bytes, sealed")
     table.add_row(
@@ -52,6 +54,11 @@ def bundle_table(bundle: Bundle, title: str) -> Table:
     table.add_row("bundle", f"{preamble.bundle_bytes:,} bytes, id {preamble.bundle_id.hex()}")
     table.add_row("made by", escape(manifest.producer))
     return table
+
+
+def _operators(manifest: Manifest) -> str:
+    kinds = ((manifest.integer_operators, "in integers"), (manifest.float_operators, "in float32"))
+    return ", ".join(f"{count:,} {how}" for count, how in kinds if count)
 
 
 def describe_preprocessing(how: Preprocessing) -> str:

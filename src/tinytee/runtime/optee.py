@@ -82,8 +82,8 @@ class OpteeBackend:
         """Runs one sample.
 
         Args:
-            inputs: one array an input, C-contiguous, height x width x channels elements.
-            outputs: likewise, written.
+            inputs: one array an input, [height, width, channels], of any strides.
+            outputs: one array an output, C-contiguous, of as many elements, written.
 
         Raises:
             TinyteeError: the run failed; the session is dead.
@@ -101,7 +101,7 @@ class OpteeBackend:
                     taken.check_complete()
                     self._stats = record("ttf_stats", data)
                     return
-                want = record("tta_reply", data)
+                want = record("tta_want", data)
                 try:
                     if kind == numbers.TTF_INPUT_WANTED:
                         own = nonce(constants.TT_DOMAIN_INPUT, self._runs, fed.blocks)
@@ -109,7 +109,7 @@ class OpteeBackend:
                         link.wire.send(numbers.TTF_INPUT, link.number, sealed)
                     else:
                         own = nonce(constants.TT_DOMAIN_OUTPUT, self._runs, taken.blocks)
-                        plain = self._open(own, bytes(data[ffi.sizeof("tta_reply") :]), b"")
+                        plain = self._open(own, bytes(data[ffi.sizeof("tta_want") :]), b"")
                         taken.take(want)[:] = np.frombuffer(plain, np.float32)
                 except TinyteeError:
                     link.give_up()

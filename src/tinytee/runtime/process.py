@@ -75,13 +75,13 @@ class ProcessBackend:
         """Runs one sample.
 
         Args:
-            inputs: one array an input, C-contiguous, height x width x channels elements.
-            outputs: likewise, written.
+            inputs: one array an input, [height, width, channels], of any strides.
+            outputs: one array an output, C-contiguous, of as many elements, written.
 
         Raises:
             TinyteeError: the run failed; the session is dead.
         """
-        given = [(ffi.from_buffer("float[]", array), array.size) for array in inputs]
+        given = [_strided(array) for array in inputs]
         taken = [(ffi.from_buffer("float[]", array, require_writable=True), array.size) for array in outputs]
         status = self._library.tth_session_run(
             self._session, ffi.new("tth_input[]", given), len(given), ffi.new("tth_output[]", taken), len(taken)
@@ -108,3 +108,11 @@ class ProcessBackend:
         session, self._session = self._session, None
         if session is not None:
             self._library.tth_session_close(session)
+
+
+def _strided(array: NDArray[np.float32]) -> tuple[Any, ...]:
+    """An array's ``tth_input``; the array must outlive it."""
+    values = ffi.cast("float *", array.__array_interface__["data"][0])
+    if array.flags.c_contiguous:
+        return values, array.size
+    return values, array.size, array.shape[2], *(stride // array.itemsize for stride in array.strides)

@@ -17,7 +17,7 @@ from tinytee.bundle.manifest import Manifest
 from tinytee.errors import EngineError, TinyteeError
 from tinytee.runtime.process import ProcessBackend
 from tinytee.runtime.stats import SessionStats
-from tinytee.runtime.tensors import check_inputs, from_core, place_for, to_core
+from tinytee.runtime.tensors import check_inputs, from_core, to_core
 
 if TYPE_CHECKING:
     from tinytee.runtime.optee import OpteeBackend
@@ -110,7 +110,6 @@ class Session:
             given = check_key(key) if sealed_key is None else provisioning.SealedKey.load(sealed_key)
             self._backend = optee.open_backend(backend, opened, given)
         self.manifest: Manifest = self._backend.manifest
-        self._places = [place_for(spec) for spec in self.manifest.inputs]
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         """Runs the network on arrays as the model's own signature names them.
@@ -136,10 +135,7 @@ class Session:
             try:
                 for sample in range(sample_count):
                     backend.run(
-                        [
-                            to_core(spec, arrays[spec.name], sample, place)
-                            for spec, place in zip(specs, self._places, strict=True)
-                        ],
+                        [to_core(spec, arrays[spec.name], sample) for spec in specs],
                         [rows[sample if spec.batched else 0] for spec, rows in zip(results, samples, strict=True)],
                     )
             except TinyteeError:
@@ -166,8 +162,6 @@ class Session:
         backend, self._backend = self._backend, None
         if backend is not None:
             backend.close()
-            for place in self._places:
-                place.fill(0.0)
 
     def _open_backend(self) -> ProcessBackend | OpteeBackend:
         if self._backend is None:

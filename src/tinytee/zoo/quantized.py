@@ -34,8 +34,9 @@ def quantized_network(name: str, short_sums: bool = False) -> onnx.ModelProto:
 def quantize_model(
     model: onnx.ModelProto, network: Network, pictures: Sequence[np.ndarray], short_sums: bool = False
 ) -> onnx.ModelProto:
-    """A model with the input of ``network`` in int8, calibrated on pictures of its input's shape."""
-    return quantize(model, [{network.input_name: picture} for picture in pictures], short_sums=short_sums).model
+    """A model in int8, rounded to nearest, calibrated on pictures of the shape of ``network``'s input."""
+    feeds = [{network.input_name: picture} for picture in pictures]
+    return quantize(model, feeds, rounding="nearest", short_sums=short_sums).model
 
 
 def builders() -> dict[str, Callable[[], onnx.ModelProto]]:

@@ -218,6 +218,8 @@ def test_wrong_arguments() -> None:
         quantize(network(), [])
     with pytest.raises(ValueError, match="no calibration method 'mean'; there are minmax, percentile, entropy"):
         quantize(network(), pictures(1), method="mean")
+    with pytest.raises(ValueError, match="no rounding 'up'; there are output, nearest"):
+        quantize(network(), pictures(1), rounding="up")
     with pytest.raises(TinyteeError, match="quantized already"):
         quantize(quantize(network(), pictures(1)).model, pictures(1))
 
@@ -268,7 +270,7 @@ def test_the_public_function(tmp_path: Path) -> None:
     )
     assert made.accuracy.photographs == 2 and made.accuracy.calibration_photographs == 2
     assert {"reading photographs", "calibrating", "comparing"} <= set(told)
-    assert len(accuracy_tables(made.accuracy)) == 2
+    assert len(accuracy_tables(made.accuracy)) == 3
     plot_accuracy(made.accuracy, tmp_path / "layers.svg")
     assert (tmp_path / "layers.svg").stat().st_size > 1000
     plain = model([node("Relu", "x")], {"x": (1, 7)})
@@ -277,6 +279,19 @@ def test_the_public_function(tmp_path: Path) -> None:
     two = model([node("Add", "x z")], {"x": (1, 3, 4, 4), "z": (1, 3, 4, 4)})
     with pytest.raises(ValueError, match="has 2 inputs"):
         tinytee.quantize_model(two, tmp_path)
+
+
+def test_agreement_is_told_apart_by_margin() -> None:
+    """Scores that another network halves and reverses: they disagree, sure or not."""
+    near, far = ([1.0, 0.95, 0.0], [1.0, 0.2, 0.0])
+    constants = {"flip": np.eye(3, dtype=np.float32)[::-1].copy()}
+    same = model([node("Identity", "x")], {"x": (1, 3)})
+    other = model([node("MatMul", "x flip")], {"x": (1, 3)}, constants)
+    samples = [{"x": np.array([scores], np.float32)} for scores in (near, near, far)]
+    for twin, expected in ((same, 1.0), (other, 0.0)):
+        found = measure_outputs(same, twin, samples)[0].by_margin
+        assert [part.samples for part in found] == [2, 0, 1]
+        assert [part.top1_agreement for part in found] == [expected, None, expected]
 
 
 def _invoke(*arguments: object) -> tuple[int, str]:
@@ -323,4 +338,6 @@ def test_one_command_compiles_and_runs(tmp_path: Path) -> None:
     picture = tinytee.load_image(folder / "0.png", HOW)
     with tinytee.Session(tmp_path / "m.tt", key=bytes(32)) as session:
         found = session.run({"image": picture})["y"]
+        counts = session.manifest.integer_operators, session.manifest.float_operators
+    assert f"{counts[0]} operators run in integers, {counts[1]} in float32" in text
     np.testing.assert_allclose(found, run(onnx.load(kept), {"image": picture}), atol=0.01)

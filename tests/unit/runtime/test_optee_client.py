@@ -26,7 +26,7 @@ BLOCK_BYTES = 2 * ROW_ELEMS * 4 + 16
 
 def asks(kind: int, row: int, rows: int = 2, payload: bytes = b"", **fields: Any) -> tuple[int, bytes]:
     record = {"index": 0, "row": row, "rows": rows, "bytes": rows * ROW_ELEMS * 4 + 16, **fields}
-    return kind, bytes(ffi.buffer(ffi.new("tta_reply *", record))) + payload
+    return kind, bytes(ffi.buffer(ffi.new("tta_want *", record))) + payload
 
 
 def output(row: int, values: np.ndarray, run: int, block: int) -> tuple[int, bytes]:
@@ -86,7 +86,7 @@ VALUES = np.arange(2 * ROW_ELEMS, dtype=np.float32)
 
 
 def test_nonces_are_the_client_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever nonce the normal world names, no two inputs are sealed under one."""
+    """Whatever the normal world asks for, no two inputs are sealed under one."""
     answers = [[*INPUTS, output(0, VALUES, number, 0), output(2, VALUES, number, 1), DONE] for number in (1, 2)]
     link, found = run(monkeypatch, *answers)
     opened = suites.opener("chacha20-poly1305", IO_KEY)

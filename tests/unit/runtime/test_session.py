@@ -59,6 +59,22 @@ def test_row_blocks_of_any_size(shape: Shape, rows: int) -> None:
         np.testing.assert_array_equal(session.run({"x": x})["y"], x)
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("step", [1, -1, 2])
+@pytest.mark.parametrize("suite", SUITES)
+def test_inputs_of_any_strides(suite: str, step: int, order: str, channels: int) -> None:
+    """They are read where they lie, whichever way that is."""
+    shape = Shape(6, 9, channels)
+    port = Port("x", "t", (channels, 6, 9), "float32", (1, 2, 0), False)
+    wide = np.random.default_rng(0).standard_normal((channels * 2, 12, 18)).astype(np.float32)
+    x = np.asarray(wide, order=order)[::step, ::step, ::step][:channels, :6, :9]  # type: ignore[call-overload]
+    kept = x.copy()
+    with Session(passthrough_bundle(KEY, suite, lowered=passthrough(shape, 4, port)), key=KEY) as session:
+        np.testing.assert_array_equal(session.run({"x": x})["y"], kept)
+        np.testing.assert_array_equal(x, kept)
+
+
 def test_peak_is_the_compilers_figure(path: Path) -> None:
     with Session(path, key=KEY) as session:
         session.run({"x": sample()})
