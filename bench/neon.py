@@ -30,8 +30,8 @@ from trustzone import LARGEST, UNLIMITED, build_runner, run_outside
 TILE_PIXELS, TILE_VECTORS = 8, 2
 """Register tile of core/kernels/f32.c on NEON."""
 
-INTEGER_TILE_PIXELS, CHANNELS = 5, 8
-"""Register tile of core/kernels/i8.c on NEON without dot products, and the channels of either tile."""
+INTEGER_TILE_PIXELS, CHANNELS = 4, 16
+"""Register tile of core/kernels/i8_neon.h, NEON without dot products."""
 
 MOST_OPERATIONS = 3.2e8
 """Of a case: larger ones of the same kernel would say nothing else, and take minutes each."""
@@ -51,11 +51,10 @@ def depthwise_bound(kernel: int) -> float:
 
 
 def integer_convolution_bound() -> float:
-    """Sixteen bytes of a pixel: a load, a change of sign, four words spread over a register; a row of weights of four
-    channels is a load; and two products and a widening addition (smull, smlal, sadalp) do sixteen
-    multiply-accumulates."""
-    multiplies = 16 * INTEGER_TILE_PIXELS * CHANNELS
-    return (3 / 16 * multiplies + 6 * INTEGER_TILE_PIXELS + 4 * CHANNELS // 4) / multiplies
+    """Eight k of a pixel: one load that spreads them; of 16 channels' weights: four loads; eight
+    multiply-accumulates an smull or smlal, and a widening addition (sadalp) for every four of those."""
+    multiplies = 8 * INTEGER_TILE_PIXELS * CHANNELS
+    return (multiplies / 8 * 5 / 4 + INTEGER_TILE_PIXELS + 4) / multiplies
 
 
 def integer_depthwise_bound(kernel: int) -> float:

@@ -17,7 +17,8 @@ client's sealing of inputs and opening of outputs, and the wire to it, are not. 
     layer by layer, naive kernels  plain loops, too (bench/naive_kernels.c); weights resident where they fit
     normal world                   the same core in an ordinary process: all memory, weights in the clear
 
-tinytee at 1 and 2 MiB and the normal world are also counted in int8 (tinytee.zoo.quantized).
+tinytee at 1 and 2 MiB and the normal world are also counted in int8 (tinytee.zoo.quantized, with
+--short-sums).
 """
 
 from __future__ import annotations
@@ -271,7 +272,9 @@ def measure_all(wanted: Wanted) -> Iterator[Row]:
     for name in wanted.networks:
         network = zoo.NETWORKS[name]
         for precision in wanted.precisions:
-            model: onnx.ModelProto = quantized_network(name) if precision == "int8" else network.build()
+            model: onnx.ModelProto = (
+                quantized_network(name, short_sums=True) if precision == "int8" else network.build()
+            )
             graph = load_graph(model)
             if runner is not None:
                 yield measure_outside(network, precision, graph, runner)

@@ -147,7 +147,7 @@ static int check_winograd(const tti_program *p, const tt_op *op, const tt_tensor
 static int check_i8_conv(const tti_program *p, const tt_op *op, const tt_tensor *in, const tt_tensor *out) {
   const uint64_t kept = (uint64_t)out->height * out->width * op->panel * sizeof(int32_t);
   const int in_parts = op->k_per_block && op->k_per_block < tti_conv_depth(p, op);
-  if (op->variant || op->flags & ~TT_FLAG_LEAST ||
+  if (op->variant || op->flags & ~(TT_FLAG_TWO_FIT | TT_FLAG_FOUR_FIT) ||
       (uint32_t)op->kernel_y * tti_i8_stretch(op, in).per_row > TTI_I8_RUNS)
     return 0;
   return (!in_parts || in_data(p, op->workspace, kept)) &&

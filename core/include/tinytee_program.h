@@ -112,7 +112,6 @@ enum { TT_REDUCE_MEAN, TT_REDUCE_MAX, TT_REDUCE_MIN, TT_REDUCE_SUM, TT_REDUCE_EN
 enum { TT_CONCAT_Y, TT_CONCAT_X, TT_CONCAT_C, TT_CONCAT_END };
 enum { TT_DCR, TT_CRD };
 enum { TT_CODING_NONE, TT_CODING_F16, TT_CODING_I8, TT_CODING_I4, TT_CODING_I8_RANS, TT_CODING_I4_RANS, TT_CODING_END };
-
 /* tt_op.flags. */
 enum {
   TT_FLAG_RESIDUAL = 1,          /* conv: operand 1 is added before the activation */
@@ -122,7 +121,9 @@ enum {
   TT_FLAG_LOG = 16,              /* softmax */
   TT_FLAG_SELECT_LAST = 32,      /* arg max */
   TT_FLAG_WINOGRAD = 64,         /* conv: by Winograd's F(4, 3) along x */
-  TT_FLAG_LEAST = 128            /* conv on uint8: some weight is -128 */
+  TT_FLAG_TWO_FIT = 128, /* conv on uint8: how many products of a channel fit 16 bits, else one. Of k and k + 2 */
+  TT_FLAG_FOUR_FIT = 16  /* of a four two do if their weights' magnitudes add up to at most 255; with those of
+                            the next four, four do if all four magnitudes do */
 };
 
 /* A feature map in the arena, y, x, c: whole (capacity = height) or a ring of y-planes: y-plane y lies in slot

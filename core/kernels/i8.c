@@ -22,7 +22,7 @@
 #define TTI_TILE 4
 #elif TTI_CODE == TTI_CODE_neon
 #define TTI_LANES 4
-#define TTI_TILE (TTI_DOT ? 8 : 5)
+#define TTI_TILE 8
 #else
 #define TTI_LANES 4
 #define TTI_TILE 4
@@ -225,13 +225,16 @@ TTI_INLINE vx load_x(const void *p) {
   return v;
 }
 TTI_INLINE v_inputs spread(uint32_t word) { return as_inputs(TTI_X(set1_epi32)((int32_t)word)); }
-#elif TTI_CODE == TTI_CODE_neon
+#elif TTI_CODE == TTI_CODE_neon && TTI_DOT
 typedef int8x16_t v_inputs;
 TTI_INLINE v_inputs spread(uint32_t word) { return vreinterpretq_s8_u32(vdupq_n_u32(word ^ 0x80808080)); }
 #endif
 
 /* ---- convolution */
 
+#if TTI_CODE == TTI_CODE_neon && !TTI_DOT
+#include "i8_neon.h"
+#else
 /* One y-plane, as the portable kernel and as any other for panels narrower than its vectors. */
 static void conv_row_plain(const tti_i8_conv_row *c) {
   const float *multiplier = (const float *)(const void *)(c->constants + 2 * c->panel);
@@ -299,7 +302,7 @@ TTI_INLINE void add_zeros(const int vectors, const tti_i8_conv_row *c, const tti
     TTI_FOR (v, vectors) b[v] = dot(b[v], a, as_weights(load_x(w + v * TTI_LANES * 4)));
 }
 
-#elif TTI_DOT
+#else
 enum { SIGNED_INPUTS = 1 };
 
 TTI_INLINE void add_run(const int pixels, const int vectors, const tti_i8_conv_row *c, const tti_i8_run *run,
@@ -335,78 +338,6 @@ TTI_INLINE void add_zeros(const int vectors, const tti_i8_conv_row *c, const tti
     TTI_FOR (v, vectors) b[v] = (vi)vdotq_s32((int32x4_t)b[v], vld1q_s8(w + v * TTI_LANES * 4), a);
 }
 
-#else
-enum { SIGNED_INPUTS = 1 };
-
-/* Sums of four channels: each two of the eight lanes make one. A product is at most 2^14 in magnitude, so that 16 bits
- * hold the sum of two, unless some weight is -128. */
-typedef struct v_halves {
-  int32x4_t low, high;
-} v_halves;
-
-TTI_INLINE v_halves dot(v_halves sum, int8x16_t a, int8x16_t w) {
-  sum.low = vpadalq_s16(sum.low, vmull_s8(vget_low_s8(w), vget_low_s8(a)));
-  sum.high = vpadalq_s16(sum.high, vmull_high_s8(w, a));
-  return sum;
-}
-
-TTI_INLINE v_halves dot_two(v_halves sum, int8x16_t a0, int8x16_t w0, int8x16_t a1, int8x16_t w1) {
-  const int16x8_t low = vmlal_s8(vmull_s8(vget_low_s8(w0), vget_low_s8(a0)), vget_low_s8(w1), vget_low_s8(a1));
-  const int16x8_t high = vmlal_high_s8(vmull_high_s8(w0, a0), w1, a1);
-  sum.low = vpadalq_s16(sum.low, low);
-  sum.high = vpadalq_s16(sum.high, high);
-  return sum;
-}
-
-/* Two rows of weights, [panel][4], meet words 'lane' and lane + 1 of each pixel's inputs. */
-TTI_INLINE void add_rows(const int pixels, const int vectors, const int lane, const int32x4_t a[TTI_TILE],
-                         const int8_t *w, size_t row, v_halves acc[TTI_TILE][2]) {
-  int8x16_t b0[2], b1[2];
-  TTI_FOR (v, vectors) {
-    b0[v] = vld1q_s8(w + v * TTI_LANES * 4);
-    b1[v] = vld1q_s8(w + row + v * TTI_LANES * 4);
-  }
-  TTI_FOR (m, pixels) {
-    const int8x16_t a0 = vreinterpretq_s8_s32(vdupq_laneq_s32(a[m], lane));
-    const int8x16_t a1 = vreinterpretq_s8_s32(vdupq_laneq_s32(a[m], lane + 1));
-    TTI_FOR (v, vectors) acc[m][v] = dot_two(acc[m][v], a0, b0[v], a1, b1[v]);
-  }
-}
-
-TTI_INLINE void add_halves(const int pixels, const int vectors, const tti_i8_conv_row *c, const tti_i8_run *run,
-                           const uint8_t *in, const ptrdiff_t stride, size_t column, v_halves acc[TTI_TILE][2]) {
-  const size_t row = c->panel * 4;
-  const int8_t *w = c->weights + (run->weight_row * c->panel + column) * 4;
-  size_t left = run->count;
-  int32x4_t a[TTI_TILE];
-  for (; left >= 16 && !c->least; left -= 16, in += 16, w += 4 * row) {
-    TTI_FOR (m, pixels) a[m] = vreinterpretq_s32_u8(veorq_u8(vld1q_u8(in + m * stride), vdupq_n_u8(0x80)));
-    add_rows(pixels, vectors, 0, a, w, row, acc);
-    add_rows(pixels, vectors, 2, a, w + 2 * row, row, acc);
-  }
-  if (left >= 8 && !c->least) {
-    TTI_FOR (m, pixels) {
-      const uint8x8_t bytes = veor_u8(vld1_u8(in + m * stride), vdup_n_u8(0x80));
-      a[m] = vreinterpretq_s32_u8(vcombine_u8(bytes, bytes));
-    }
-    add_rows(pixels, vectors, 0, a, w, row, acc);
-    left -= 8, in += 8, w += 2 * row;
-  }
-  for (size_t i = 0; i < left; i += 4, w += row)
-    TTI_FOR (m, pixels) {
-      const v_inputs word = spread(load_word(in + m * stride + i, left - i));
-      TTI_FOR (v, vectors) acc[m][v] = dot(acc[m][v], word, vld1q_s8(w + v * TTI_LANES * 4));
-    }
-}
-
-TTI_INLINE void add_zeros(const int vectors, const tti_i8_conv_row *c, const tti_i8_run *run, size_t column, vi b[2]) {
-  const int8_t *w = c->weights + (run->weight_row * c->panel + column) * 4;
-  const v_inputs a = spread(c->zero * 0x01010101u);
-  v_halves sums[2] = {{{0}, {0}}, {{0}, {0}}};
-  for (size_t i = 0; i < run->count; i += 4, w += c->panel * 4)
-    TTI_FOR (v, vectors) sums[v] = dot(sums[v], a, vld1q_s8(w + v * TTI_LANES * 4));
-  TTI_FOR (v, vectors) b[v] += (vi)vpaddq_s32(sums[v].low, sums[v].high);
-}
 #endif
 
 /* One register tile: pixels x .. x + pixels of so many vectors of channels, the last of them partial if 'partial' says
@@ -418,34 +349,15 @@ TTI_INLINE void tile(const int pixels, const int vectors, const int partial, con
   TTI_FOR (v, vectors) b[v] = c->begin ? (vi){0} : load_sums(constants + v * TTI_LANES);
   for (size_t r = 0; r < c->run_count; r++)
     if (!c->runs[r].input) add_zeros(vectors, c, &c->runs[r], column, b);
-#if TTI_CODE == TTI_CODE_neon && !TTI_DOT
-  v_halves halves[TTI_TILE][2];
-  const v_halves none = {{0}, {0}};
-  TTI_FOR (m, pixels)
-    TTI_FOR (v, vectors) halves[m][v] = none;
-#else
   TTI_FOR (m, pixels)
     TTI_FOR (v, vectors)
       acc[m][v] = c->begin ? b[v] + load_sums(c->begin + (x + (size_t)m) * c->panel + column + v * TTI_LANES) : b[v];
-#endif
   for (size_t r = 0; r < c->run_count; r++) {
     const tti_i8_run *run = &c->runs[r];
     const uint8_t *in = run->input + (ptrdiff_t)x * c->pixel_stride;
     if (!run->input) continue;
-#if TTI_CODE == TTI_CODE_neon && !TTI_DOT
-    add_halves(pixels, vectors, c, run, in, c->pixel_stride, column, halves);
-#else
     add_run(pixels, vectors, c, run, in, c->pixel_stride, column, acc);
-#endif
   }
-#if TTI_CODE == TTI_CODE_neon && !TTI_DOT
-  TTI_FOR (m, pixels)
-    TTI_FOR (v, vectors) acc[m][v] = b[v] + (vi)vpaddq_s32(halves[m][v].low, halves[m][v].high);
-  if (c->begin) {
-    TTI_FOR (m, pixels)
-      TTI_FOR (v, vectors) acc[m][v] += load_sums(c->begin + (x + (size_t)m) * c->panel + column + v * TTI_LANES);
-  }
-#endif
   if (c->end) {
     TTI_FOR (m, pixels)
       TTI_FOR (v, vectors)
@@ -518,6 +430,7 @@ static void conv_row(const tti_i8_conv_row *c) {
   else if (left)
     strip(1, 1, c, column);
 }
+#endif
 #endif
 
 /* ---- depthwise convolution */

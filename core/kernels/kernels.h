@@ -101,7 +101,7 @@ typedef struct tti_i8_conv_row {
   ptrdiff_t pixel_stride;
   size_t width, panel, columns;
   uint8_t zero;             /* of the input */
-  int least;                /* whether some weight is -128 */
+  unsigned products;        /* of a channel that fit 16 bits, as tt_op.flags says: 1, 2 or 4 */
   const int8_t *weights;    /* [rows][panel][4] */
   const int32_t *constants; /* [3][panel] */
   const int32_t *begin;     /* [width][panel] */

@@ -55,7 +55,9 @@ void tti_i8_conv_item(void *argument, uint32_t item, uint32_t worker) {
                          .width = out->width,
                          .panel = op->panel,
                          .zero = in->zero_point,
-                         .least = (op->flags & TT_FLAG_LEAST) != 0,
+                         .products = op->flags & TT_FLAG_FOUR_FIT  ? 4
+                                     : op->flags & TT_FLAG_TWO_FIT ? 2
+                                                                   : 1,
                          .out_stride = out->channels,
                          .rounding = rounding_of(op, out)};
   (void)worker;

@@ -64,6 +64,8 @@ def quantize_model(
     method: str = "minmax",
     rounding: str = "output",
     keep_float: Sequence[str] = (),
+    short_sums: str = "auto",
+    profile: Profile | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     progress: Progress | None = None,
 ) -> Quantized:
@@ -78,6 +80,9 @@ def quantize_model(
         method: how ranges are chosen: "minmax", "percentile" or "entropy".
         rounding: "output": weights so that results of their layers are near; "nearest": each weight, faster.
         keep_float: names of nodes that stay in float32; "auto" chooses those that harm most.
+        short_sums: whether weights get coarser where sums of four products would not fit 16 bits: "auto", for a device
+            whose processors have no dot products; "always"; "never".
+        profile: the device; None: the built-in one.
         input_shapes: shapes of inputs by name, to bind symbolic dimensions.
         progress: told what is being done, and which fraction of it is.
 
@@ -93,6 +98,7 @@ def quantize_model(
     """
     from tinytee import quantize as room  # noqa: PLC0415
 
+    short = wants_short_sums(short_sums, profile)
     ports = load_graph(model, input_shapes).inputs
     if len(ports) != 1:
         raise ValueError(f"photographs calibrate networks of one input, an image; this one has {len(ports)} inputs")
@@ -110,10 +116,22 @@ def quantize_model(
         method=method,
         rounding=rounding,
         keep_float=keep_float,
+        short_sums=short,
         progress=progress,
     )
     counts = {"photographs": len(found.held_out_files), "calibration_photographs": len(found.calibration_files)}
     return replace(made, accuracy=replace(made.accuracy, **counts))
+
+
+def wants_short_sums(how: str, profile: Profile | None) -> bool:
+    """Whether to quantize for processors without dot products: "auto" asks the profile.
+
+    Raises:
+        ValueError: ``how`` is neither auto nor always nor never.
+    """
+    if how not in ("auto", "always", "never"):
+        raise ValueError(f"short sums '{how}': there are auto, always and never")
+    return how == "always" or (how == "auto" and profile is not None and not profile.dot_products)
 
 
 def compile(

@@ -97,6 +97,15 @@ def compile_model(
             show_default=False,
         ),
     ] = None,
+    short_sums: Annotated[
+        str | None,
+        typer.Option(
+            "--short-sums",
+            help="With int8: weights whose products add up in 16 bits: auto, where the profile's device has no dot"
+            " products; always; never. [default: auto]",
+            show_default=False,
+        ),
+    ] = None,
     accuracy: Annotated[
         list[Path] | None,
         typer.Option(
@@ -115,13 +124,14 @@ def compile_model(
     'tinytee run photo.png' works. With --precision int8 a float32 model is quantized, calibrated on --calibrate; a
     model that is quantized already runs in int8 as it is.
     """
-    _check_quantization(precision, calibrate, keep_float, accuracy, quantized_model)
+    _check_quantization(precision, calibrate, keep_float, short_sums, accuracy, quantized_model)
     if weight_group is not None and weights is None:
         raise ValueError("--weight-group goes with --weights")
     if api.known_entropy(entropy) == "always" and weights not in ("int8", "int4"):
         raise ValueError("--entropy always goes with --weights int8 or int4")
     key, budget = common.read_key(key_file), parse_size(memory)
     device = load_profile(profile)
+    api.wants_short_sums(short_sums or "auto", device)
     images = common.image_options(size, resize, crop, interpolation, mean, scale, layout, channels)
     shapes, chosen = common.parse_input_shapes(input_shape), api.choose_suite(suite, device)
     target = out or model.with_suffix(".tt")
@@ -143,6 +153,8 @@ def compile_model(
                 method=calibration,
                 rounding=rounding,
                 keep_float=keep_float or (),
+                short_sums=short_sums or "auto",
+                profile=device,
                 input_shapes=shapes,
                 progress=report,
             )
@@ -190,6 +202,7 @@ def _check_quantization(
     precision: str,
     calibrate: Path | None,
     keep_float: list[str] | None,
+    short_sums: str | None,
     accuracy: list[Path] | None,
     quantized_model: Path | None,
 ) -> None:
@@ -200,6 +213,7 @@ def _check_quantization(
     given = {
         "--calibrate": calibrate,
         "--keep-float": keep_float,
+        "--short-sums": short_sums,
         "--accuracy": accuracy,
         "--quantized-model": quantized_model,
     }

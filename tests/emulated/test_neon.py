@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,15 @@ from hypothesis import strategies as st
 from tinytee import zoo
 from tinytee.bundle import TensorSpec
 from tinytee.importer import load
-from tinytee.ir.graph import Graph
+from tinytee.ir.graph import Graph, Shape
+from tinytee.ir.quantized import QConv
 from tinytee.ir.reference import evaluate
 from tinytee.passes import optimize
 from tinytee.passes.code_weights import code_weights
 from tinytee.plan import profile
 from tinytee.plan.api import Planner, least_budget, lower
 from tinytee.plan.entropy import Entropy
+from tinytee.plan.quantized import products_in_16_bits
 from tinytee.runtime.tensors import from_core, to_core
 from unit.plan.graphs import SLOW_IS_FINE, graphs
 from unit.plan.quantized_graphs import fully_connected, quantized_graphs
@@ -127,6 +130,40 @@ def test_the_largest_integer_sums_are_exact(runner: Path, tmp_path: Path, weight
         inputs = {"x": np.full((1, 1, 1027), value, np.float32)}
         found = run_emulated(runner, isa, graph, 1 << 20, inputs, tmp_path)
         np.testing.assert_array_equal(found["y"], evaluate(graph, inputs)["y"])
+
+
+@pytest.mark.parametrize("channels", [8, 9, 16, 27, 40])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_lanes_at_their_bound_are_exact(runner: Path, tmp_path: Path, sign: int, channels: int) -> None:
+    """Four magnitudes of 255 in every lane, all of one sign, and inputs at either end."""
+    graph = fully_connected(1031, channels, sign)
+    conv = graph.ops[1]
+    assert isinstance(conv, QConv)
+    weight = np.broadcast_to(np.array([64, 127, 63, 127, 64, 0, 64, 1], np.int8), (channels, 129, 8)) * sign
+    weight = np.ascontiguousarray(weight.reshape(channels, 1, 1, -1)[..., :1031], np.int8)
+    full = replace(graph, ops=(graph.ops[0], replace(conv, weight=weight), *graph.ops[2:]))
+    assert products_in_16_bits(full.ops[1]) == 4  # type: ignore[arg-type]
+    for value in (-100.0, 100.0):
+        for budget in (max(8192, least_budget(full, PROFILE)), 1 << 20):
+            inputs = {"x": np.full((1, 1, 1031), value, np.float32)}
+            found = run_emulated(runner, "neon", full, budget, inputs, tmp_path)
+            np.testing.assert_array_equal(found["y"], evaluate(full, inputs)["y"])
+
+
+@pytest.mark.parametrize("depth", [8, 27, 512])
+@pytest.mark.parametrize("most", [63, 127])
+def test_full_integer_tiles(runner: Path, tmp_path: Path, most: int, depth: int) -> None:
+    """Four pixels by 16 channels, two or four products in 16 bits, and what is left of a y-plane."""
+    graph, rng = fully_connected(depth, 48, 1), np.random.default_rng(depth)
+    weight = rng.integers(-most, most + 1, (48, 1, 1, depth)).astype(np.int8)
+    ops = (graph.ops[0], replace(graph.ops[1], weight=weight), graph.ops[2])  # type: ignore[call-arg]
+    shapes = {name: Shape(2, 11, shape.channels) for name, shape in graph.shapes.items()}
+    ports = [replace(p, shape=(2, 11, p.shape[2])) for p in (*graph.inputs, *graph.outputs)]
+    wide = replace(graph, ops=ops, shapes=shapes, inputs=(ports[0],), outputs=(ports[1],))
+    assert products_in_16_bits(wide.ops[1]) == (4 if most == 63 else 2)  # type: ignore[arg-type]
+    inputs = {"x": rng.standard_normal((2, 11, depth)).astype(np.float32)}
+    found = run_emulated(runner, "neon", wide, 1 << 20, inputs, tmp_path)
+    np.testing.assert_array_equal(found["y"], evaluate(wide, inputs)["y"])
 
 
 @pytest.mark.parametrize("name", ["lenet5", "mobilenet_v1_025_128", "squeezenet"])

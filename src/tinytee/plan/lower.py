@@ -46,7 +46,7 @@ from tinytee.plan.layout import Layout
 from tinytee.plan.lowered import Lowered
 from tinytee.plan.network import Network
 from tinytee.plan.partition import Choice
-from tinytee.plan.quantized import Requantize, ScaledMean
+from tinytee.plan.quantized import Requantize, ScaledMean, products_in_16_bits
 from tinytee.plan.schedule import LoadStep, RunStep, Step, stream_geometry, unroll
 
 _KINDS: dict[type[Op], str] = {
@@ -85,6 +85,10 @@ ONE_PIECE_BYTES = 1 << 30
 
 def piece_bytes(threads: int) -> int:
     return SHARED_PIECE_BYTES if threads > 1 else ONE_PIECE_BYTES
+
+
+_FIT = {1: 0, 2: constants.TT_FLAG_TWO_FIT, 4: constants.TT_FLAG_FOUR_FIT}
+"""Flags of a convolution on uint8, by how many products fit 16 bits."""
 
 
 def _number(prefix: str, name: str) -> int:
@@ -253,7 +257,7 @@ class _Records:
                 record |= {"groups": op.groups, "flags": constants.TT_FLAG_RESIDUAL if len(op.inputs) > 1 else 0}
             case QConv():
                 record |= _window(op.weight.shape[1:3], op.strides, op.dilations, op.pads)
-                record |= {"groups": op.groups, "flags": constants.TT_FLAG_LEAST if op.weight.min() == -128 else 0}
+                record |= {"groups": op.groups, "flags": _FIT[products_in_16_bits(op)]}
             case DepthwiseConv() | QDepthwiseConv():
                 record |= _window(op.weight.shape[:2], op.strides, op.dilations, op.pads)
             case Pool() | QPool():

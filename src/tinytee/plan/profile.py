@@ -43,6 +43,7 @@ class Profile:
         dot_tile_seconds: overhead of such a tile.
         dot_depthwise_seconds: four rows of one column of a depthwise convolution on uint8, a vector of channels.
         byte_seconds: reading, combining and writing one uint8.
+        dot_products: whether processors have dot products of bytes, or else add products up in 16 bits.
         threads: threads that share a run.
         window_bytes: the most that can cross the boundary at once; 0: any number.
         decode_seconds: one coded weight to float32.
@@ -70,6 +71,7 @@ class Profile:
     dot_tile_seconds: float
     dot_depthwise_seconds: float
     byte_seconds: float
+    dot_products: bool = True
     threads: int = 1
     window_bytes: int = 0
     decode_seconds: float = 1e-10

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tinytee.errors import UnsupportedModelError
 from tinytee.ir.graph import Graph, Op, Quant
+from tinytee.ir.lanes import LANE_BOUND, Stretch, lane_sums
 from tinytee.ir.quantized import QConv, QDepthwiseConv, QReduce, Quantize, mean_factor
 
 MOST_STRETCHES = 256
@@ -51,34 +52,15 @@ def split_means(graph: Graph) -> Graph:
     return replace(graph, ops=tuple(ops), shapes=shapes)
 
 
-@dataclass(frozen=True)
-class Stretch:
-    """How k lies in the input: ``count`` stretches of ``length`` elements side by side, each in ``rows`` fours."""
-
-    length: int
-    count: int
-
-    @property
-    def rows(self) -> int:
-        return -(-self.length // 4)
-
-    @classmethod
-    def of(cls, op: QConv) -> Stretch:
-        _, kernel_y, kernel_x, channels = op.weight.shape
-        if op.groups == 1 and (op.dilations[1] == 1 or kernel_x == 1):
-            return cls(kernel_x * channels, kernel_y)
-        return cls(channels, kernel_y * kernel_x)
-
-
 def conv_rows(op: QConv) -> int:
     """Rows of a weight panel, of four k each."""
-    stretch = Stretch.of(op)
+    stretch = Stretch.of(op.weight.shape, op.groups, op.dilations[1])
     return stretch.count * stretch.rows
 
 
 def pack_weights(op: QConv, panel: int, first: int, last: int) -> NDArray[np.int8]:
     """Panels first .. last of the weights: [panels, rows, panel, 4], filled with zeros."""
-    stretch, channels = Stretch.of(op), op.weight.shape[0] // op.groups
+    stretch, channels = Stretch.of(op.weight.shape, op.groups, op.dilations[1]), op.weight.shape[0] // op.groups
     per_group = -(-channels // panel)
     kernels = op.weight.reshape(op.groups, channels, stretch.count, stretch.length)
     packed = np.zeros((last - first, panel, stretch.count, stretch.rows * 4), np.int8)
@@ -88,6 +70,12 @@ def pack_weights(op: QConv, panel: int, first: int, last: int) -> NDArray[np.int
         packed[at - first, : len(part), :, : stretch.length] = part
     rows = packed.reshape(last - first, panel, stretch.count * stretch.rows, 4)
     return np.ascontiguousarray(rows.transpose(0, 2, 1, 3))
+
+
+def products_in_16_bits(op: QConv) -> int:
+    """How many products of a channel add up in 16 bits, whatever the inputs: 1, 2 or 4."""
+    most = {count: lane_sums(op.weight, op.groups, op.dilations[1], count).max() for count in (2, 4)}
+    return max((count for count in most if most[count] <= LANE_BOUND), default=1)
 
 
 def pack_constants(op: QConv, panel: int, zero_point: int) -> NDArray[np.int32]:
@@ -127,7 +115,7 @@ def check(graph: Graph) -> None:
         UnsupportedModelError: a grouped or dilated convolution has too many kernel elements.
     """
     for op in graph.ops:
-        if isinstance(op, QConv) and Stretch.of(op).count > MOST_STRETCHES:
+        if isinstance(op, QConv) and Stretch.of(op.weight.shape, op.groups, op.dilations[1]).count > MOST_STRETCHES:
             _, kernel_y, kernel_x, _ = op.weight.shape
             raise UnsupportedModelError(
                 f"{op.name}: an int8 convolution with groups or dilation has a kernel of at most {MOST_STRETCHES}"

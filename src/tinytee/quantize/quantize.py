@@ -21,6 +21,7 @@ from tinytee.errors import TinyteeError
 from tinytee.quantize import sensitivity
 from tinytee.quantize.accuracy import Accuracy, OutputAccuracy, Progress, measure_layers, measure_outputs
 from tinytee.quantize.engine import Feed, onnxruntime, open_session, run
+from tinytee.quantize.lanes import limit_lane_sums
 from tinytee.quantize.prepare import prepare
 from tinytee.quantize.refine import correct_biases, keep_results_float, merge_activations, weighted_inputs
 from tinytee.quantize.rounding import round_weights
@@ -53,6 +54,7 @@ def quantize(
     method: str = "minmax",
     rounding: str = "output",
     keep_float: Sequence[str] = (),
+    short_sums: bool = False,
     progress: Progress | None = None,
 ) -> Quantized:
     """Quantizes a model statically.
@@ -65,6 +67,7 @@ def quantize(
         rounding: one of ``ROUNDINGS``; "nearest" is faster and less accurate.
         keep_float: names of nodes that stay in float32; "auto" adds those that harm the outputs most, as many as it
             takes to agree with the float32 model on the calibration samples.
+        short_sums: whether to coarsen channels so that sums of four products fit 16 bits: see ``limit_lane_sums``.
         progress: told what is being done, and which fraction of it is.
 
     Raises:
@@ -87,8 +90,12 @@ def quantize(
     def attempt(excluded: Sequence[str]) -> onnx.ModelProto:
         found = _quantize_static(floating, calibration, method, excluded, lambda f: tell("calibrating", f))
         found = keep_results_float(merge_activations(found), floating)
+        if short_sums:
+            found = limit_lane_sums(found, floating)
         if rounding == "output":
             found = round_weights(found, floating, calibration, lambda f: tell("rounding weights", f))
+            if short_sums:  # channels whose sums have grown again are rounded to nearest
+                found = limit_lane_sums(found, floating)
         return correct_biases(found, floating, means)
 
     quantized, agrees = attempt(kept), None

@@ -54,11 +54,11 @@ class _QuantizedMaker(_Maker):
         return self.add(op, shape)
 
     def bytes(self, *shape: int) -> np.ndarray:
-        """Weights; sometimes with -128."""
-        least = self.draw(st.sampled_from([-127, -127, -128]))
-        values = self.rng.integers(least, 128, shape)
+        """Weights; sometimes with -128, sometimes such that four products fit 16 bits."""
+        least, most = self.draw(st.sampled_from([(-127, 127), (-63, 63), (-128, 127)]))
+        values = self.rng.integers(least, most + 1, shape)
         if self.number(0, 3) == 0:  # many extremes at once
-            values = self.rng.choice([least, 127], shape)
+            values = self.rng.choice([least, most], shape)
         return values.astype(np.int8)
 
     def bounds(self) -> dict[str, int]:

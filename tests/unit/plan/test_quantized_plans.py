@@ -15,9 +15,10 @@ from tinytee import EngineError, UnsupportedModelError
 from tinytee.api import compile_graph
 from tinytee.ir.check import check
 from tinytee.ir.graph import Graph, Port, Quant, Shape
+from tinytee.ir.lanes import Stretch
 from tinytee.ir.quantized import Dequantize, QConv, Quantize
 from tinytee.ir.reference import evaluate
-from tinytee.plan import network, profile, quantized
+from tinytee.plan import network, profile
 from tinytee.plan.api import least_budget, lower, make_plan
 from tinytee.runtime.session import Session
 from unit.plan.oracle import Oracle
@@ -141,4 +142,4 @@ def test_a_kernel_that_the_core_cannot_hold_is_refused() -> None:
     larger = replace(graph, ops=(graph.ops[0], too_many, graph.ops[2]))
     with pytest.raises(UnsupportedModelError, match="17 x 17"):
         network.build(larger, PROFILE, "aes-256-gcm")
-    assert quantized.Stretch.of(too_many).count == 17 * 17
+    assert Stretch.of(too_many.weight.shape, too_many.groups, too_many.dilations[1]).count == 17 * 17

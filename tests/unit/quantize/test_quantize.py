@@ -304,6 +304,7 @@ WRONG: list[tuple[Sequence[str], str]] = [
     (["--precision", "int8"], "needs --calibrate"),
     (["--calibrate", "."], "--calibrate goes with --precision int8"),
     (["--keep-float", "n"], "--keep-float goes with --precision int8"),
+    (["--short-sums", "always"], "--short-sums goes with --precision int8"),
     (["--precision", "int8", "--calibrate", ".", "--accuracy", "a.txt"], "a.txt: pictures are"),
 ]
 
