@@ -340,6 +340,8 @@ def measure_profile(progress: Progress | None = None) -> Profile:
     """
     from tinytee.bundle import suites  # noqa: PLC0415
     from tinytee.plan import measure, profile  # noqa: PLC0415
+    from tinytee.runtime import library  # noqa: PLC0415
 
     known = profile.load().aead_bytes_per_second
-    return measure.measure(measuring_runner(), [suite for suite in known if suites.is_available(suite)], progress)
+    found = measure.measure(measuring_runner(), [suite for suite in known if suites.is_available(suite)], progress)
+    return replace(found, dot_products=library.best_isa() != "neon")

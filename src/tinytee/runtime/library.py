@@ -35,6 +35,18 @@ def load() -> Any:
         raise EngineError(f"{place} cannot be loaded: {error}") from error
 
 
+def best_isa() -> str:
+    """The instruction set that kernels use on this processor unless another is asked for."""
+    found = load()
+    port = found.tth_port_open(ffi.NULL)
+    if not port:
+        raise EngineError("there is no memory")
+    try:
+        return ffi.string(found.tth_port_isa(port)).decode()
+    finally:
+        found.tth_port_close(port)
+
+
 @functools.cache
 def aegis_functions() -> tuple[Any, Any]:
     """libaegis' AEGIS-256X4 (encrypt, decrypt), out of the pyaegis wheel; NULL pointers where it is not installed."""
