@@ -180,6 +180,13 @@ TTI_INLINE vi load_sums(const int32_t *in) {
 TTI_INLINE void store_eight(void *out, size_t at, const vi sums[2], const vf multiplier[2], const tti_rounding *r) {
   vf v[2];
   TTI_FOR (i, 2) v[i] = __builtin_convertvector(sums[i], vf) * multiplier[i];
+  if (r->is_whole) { /* what is beyond its ends saturates */
+    int32x4_t n[2];
+    TTI_FOR (i, 2) n[i] = vcvtnq_s32_f32((float32x4_t)v[i]);
+    const int16x8_t near = vqmovn_high_s32(vqmovn_s32(n[0]), n[1]);
+    vst1_u8((uint8_t *)out + at, vqmovun_s16(vqaddq_s16(near, vdupq_n_s16(r->zero))));
+    return;
+  }
   if (r->is_float) {
     TTI_FOR (i, 2) v_store((float *)out + at + i * TTI_LANES, v_bound(v[i], r->low, r->high));
     return;

@@ -1,18 +1,20 @@
 /* Convolution on uint8 with NEON but without dot products; a part of i8.c.
  *
- * Register tiles of up to four pixels by 8 or 16 channels. Products of int8 (inputs less 128) are added up in 16 bits
- * before they are added, two neighbours at a time, to sums of 32 bits: as many as the compiler has proved to fit. Eight
- * k of a pixel, two rows of weights, are four pairs; ld4r spreads each over a register, and ld2 takes a row of eight
- * channels apart into the pairs' weights, [8][2]:
+ * Register tiles of up to four pixels by 8 or 16 channels, up to two of them side by side. Products of int8 (inputs
+ * less 128) are added up in 16 bits before they are added, two neighbours at a time, to sums of 32 bits: as many as the
+ * compiler has proved to fit. Eight k of a pixel, two rows of weights, are four pairs; ld4r spreads each over a
+ * register, and ld2 takes a row of eight channels apart into the pairs' weights, [8][2]:
  *
  *     lane 2 n + i of a product = sum over pairs p of input[2 p + i] * weight[n][2 p + i],  i = 0, 1
  *
- * and so lane n of a sum grows by what belongs to channel n. Inputs are made signed once for a tile, SPAN k at a time.
+ * and so lane n of a sum grows by what belongs to channel n. Inputs are made signed once for tiles side by side, SPAN k
+ * at a time.
  */
-enum { MOST_PIXELS = 4, MOST_EIGHTS = 2, SPAN = 256 };
+enum { MOST_PIXELS = 4, MOST_EIGHTS = 2, TILE_COLUMNS = 8 * MOST_EIGHTS, MOST_TILES = 2, SPAN = 256 };
 
-/* Sums of a pixel: four channels in each. */
+/* Sums of a pixel, four channels in each; and of a tile. */
 typedef int32x4_t v_sums[2 * MOST_EIGHTS];
+typedef v_sums v_tile[MOST_PIXELS];
 
 /* sums += the products of pairs 0 .. count of inputs and of weights of eight channels. */
 TTI_INLINE void add_pairs(const int count, const int limit, const int8x16_t *a, const int8x16_t *w, int32x4_t *sums) {
@@ -44,8 +46,7 @@ TTI_INLINE void load_row(const int8_t *row, int8x16_t w[2]) {
       TTI_MEET("smlal", "18", "22", "26")                                                                              \
           TTI_MEET("smlal", "19", "23", "27") "sadalp v" s0 ".4s, v28.8h\nsadalp v" s1 ".4s, v29.8h\nsadalp v" s2      \
                                               ".4s, v30.8h\nsadalp v" s3 ".4s, v31.8h\n"
-TTI_INLINE void add_span_full(const int8_t *inputs, const int8_t *w, size_t row, size_t times,
-                              v_sums sums[MOST_PIXELS]) {
+TTI_INLINE void add_span_full(const int8_t *inputs, const int8_t *w, size_t row, size_t times, v_tile sums) {
   const int8_t *in0 = inputs, *in1 = inputs + SPAN, *in2 = inputs + 2 * SPAN, *in3 = inputs + 3 * SPAN;
   int32x4_t *from = sums[0], *to = sums[0];
   __asm__ volatile("ld1 {v0.4s-v3.4s}, [%[from]], #64\nld1 {v4.4s-v7.4s}, [%[from]], #64\n"
@@ -71,16 +72,20 @@ TTI_INLINE void add_span_full(const int8_t *inputs, const int8_t *w, size_t row,
 
 /* 'rows' rows of weights of so many eights of channels meet the inputs [MOST_PIXELS][SPAN]. */
 TTI_INLINE void add_span(const int pixels, const int eights, const int limit, const int8_t *inputs, const int8_t *w,
-                         size_t row, size_t rows, v_sums sums[MOST_PIXELS]) {
+                         size_t row, size_t rows, v_tile sums) {
   const int16_t *in[MOST_PIXELS];
   TTI_FOR (m, pixels) in[m] = (const int16_t *)(const void *)(inputs + m * SPAN);
   size_t pairs = rows / 2;
   if (pixels == MOST_PIXELS && eights == MOST_EIGHTS && limit == 4 && pairs) {
     add_span_full(inputs, w, row, pairs, sums);
+    if (rows % 2 == 0) return;
     w += 2 * pairs * row;
     TTI_FOR (m, pixels) in[m] += 4 * pairs;
     pairs = 0;
   }
+  v_tile acc;
+  TTI_FOR (m, pixels)
+    TTI_FOR (i, 2 * eights) acc[m][i] = sums[m][i];
   for (; pairs; pairs--) {
     int8x16_t b[MOST_EIGHTS][4];
     TTI_FOR (i, 2) {
@@ -92,17 +97,20 @@ TTI_INLINE void add_span(const int pixels, const int eights, const int limit, co
       in[m] += 4;
       int8x16_t a[4];
       TTI_FOR (p, 4) a[p] = vreinterpretq_s8_s16(spread.val[p]);
-      TTI_FOR (e, eights) add_pairs(4, limit, a, b[e], sums[m] + 2 * e);
+      TTI_FOR (e, eights) add_pairs(4, limit, a, b[e], acc[m] + 2 * e);
     }
   }
-  if (rows % 2 == 0) return;
-  int8x16_t b[MOST_EIGHTS][2];
-  TTI_FOR (e, eights) load_row(w + e * 32, b[e]);
-  TTI_FOR (m, pixels) {
-    const int16x8x2_t spread = vld2q_dup_s16(in[m]);
-    const int8x16_t a[2] = {vreinterpretq_s8_s16(spread.val[0]), vreinterpretq_s8_s16(spread.val[1])};
-    TTI_FOR (e, eights) add_pairs(2, limit < 2 ? limit : 2, a, b[e], sums[m] + 2 * e);
+  if (rows % 2) {
+    int8x16_t b[MOST_EIGHTS][2];
+    TTI_FOR (e, eights) load_row(w + e * 32, b[e]);
+    TTI_FOR (m, pixels) {
+      const int16x8x2_t spread = vld2q_dup_s16(in[m]);
+      const int8x16_t a[2] = {vreinterpretq_s8_s16(spread.val[0]), vreinterpretq_s8_s16(spread.val[1])};
+      TTI_FOR (e, eights) add_pairs(2, limit < 2 ? limit : 2, a, b[e], acc[m] + 2 * e);
+    }
   }
+  TTI_FOR (m, pixels)
+    TTI_FOR (i, 2 * eights) sums[m][i] = acc[m][i];
 }
 
 /* 'count' inputs less 128, to whole rows of weights: the last ones meet zeros. */
@@ -121,19 +129,25 @@ TTI_INLINE void make_signed(const uint8_t *in, size_t count, int8_t *out) {
   }
 }
 
-TTI_INLINE void add_runs(const int pixels, const int eights, const int limit, const tti_i8_conv_row *c, size_t x,
-                         size_t column, v_sums sums[MOST_PIXELS]) {
+/* What runs add to the sums of channels column .. end. */
+TTI_INLINE void add_runs(const int pixels, const int limit, const tti_i8_conv_row *c, size_t x, size_t column,
+                         size_t end, v_tile sums[MOST_TILES]) {
   const size_t row = c->panel * 4;
   int8_t inputs[MOST_PIXELS * SPAN] __attribute__((aligned(16)));
   for (size_t r = 0; r < c->run_count; r++) {
     const tti_i8_run *run = &c->runs[r];
     if (!run->input) continue;
-    const int8_t *w = c->weights + run->weight_row * row + column * 4;
+    const int8_t *w = c->weights + run->weight_row * row;
     for (size_t at = 0; at < run->count; at += SPAN, w += SPAN / 4 * row) {
-      const size_t count = least(SPAN, run->count - at);
+      const size_t count = least(SPAN, run->count - at), rows = (count + 3) / 4;
       TTI_FOR (m, pixels)
         make_signed(run->input + (ptrdiff_t)(x + (size_t)m) * c->pixel_stride + at, count, inputs + m * SPAN);
-      add_span(pixels, eights, limit, inputs, w, row, (count + 3) / 4, sums);
+      v_tile *to = sums;
+      for (size_t here = column; here < end; here += TILE_COLUMNS, to++)
+        if (end - here > 8)
+          add_span(pixels, 2, limit, inputs, w + here * 4, row, rows, *to);
+        else
+          add_span(pixels, 1, limit, inputs, w + here * 4, row, rows, *to);
     }
   }
 }
@@ -151,11 +165,10 @@ TTI_INLINE void add_zeros(const int eights, const tti_i8_conv_row *c, const tti_
     }
 }
 
-/* Pixels x .. x + pixels of so many eights of channels, the last of them partial if 'partial' says so. These are
- * constants at every call, as in i8.c. */
-TTI_INLINE void tile(const int pixels, const int eights, const int partial, const int limit, const tti_i8_conv_row *c,
-                     size_t x, size_t column) {
-  v_sums sums[MOST_PIXELS], first;
+/* A tile's sums before its products. */
+TTI_INLINE void begin_tile(const int pixels, const int eights, const tti_i8_conv_row *c, size_t x, size_t column,
+                           v_tile sums) {
+  v_sums first;
   TTI_FOR (i, 2 * eights)
     first[i] = c->begin ? vdupq_n_s32(0) : vld1q_s32(c->constants + c->panel + column + i * TTI_LANES);
   for (size_t r = 0; r < c->run_count; r++)
@@ -166,7 +179,10 @@ TTI_INLINE void tile(const int pixels, const int eights, const int partial, cons
       if (c->begin)
         sums[m][i] = vaddq_s32(first[i], vld1q_s32(c->begin + (x + (size_t)m) * c->panel + column + i * TTI_LANES));
     }
-  add_runs(pixels, eights, limit, c, x, column, sums);
+}
+
+TTI_INLINE void end_tile(const int pixels, const int eights, const tti_i8_conv_row *c, size_t x, size_t column,
+                         const v_tile sums) {
   if (c->end) {
     TTI_FOR (m, pixels)
       TTI_FOR (i, 2 * eights) vst1q_s32(c->end + (x + (size_t)m) * c->panel + column + i * TTI_LANES, sums[m][i]);
@@ -175,49 +191,58 @@ TTI_INLINE void tile(const int pixels, const int eights, const int partial, cons
   const float *from = (const float *)(const void *)(c->constants + 2 * c->panel) + column;
   vf multiplier[2 * MOST_EIGHTS];
   TTI_FOR (i, 2 * eights) multiplier[i] = v_load(from + i * TTI_LANES);
+  const tti_rounding rounding = c->rounding;                          /* in registers, whatever is stored */
   const size_t left = c->columns - column - (size_t)(eights - 1) * 8; /* of the last eight */
   TTI_FOR (m, pixels) {
     const size_t at = (x + (size_t)m) * c->out_stride + column;
     TTI_FOR (e, eights) {
       const vi both[2] = {(vi)sums[m][2 * e], (vi)sums[m][2 * e + 1]};
-      if (!partial || e < eights - 1)
-        store_eight(c->out, at + e * 8, both, multiplier + 2 * e, &c->rounding);
+      if (e < eights - 1 || left >= 8)
+        store_eight(c->out, at + e * 8, both, multiplier + 2 * e, &rounding);
       else
         TTI_FOR (i, 2)
           if (left > (size_t)i * TTI_LANES)
-            store_elements(c->out, at + e * 8 + i * TTI_LANES, both[i], multiplier[2 * e + i], &c->rounding,
+            store_elements(c->out, at + e * 8 + i * TTI_LANES, both[i], multiplier[2 * e + i], &rounding,
                            least(left - i * TTI_LANES, TTI_LANES));
     }
   }
 }
 
-/* All pixels of the y-plane for 8 or 16 channels. */
-TTI_INLINE void strip(const int eights, const int partial, const int limit, const tti_i8_conv_row *c, size_t column) {
-  size_t x = 0;
-  for (; x + MOST_PIXELS <= c->width; x += MOST_PIXELS) tile(MOST_PIXELS, eights, partial, limit, c, x, column);
-  if (c->width - x == 3) tile(3, eights, partial, limit, c, x, column);
-  if (c->width - x == 2) tile(2, eights, partial, limit, c, x, column);
-  if (c->width - x == 1) tile(1, eights, partial, limit, c, x, column);
-}
-
-TTI_INLINE void strips(const int limit, const tti_i8_conv_row *c) {
+/* Pixels x .. x + pixels of all channels. 'pixels' and 'limit' are constants at every call, as in i8.c. */
+TTI_INLINE void tiles(const int pixels, const int limit, const tti_i8_conv_row *c, size_t x) {
   /* Sums that are kept are those of the whole panel. */
   const size_t columns = c->end ? c->panel : c->columns;
-  size_t column = 0;
-  for (; column + 16 <= columns; column += 16) strip(2, 0, limit, c, column);
-  const size_t left = columns - column;
-  if (left > 8)
-    strip(2, 1, limit, c, column);
-  else if (left == 8)
-    strip(1, 0, limit, c, column);
-  else if (left)
-    strip(1, 1, limit, c, column);
+  v_tile sums[MOST_TILES];
+  for (size_t column = 0, end; column < columns; column = end) {
+    end = least(columns, column + MOST_TILES * TILE_COLUMNS);
+    v_tile *tile = sums;
+    for (size_t here = column; here < end; here += TILE_COLUMNS, tile++)
+      if (end - here > 8)
+        begin_tile(pixels, 2, c, x, here, *tile);
+      else
+        begin_tile(pixels, 1, c, x, here, *tile);
+    add_runs(pixels, limit, c, x, column, end, sums);
+    tile = sums;
+    for (size_t here = column; here < end; here += TILE_COLUMNS, tile++)
+      if (end - here > 8)
+        end_tile(pixels, 2, c, x, here, *tile);
+      else
+        end_tile(pixels, 1, c, x, here, *tile);
+  }
+}
+
+TTI_INLINE void pixels_of_row(const int limit, const tti_i8_conv_row *c) {
+  size_t x = 0;
+  for (; x + MOST_PIXELS <= c->width; x += MOST_PIXELS) tiles(MOST_PIXELS, limit, c, x);
+  if (c->width - x == 3) tiles(3, limit, c, x);
+  if (c->width - x == 2) tiles(2, limit, c, x);
+  if (c->width - x == 1) tiles(1, limit, c, x);
 }
 
 /* Apart, so that each has registers and a frame of its own. */
-static __attribute__((noinline)) void conv_row_1(const tti_i8_conv_row *c) { strips(1, c); }
-static __attribute__((noinline)) void conv_row_2(const tti_i8_conv_row *c) { strips(2, c); }
-static __attribute__((noinline)) void conv_row_4(const tti_i8_conv_row *c) { strips(4, c); }
+static __attribute__((noinline)) void conv_row_1(const tti_i8_conv_row *c) { pixels_of_row(1, c); }
+static __attribute__((noinline)) void conv_row_2(const tti_i8_conv_row *c) { pixels_of_row(2, c); }
+static __attribute__((noinline)) void conv_row_4(const tti_i8_conv_row *c) { pixels_of_row(4, c); }
 
 static void conv_row(const tti_i8_conv_row *c) {
   if (c->products == 4)

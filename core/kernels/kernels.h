@@ -84,6 +84,7 @@ typedef struct tti_rounding {
   float low, high;
   uint8_t zero;
   int is_float;
+  int is_whole; /* uint8, and low and high are where uint8 ends */
 } tti_rounding;
 
 /* As tti_run, over uint8: elements input[x * pixel_stride + i] meet weights [weight_row + i / 4][n][i % 4]. No input

@@ -4,14 +4,15 @@
 enum { MOST_PIXELS = 64 };
 
 static tti_rounding rounding_of(const tt_op *op, const tt_tensor *out) {
-  tti_rounding r = {op->alpha - out->zero_point, op->beta - out->zero_point, out->zero_point, out->elem_bytes != 1};
+  tti_rounding r = {op->alpha - out->zero_point, op->beta - out->zero_point, out->zero_point, out->elem_bytes != 1, 0};
+  r.is_whole = !r.is_float && op->alpha == 0.0f && op->beta == 255.0f;
   if (r.is_float) tti_clamp_of(op, &r.low, &r.high);
   return r;
 }
 
 /* Where the zero point has been added before. */
 static tti_rounding rounding_alone(const tt_op *op) {
-  const tti_rounding r = {op->alpha, op->beta, 0, 0};
+  const tti_rounding r = {op->alpha, op->beta, 0, 0, 0};
   return r;
 }
 
@@ -170,7 +171,7 @@ static void pool(const struct tt_engine *e, const tt_op *op, uint32_t y) {
 void tti_i8_reduce(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1) {
   const tti_i8_kernels *kernels = e->port->kernels->i8;
   const tt_tensor *in = tti_operand(&e->program, op, 0), *out = &e->program.tensors[op->output];
-  const tti_rounding rounding = {-__builtin_inff(), __builtin_inff(), 0, 1};
+  const tti_rounding rounding = {-__builtin_inff(), __builtin_inff(), 0, 1, 0};
   float *means = tti_row(e, out, 0);
   int32_t *sums = (int32_t *)(void *)means;
   if (y0 == 0) tti_set(sums, 0, in->channels * sizeof *sums);

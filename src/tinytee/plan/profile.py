@@ -43,6 +43,8 @@ class Profile:
         dot_tile_seconds: overhead of such a tile.
         dot_depthwise_seconds: four rows of one column of a depthwise convolution on uint8, a vector of channels.
         byte_seconds: reading, combining and writing one uint8.
+        dot_panels: as panels, of convolutions on uint8; none: as panels.
+        dot_panel_bytes: the most that such a panel may have to be wider than the narrowest; 0: any number.
         dot_products: whether processors have dot products of bytes, or else add products up in 16 bits.
         threads: threads that share a run.
         window_bytes: the most that can cross the boundary at once; 0: any number.
@@ -71,6 +73,8 @@ class Profile:
     dot_tile_seconds: float
     dot_depthwise_seconds: float
     byte_seconds: float
+    dot_panels: tuple[int, ...] = ()
+    dot_panel_bytes: int = 0
     dot_products: bool = True
     threads: int = 1
     window_bytes: int = 0
@@ -137,6 +141,7 @@ def load(name_or_path: str | Path | None = None) -> Profile:
     try:
         values = json.loads(source.read_text(encoding="utf-8"))
         values["panels"] = tuple(values["panels"])
+        values["dot_panels"] = tuple(values.get("dot_panels", ()))
         known = {f.name: values[f.name] for f in fields(Profile) if f.name in values or f.default is MISSING}
         return Profile(**known)
     except OSError:

@@ -55,9 +55,12 @@ def conv_depth(op: AnyConv, winograd: bool = False) -> int:
 
 
 def least_panel(op: AnyConv, profile: Profile) -> int:
-    """The panel width that pads least; the widest of those."""
+    """The panel width that pads least; the widest of those that are not too large for the profile."""
     channels = op.weight.shape[0] // op.groups
-    return min(profile.panels, key=lambda panel: (-(-channels // panel) * panel, -panel))
+    widths = profile.dot_panels or profile.panels
+    row_bytes, most = panel_bytes(op, 1, conv_depth(op)), profile.dot_panel_bytes
+    fitting = [panel for panel in widths if not most or panel * row_bytes <= most]
+    return min(fitting or [min(widths)], key=lambda panel: (-(-channels // panel) * panel, -panel))
 
 
 def panel_count(op: AnyConv, panel: int) -> int:
