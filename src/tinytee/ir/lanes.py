@@ -46,9 +46,10 @@ def lane_sums(weight: NDArray, groups: int, dilation_x: int, products: int) -> N
     """
     stretch = Stretch.of(weight.shape, groups, dilation_x)
     channels = len(weight)
-    fours = np.zeros((channels, stretch.count, stretch.rows * 4), np.int64)
-    fours[:, :, : stretch.length] = np.abs(weight.astype(np.int64)).reshape(channels, stretch.count, stretch.length)
-    pairs = fours.reshape(channels, stretch.count, stretch.rows, 2, 2).sum(axis=3)
+    magnitudes = np.zeros((channels, stretch.count, stretch.rows * 4), np.uint16)
+    magnitudes[:, :, : stretch.length] = np.abs(weight.astype(np.int16)).reshape(channels, stretch.count, -1)
+    fours = magnitudes.reshape(channels, stretch.count, stretch.rows, 4)
+    pairs = fours[..., :2] + fours[..., 2:]
     if products == 4 and stretch.rows > 1:
         pairs = pairs[:, :, 1:] + pairs[:, :, :-1]
     return pairs.reshape(channels, -1).max(axis=1)

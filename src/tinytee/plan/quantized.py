@@ -7,6 +7,7 @@ Everything else here is how the weights of ``ir.quantized`` lie in memory (see `
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,9 +74,15 @@ def pack_weights(op: QConv, panel: int, first: int, last: int) -> NDArray[np.int
 
 
 def products_in_16_bits(op: QConv) -> int:
-    """How many products of a channel add up in 16 bits, whatever the inputs: 1, 2 or 4."""
-    most = {count: lane_sums(op.weight, op.groups, op.dilations[1], count).max() for count in (2, 4)}
-    return max((count for count in most if most[count] <= LANE_BOUND), default=1)
+    """How many products of a channel add up in 16 bits, whatever the inputs: 1, 2 or 4. Found once: a planner asks for
+    every plan that it considers."""
+    if op not in _products:
+        most = {count: lane_sums(op.weight, op.groups, op.dilations[1], count).max() for count in (2, 4)}
+        _products[op] = max((count for count in most if most[count] <= LANE_BOUND), default=1)
+    return _products[op]
+
+
+_products: WeakKeyDictionary[QConv, int] = WeakKeyDictionary()
 
 
 def pack_constants(op: QConv, panel: int, zero_point: int) -> NDArray[np.int32]:
