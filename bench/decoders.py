@@ -53,7 +53,7 @@ def decoder_rows(isa: str, cache_copy: float) -> list[dict[str, Any]]:
     ):
         coding = encode(weight, kind, ROWS if kind != "fp16" else None)  # type: ignore[arg-type]
         coded = replace(conv, coding=coding)
-        packed = weights.pack_bytes(coded, PANEL, (0, 1), (0, ROWS), winograd=False)
+        packed = weights.pack_bytes(coded, PANEL, (0, 1), (0, ROWS), "direct")
         codes = packed[0 if kind == "fp16" else 4 * PANEL :]
         seconds = library.decode_codes(
             number, pointer("unsigned char *", codes), pointer("float *", scales), ROWS, PANEL, *results

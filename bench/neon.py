@@ -101,7 +101,7 @@ def main() -> None:
             except tinytee.EngineError as error:
                 print(f"{case.name}: {error}")
                 continue
-            winograd = any(node.winograd for node in planned[-1].network.nodes)
+            winograd = any(node.method == "winograd" for node in planned[-1].network.nodes)
             row = {"kernel": case.name, "shape": [case.shape.height, case.shape.width, case.shape.channels]}
             figure = 1e9 * seconds / (case.operations / 2)
             rows.append(row | {"winograd": winograd, "instructions": figure, "bound": bound_of(case)})

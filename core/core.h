@@ -13,6 +13,7 @@
 enum { TTI_ITEM_WORK = 128 * 1024 };
 
 static inline uint32_t tti_min(uint32_t a, uint32_t b) { return a < b ? a : b; }
+static inline uint32_t tti_divide_up(uint32_t total, uint32_t each) { return (total + each - 1) / each; }
 
 /* The records of a program, in place. tensors[], ops[] and spills[] hold the run's counters as well. */
 typedef struct tti_program {
@@ -87,6 +88,11 @@ TT_MUST_USE tt_status tti_step(const tti_program *p, tti_instr instr);
 uint32_t tti_conv_panels(const tti_program *p, const tt_op *op);
 uint32_t tti_conv_depth(const tti_program *p, const tt_op *op);
 uint32_t tti_block_count(const tti_program *p, const tt_op *op);
+/* Pairs of output y-planes that Strassen's method works on at a time. */
+static inline uint32_t tti_strassen_pairs(const tt_tensor *out) {
+  const uint32_t pairs = tti_min(TT_STRASSEN_PIXELS / out->width, out->height / 2);
+  return pairs ? pairs : 1;
+}
 static inline uint32_t tti_winograd_tiles(const tt_tensor *out) { return (out->width - 1) / 4 + 1; }
 tti_block tti_block_at(const tti_program *p, const tt_op *op, uint32_t b);
 static inline int tti_in_streams(const tt_op *op) { return op->variant >= TT_CODING_I8_RANS; }
@@ -211,6 +217,13 @@ typedef struct tti_conv_call {
 } tti_conv_call;
 /* The tti_work of a convolution on uint8. */
 void tti_i8_conv_item(void *call, uint32_t item, uint32_t worker);
+/* A convolution by Strassen's method. */
+void tti_strassen(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *block);
+
+/* An activation that the kernel does not apply as it stores: over pixels x0 .. x1 and the output channels of a block
+ * that is complete. */
+void tti_activate_block(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, uint32_t x0, uint32_t x1,
+                        const tti_block *b);
 
 /* The activation as a clamp inside a kernel, where it is one. */
 void tti_clamp_of(const tt_op *op, float *low, float *high);

@@ -139,7 +139,18 @@ static int check_winograd(const tti_program *p, const tt_op *op, const tt_tensor
   const uint64_t tiles = tti_winograd_tiles(out);
   if (4 * tiles + 2 > (uint64_t)op->pad_left + in->width + in->pad_right) return 0;
   const uint64_t each = 6 * tiles * ((uint64_t)op->kernel_y * in->channels + op->panel);
-  const uint64_t elems = op->panel + p->head->workers * each;
+  const uint64_t elems = p->head->workers * each;
+  return elems <= UINT32_MAX && in_data(p, op->workspace, elems * sizeof(float));
+}
+
+/* Halves are whole, every y-plane and pixel read is there, and there is place for sums and products. */
+static int check_strassen(const tti_program *p, const tt_op *op, const tt_tensor *in, const tt_tensor *out) {
+  if (op->kernel_y != 1 || op->kernel_x != 1 || op->pad_top || op->pad_left || op->groups != 1 || op->variant) return 0;
+  if (op->panel < 16 || in->channels % 2 || out->channels % op->panel || op->flags & TT_FLAG_WINOGRAD) return 0;
+  if ((uint64_t)(out->height - 1) * op->stride_y >= in->height) return 0;
+  const uint64_t pixels = (uint64_t)tti_strassen_pairs(out) * out->width;
+  if (pixels > INT32_MAX / 4) return 0;
+  const uint64_t elems = pixels * (2 * (uint64_t)in->channels + 3 * (uint64_t)p->head->workers * op->panel / 2);
   return elems <= UINT32_MAX && in_data(p, op->workspace, elems * sizeof(float));
 }
 
@@ -169,7 +180,8 @@ static int check_coding(const tti_program *p, const tt_op *op) {
 }
 
 static int check_conv(const tti_program *p, const tt_op *op, const tt_tensor *in, const tt_tensor *out) {
-  if (op->panel != 8 && op->panel != 16 && op->panel != 32) return 0;
+  const int strassen = op->flags & TT_FLAG_STRASSEN && in->elem_bytes != 1;
+  if (op->panel != 8 && op->panel != 16 && op->panel != 32 && (op->panel != 64 || !strassen)) return 0;
   if (!op->groups || in->channels % op->groups || out->channels % op->groups) return 0;
   if (!check_window(op, in, out, 1)) return 0;
   const uint64_t depth = (uint64_t)op->kernel_y * (op->kernel_x + 3u) * (in->channels / op->groups);
@@ -177,6 +189,7 @@ static int check_conv(const tti_program *p, const tt_op *op, const tt_tensor *in
   if (in->elem_bytes == 1) return check_i8_conv(p, op, in, out);
   if (op->variant && !check_coding(p, op)) return 0;
   if (op->flags & TT_FLAG_WINOGRAD && !check_winograd(p, op, in, out)) return 0;
+  if (strassen && !check_strassen(p, op, in, out)) return 0;
   if (op->flags & TT_FLAG_RESIDUAL && (op->operand_count != 2 || !same_extent(tti_operand(p, op, 1), out))) return 0;
   return in_data(p, op->bias, (uint64_t)tti_conv_panels(p, op) * op->panel * sizeof(float));
 }
@@ -364,7 +377,8 @@ static int check_stream(const tti_program *p, const tt_op *op) {
   if (op->kind != TT_OP_CONV || !op->panels_per_block || !op->k_per_block) return 0;
   const uint32_t depth = tti_conv_depth(p, op);
   if (op->k_per_block < depth) {
-    if (op->panels_per_block != 1 || op->flags & TT_FLAG_WINOGRAD) return 0;
+    const uint8_t whole = tti_is_i8(p, op) ? 0 : TT_FLAG_WINOGRAD | TT_FLAG_STRASSEN;
+    if (op->panels_per_block != 1 || op->flags & whole) return 0;
     if (op->variant && op->k_per_block % tti_coding_rows(op)) return 0;
   }
   const uint64_t blocks = tti_block_count(p, op);

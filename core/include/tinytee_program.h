@@ -16,7 +16,7 @@
 enum {
   TT_PROGRAM_MAGIC = 0x50545454, /* "TTTP" */
   TT_PROGRAM_VERSION = 1,
-  TT_BUNDLE_VERSION = 2,
+  TT_BUNDLE_VERSION = 3,
   TT_ENGINE_BYTES = 1024, /* the engine's state, at the start of the arena; the program follows */
   TT_TAG_BYTES = 16,      /* tag of every sealed chunk, whatever the suite */
   TT_NONCE_BYTES = 32,    /* room for a nonce; a suite with shorter ones uses the first bytes */
@@ -25,6 +25,7 @@ enum {
   TT_MAX_KERNEL_Y = 256,
   TT_MAX_WORKERS = 64,
   TT_SLICE_BYTES = 64 * 1024, /* coded weights are decoded so many bytes of float32 at a time */
+  TT_STRASSEN_PIXELS = 112,   /* see TT_FLAG_STRASSEN */
   TT_MAX_CODING_GROUP = 256,
   TT_ALPHABET_BYTES = 64,
   TT_STREAM_WINDOW = 64, /* 16-bit words of an entropy-coded stream that a step of its decoder looks at */
@@ -120,6 +121,7 @@ enum {
   TT_FLAG_CONSTANT_FIRST = 8,    /* binary: it is the first operand */
   TT_FLAG_LOG = 16,              /* softmax */
   TT_FLAG_SELECT_LAST = 32,      /* arg max */
+  TT_FLAG_STRASSEN = 32,         /* conv: by Strassen's method */
   TT_FLAG_WINOGRAD = 64,         /* conv: by Winograd's F(4, 3) along x */
   TT_FLAG_TWO_FIT = 128, /* conv on uint8: how many products of a channel fit 16 bits, else one. Of k and k + 2 */
   TT_FLAG_FOUR_FIT = 16  /* of a four two do if their weights' magnitudes add up to at most 255; with those of
@@ -152,8 +154,15 @@ typedef struct tt_tensor {
  * kernel_y * kernel_x * in_channels / groups rows in all; if k_per_block is less than all, panels_per_block is 1 and
  * the blocks of a panel add up in the output. Blocks go through k first; block b is chunk first_chunk + b. */
 /* A convolution with TT_FLAG_WINOGRAD (3 columns, stride and dilation 1, no groups) has weights that are transformed
- * ahead of time: 6 columns instead of 3. It is fed whole panels, and has a workspace: panel zeros, then for each worker
- * kernel_y transformed y-planes [6][tiles][in_channels] and products [6][tiles][panel], tiles = ceil(out width / 4). */
+ * ahead of time: 6 columns instead of 3. It is fed whole panels, and has a workspace: for each worker kernel_y
+ * transformed y-planes [6][tiles][in_channels] and products [6][tiles][panel], tiles = ceil(out width / 4). */
+/* A convolution with TT_FLAG_STRASSEN (1 x 1, no padding, no groups, out channels a multiple of the panel) takes its
+ * panels in two halves of columns, and its in_channels in two halves of rows. With B11, B12 (rows of the first half)
+ * and B21, B22 of a panel's weights, the panel is [B11][B22 - B12 + B11][B21][B22], each [in_channels / 2][panel / 2],
+ * and its bias [panel / 2] of the first half, then [panel / 2] the second half's less the first's. It is fed whole
+ * panels, and has a workspace: with P pairs of output y-planes, as many as TT_STRASSEN_PIXELS pixels of one of each
+ * hold, but at least one and at most out height / 2, sums of inputs [4][P][width][in_channels / 2], and for each worker
+ * products [3][P][width][panel / 2]. */
 /* Operators on uint8 are the same records; a convolution, depthwise convolution and reduction may then yield float32.
  * Sums are int32 and exact; what follows is float32, rounded after every step, in the order written. With
  * requantized(v) = clip(round_half_even(v) + zero point of the output, alpha, beta), activation identity, and z the

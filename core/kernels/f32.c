@@ -48,11 +48,16 @@ TTI_INLINE void tile_store(float *out, vf v, const int partial, size_t count) {
     v_store(out, v);
 }
 
+TTI_INLINE vf tile_weight(const int differ, const float *w, ptrdiff_t less) {
+  const vf weight = v_load(w);
+  return differ ? weight - v_load(w + less) : weight;
+}
+
 /* Adds one run to a register tile. Pixels are addressed from one in three of them, for which a processor has the
  * registers and the addressing modes; the compiler, which would rather have one register a pixel, is kept from seeing
  * how they are related. */
-TTI_INLINE void tile_run(const int pixels, const int vectors, const float *in, ptrdiff_t stride, const float *w,
-                         size_t panel, size_t count, vf acc[TTI_TILE][2]) {
+TTI_INLINE void tile_run(const int pixels, const int vectors, const int differ, const float *in, ptrdiff_t stride,
+                         const float *w, ptrdiff_t less, size_t panel, size_t count, vf acc[TTI_TILE][2]) {
   const float *at[(TTI_TILE + 2) / 3];
   TTI_FOR (g, (pixels + 2) / 3) at[g] = in + 3 * g * stride;
 #if TTI_CODE == TTI_CODE_neon
@@ -62,7 +67,7 @@ TTI_INLINE void tile_run(const int pixels, const int vectors, const float *in, p
 #define TTI_LANE(L)                                                                                                    \
   {                                                                                                                    \
     vf b[2];                                                                                                           \
-    TTI_FOR (v, vectors) b[v] = v_load(w + v * TTI_LANES);                                                             \
+    TTI_FOR (v, vectors) b[v] = tile_weight(differ, w + v * TTI_LANES, less);                                          \
     w += panel;                                                                                                        \
     TTI_FOR (m, pixels)                                                                                                \
       TTI_FOR (v, vectors) acc[m][v] = (vf)vfmaq_laneq_f32((float32x4_t)acc[m][v], (float32x4_t)b[v], a[m], L);        \
@@ -82,9 +87,11 @@ TTI_INLINE void tile_run(const int pixels, const int vectors, const float *in, p
     for (; count >= 4; count -= 4, w += 4 * panel) {
       TTI_FOR (m, pixels) {
         TTI_FOR (v, vectors) {
-          acc[m][v] += v_set(at[0][m * stride]) * v_load(w + v * TTI_LANES);
+          const float *to = w + v * TTI_LANES;
+          acc[m][v] += v_set(at[0][m * stride]) * tile_weight(differ, to, less);
           TTI_FOR (i, 3)
-            part[i][m][v] += v_set(at[0][m * stride + i + 1]) * v_load(w + (size_t)(i + 1) * panel + v * TTI_LANES);
+            part[i][m][v] +=
+                v_set(at[0][m * stride + i + 1]) * tile_weight(differ, to + (size_t)(i + 1) * panel, less);
         }
       }
       at[0] += 4;
@@ -95,7 +102,7 @@ TTI_INLINE void tile_run(const int pixels, const int vectors, const float *in, p
 #endif
   for (; count; count--, w += panel) {
     vf b[2];
-    TTI_FOR (v, vectors) b[v] = v_load(w + v * TTI_LANES);
+    TTI_FOR (v, vectors) b[v] = tile_weight(differ, w + v * TTI_LANES, less);
     TTI_FOR (m, pixels) {
       const vf a = v_set(at[m / 3][m % 3 * stride]);
       TTI_FOR (v, vectors) acc[m][v] += a * b[v];
@@ -105,24 +112,24 @@ TTI_INLINE void tile_run(const int pixels, const int vectors, const float *in, p
   }
 }
 
-TTI_INLINE void tile(const int pixels, const int vectors, const int partial, const size_t panel, const tti_conv_row *c,
-                     size_t x, size_t column) {
+TTI_INLINE void tile(const int pixels, const int vectors, const int partial, const int differ, const size_t panel,
+                     const tti_conv_row *c, size_t x, size_t column) {
   vf acc[TTI_TILE][2];
   float *const out = c->out + (ptrdiff_t)x * c->out_stride + column;
   const size_t left = c->columns - column - (size_t)(vectors - 1) * TTI_LANES; /* of the last vector */
-  if (c->bias) {
-    TTI_FOR (v, vectors) {
-      const vf b = v_load(c->bias + column + v * TTI_LANES);
-      TTI_FOR (m, pixels) acc[m][v] = b;
-    }
-  } else {
+  TTI_FOR (v, vectors) {
+    const vf b = c->bias ? v_load(c->bias + column + v * TTI_LANES) : v_set(0.0f);
+    TTI_FOR (m, pixels) acc[m][v] = b;
+  }
+  if (c->begin) {
+    const float *begin = c->begin + (ptrdiff_t)x * c->begin_stride + column;
     TTI_FOR (m, pixels)
       TTI_FOR (v, vectors)
-        acc[m][v] = tile_load(out + m * c->out_stride + v * TTI_LANES, partial && v == vectors - 1, left);
+        acc[m][v] += tile_load(begin + m * c->begin_stride + v * TTI_LANES, partial && v == vectors - 1, left);
   }
   for (size_t r = 0; r < c->run_count; r++)
-    tile_run(pixels, vectors, c->runs[r].input + (ptrdiff_t)x * c->pixel_stride, c->pixel_stride,
-             c->weights + (size_t)c->runs[r].weight_row * panel + column, panel, c->runs[r].count, acc);
+    tile_run(pixels, vectors, differ, c->runs[r].input + (ptrdiff_t)x * c->pixel_stride, c->pixel_stride,
+             c->weights + (size_t)c->runs[r].weight_row * panel + column, c->less, panel, c->runs[r].count, acc);
   if (c->residual) {
     const float *residual = c->residual + (ptrdiff_t)x * c->residual_stride + column;
     TTI_FOR (m, pixels)
@@ -141,14 +148,15 @@ TTI_INLINE void tile(const int pixels, const int vectors, const int partial, con
 
 #define TTI_TILE_CASE(M)                                                                                               \
   case M:                                                                                                              \
-    tile(M, vectors, partial, panel, c, x, column);                                                                    \
+    tile(M, vectors, partial, differ, panel, c, x, column);                                                            \
     break;
 
 /* All pixels of the y-plane for one or two vectors of channels, in tiles of nearly equal size. Pixels that are a
  * multiple of 4 KiB apart share a set of a first-level cache of 8 ways: then fewer at a time stay there until all of a
  * line is used.
  */
-TTI_INLINE void strip(const int vectors, const int partial, const size_t panel, const tti_conv_row *c, size_t column) {
+TTI_INLINE void strip(const int vectors, const int partial, const int differ, const size_t panel,
+                      const tti_conv_row *c, size_t column) {
   const size_t most = TTI_TILE > 7 && (size_t)c->pixel_stride % 1024 == 0 ? 7 : TTI_TILE;
   size_t tiles = (c->width + most - 1) / most;
   for (size_t x = 0; tiles; tiles--) {
@@ -184,12 +192,13 @@ static void conv_row_narrow(const tti_conv_row *c) {
   for (size_t x = 0; x < c->width; x++) {
     float acc[8];
     float *out = c->out + (ptrdiff_t)x * c->out_stride;
-    for (size_t n = 0; n < 8; n++) acc[n] = c->bias ? c->bias[n] : n < c->columns ? out[n] : 0.0f;
+    for (size_t n = 0; n < 8; n++) acc[n] = c->bias ? c->bias[n] : 0.0f;
+    for (size_t n = 0; c->begin && n < c->columns; n++) acc[n] += c->begin[(ptrdiff_t)x * c->begin_stride + (ptrdiff_t)n];
     for (size_t r = 0; r < c->run_count; r++) {
       const float *in = c->runs[r].input + (ptrdiff_t)x * c->pixel_stride;
       const float *w = c->weights + (size_t)c->runs[r].weight_row * 8;
-      for (size_t i = 0; i < c->runs[r].count; i++)
-        for (size_t n = 0; n < 8; n++) acc[n] += in[i] * w[i * 8 + n];
+      for (size_t i = 0; i < c->runs[r].count; i++, w += 8)
+        for (size_t n = 0; n < 8; n++) acc[n] += in[i] * (c->less ? w[n] - w[(ptrdiff_t)n + c->less] : w[n]);
     }
     for (size_t n = 0; n < c->columns; n++) {
       float v = acc[n] + (c->residual ? c->residual[(ptrdiff_t)x * c->residual_stride + (ptrdiff_t)n] : 0.0f);
@@ -206,21 +215,47 @@ static void conv_row(const tti_conv_row *c) {
   }
   const size_t panel = c->panel;
   size_t column = 0;
+  if (c->less) {
+    for (; column + 2 * TTI_LANES <= c->columns; column += 2 * TTI_LANES) strip(2, 0, 1, panel, c, column);
+    if (column < c->columns) strip(1, 0, 1, panel, c, column);
+    return;
+  }
   for (; column + 2 * TTI_LANES <= c->columns; column += 2 * TTI_LANES) {
     if (TTI_CODE == TTI_CODE_neon && panel == 8) /* rows of weights then lie at constant offsets */
-      strip(2, 0, 8, c, column);
+      strip(2, 0, 0, 8, c, column);
     else if (TTI_CODE == TTI_CODE_neon && panel == 16)
-      strip(2, 0, 16, c, column);
+      strip(2, 0, 0, 16, c, column);
     else
-      strip(2, 0, panel, c, column);
+      strip(2, 0, 0, panel, c, column);
   }
   const size_t left = c->columns - column;
   if (left > TTI_LANES)
-    strip(2, 1, panel, c, column);
+    strip(2, 1, 0, panel, c, column);
   else if (left == TTI_LANES)
-    strip(1, 0, panel, c, column);
+    strip(1, 0, 0, panel, c, column);
   else if (left)
-    strip(1, 1, panel, c, column);
+    strip(1, 1, 0, panel, c, column);
+}
+
+/* ---- Strassen's method */
+
+TTI_INLINE void strassen_in_vector(const int partial, const float *top, const float *bottom, size_t half, size_t lanes,
+                                   size_t plane, float *out) {
+  const vf a = tile_load(top, partial, lanes), b = tile_load(bottom, partial, lanes);
+  const vf both = b + tile_load(bottom + half, partial, lanes), less = both - a;
+  tile_store(out, both, partial, lanes);
+  tile_store(out + plane, less, partial, lanes);
+  tile_store(out + 2 * plane, a - b, partial, lanes);
+  tile_store(out + 3 * plane, tile_load(top + half, partial, lanes) - less, partial, lanes);
+}
+
+static void strassen_in(const float *top, const float *bottom, ptrdiff_t pixel_stride, size_t width, size_t half,
+                        size_t plane, float *out) {
+  for (; width; width--, top += pixel_stride, bottom += pixel_stride, out += half) {
+    size_t c = 0;
+    for (; c + TTI_LANES <= half; c += TTI_LANES) strassen_in_vector(0, top + c, bottom + c, half, 0, plane, out + c);
+    if (c < half) strassen_in_vector(1, top + c, bottom + c, half, half - c, plane, out + c);
+  }
 }
 
 /* ---- Winograd's F(4, 3) along x, with the points 0, 1, -1, 2, -2 and infinity */
@@ -786,6 +821,7 @@ extern const tti_i8_kernels TTI_JOIN(tti_i8_, TTI_ISA); /* see i8.c */
 const tti_kernels *TTI_JOIN(tti_kernels_, TTI_ISA)(void) {
   static const tti_kernels table = {TTI_STRING(TTI_ISA),
                                     conv_row,
+                                    strassen_in,
                                     winograd_in,
                                     winograd_out,
                                     depthwise_row,

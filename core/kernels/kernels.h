@@ -17,17 +17,19 @@ typedef struct tti_run {
 } tti_run;
 
 /* One y-plane of a convolution for one panel of output channels:
- * out[x][n] = clamp(init + sum over runs + residual[x][n]), n < columns <= panel, x < width,
- * where init is bias[n], or out[x][n] itself if bias is NULL. residual may be NULL, and may equal out. */
+ * out[x][n] = clamp(bias[n] + begin[x][n] + sum over runs + residual[x][n]), n < columns <= panel, x < width.
+ * bias, begin and residual are left out where they are NULL; begin and residual may equal out. Where 'less' is not 0,
+ * the weight at w is w[0] - w[less], and columns = panel. */
 typedef struct tti_conv_row {
   const tti_run *runs;
   size_t run_count;
   ptrdiff_t pixel_stride;
   size_t width, panel, columns;
   const float *weights; /* [rows][panel] */
-  const float *bias;    /* [panel] */
-  const float *residual;
-  ptrdiff_t residual_stride;
+  ptrdiff_t less;
+  const float *bias; /* [panel] */
+  const float *begin, *residual;
+  ptrdiff_t begin_stride, residual_stride;
   float *out;
   ptrdiff_t out_stride;
   float low, high;
@@ -168,6 +170,11 @@ typedef struct tti_i8_kernels {
 typedef struct tti_kernels {
   const char *name;
   void (*conv_row)(const tti_conv_row *);
+  /* Sums of Strassen's method, in Winograd's form (1973): with a[0] and a[1] the halves of the channels of a pixel of
+   * top, b[0] and b[1] those of bottom, out[j * plane + x * half + c], j < 4, are b[0] + b[1], that less a[0],
+   * a[0] - b[0], and a[1] + a[0] - b[0] - b[1]. */
+  void (*strassen_in)(const float *top, const float *bottom, ptrdiff_t pixel_stride, size_t width, size_t half,
+                      size_t plane, float *out);
   /* out[j * plane + t * channels + c], j < 6, from pixels 4 t .. 4 t + 5 of in, t < tiles. */
   void (*winograd_in)(const float *in, size_t tiles, size_t channels, size_t plane, float *out);
   void (*winograd_out)(const tti_winograd_row *);

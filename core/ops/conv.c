@@ -13,10 +13,8 @@ void tti_clamp_of(const tt_op *op, float *low, float *high) {
   }
 }
 
-/* An activation that the kernel does not apply as it stores: over pixels x0 .. x1 and the output channels of a block
- * that is complete. */
-static void activate_block(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, uint32_t x0,
-                           uint32_t x1, const tti_block *b) {
+void tti_activate_block(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, uint32_t x0, uint32_t x1,
+                        const tti_block *b) {
   const tt_tensor *out = &e->program.tensors[op->output];
   const uint32_t channels = out->channels / op->groups, group_panels = (channels + op->panel - 1) / op->panel;
   /* Channel at which a panel begins; after the last one, all channels. */
@@ -72,8 +70,6 @@ static size_t collect_runs(const struct tt_engine *e, const tt_op *op, const tt_
   return count;
 }
 
-static uint32_t divide_up(uint32_t total, uint32_t each) { return (total + each - 1) / each; }
-
 /* Decodes streams: rows begin .. end, as decode_rows. */
 static void decode_streams(const struct tt_engine *e, const tt_op *op, const uint8_t *codes, uint32_t begin,
                            uint32_t end, float *out) {
@@ -84,7 +80,7 @@ static void decode_streams(const struct tt_engine *e, const tt_op *op, const uin
                   .out = out};
   const uint8_t *at = NULL, *scales = NULL;
   for (uint32_t row = begin, unit = tti_coding_rows(op); row < end; row += op->stream_rows) {
-    const uint32_t rows = tti_min(op->stream_rows, end - row), groups = divide_up(tti_min(unit, end - row), op->table);
+    const uint32_t rows = tti_min(op->stream_rows, end - row), groups = tti_divide_up(tti_min(unit, end - row), op->table);
     if (row % unit == 0) {
       scales = codes + tti_panel_bytes(op, row);
       at = scales + groups * op->panel * sizeof(float);
@@ -128,7 +124,7 @@ static void conv_item(void *argument, uint32_t item, uint32_t worker) {
   const tt_tensor *in = tti_operand(&e->program, op, 0), *out = &e->program.tensors[op->output];
   const tt_tensor *residual = op->flags & TT_FLAG_RESIDUAL ? tti_operand(&e->program, op, 1) : NULL;
   const uint32_t depth = in->channels / op->groups, channels = out->channels / op->groups;
-  const uint32_t group_panels = divide_up(channels, op->panel), k_total = tti_conv_depth(&e->program, op);
+  const uint32_t group_panels = tti_divide_up(channels, op->panel), k_total = tti_conv_depth(&e->program, op);
   const uint32_t begin = b->panel_begin + item % call->panel_parts * call->panels_each;
   const tti_block part = {begin, tti_min(begin + call->panels_each, b->panel_end), b->k_begin, b->k_end};
   const uint32_t y0 = call->y0 + item / call->panel_parts * call->rows_each;
@@ -142,6 +138,7 @@ static void conv_item(void *argument, uint32_t item, uint32_t worker) {
                       .width = out->width,
                       .panel = op->panel,
                       .out_stride = out->channels,
+                      .begin_stride = out->channels,
                       .residual_stride = out->channels};
   float low, high;
   tti_clamp_of(op, &low, &high);
@@ -162,19 +159,21 @@ static void conv_item(void *argument, uint32_t item, uint32_t worker) {
         uint32_t k = k0;
         row.out = tti_row(e, out, y) + channel;
         row.bias = k == 0 ? bias + (size_t)panel * op->panel : NULL;
+        row.begin = k == 0 ? NULL : row.out;
         do {
           row.run_count = collect_runs(e, op, in, y, group * depth, depth, k0, k1, &k, runs);
           const int finish = k == k_total;
-          row.residual = row.bias && residual ? tti_row(e, residual, y) + channel : NULL;
+          row.residual = row.begin || !residual ? NULL : tti_row(e, residual, y) + channel;
           row.low = finish ? low : -__builtin_inff();
           row.high = finish ? high : __builtin_inff();
           e->port->kernels->conv_row(&row);
           row.bias = NULL;
+          row.begin = row.out;
         } while (k < k1);
       }
     }
   }
-  if (b->k_end == k_total) activate_block(e, op, y0, y1, 0, out->width, &part);
+  if (b->k_end == k_total) tti_activate_block(e, op, y0, y1, 0, out->width, &part);
 }
 
 /* A call of a convolution by Winograd's method: y-planes y0 .. y1 of the panels of a block. An item takes panels_each
@@ -185,7 +184,7 @@ typedef struct winograd_call {
   const tt_op *op;
   const tti_block *block;
   uint32_t y0, y1, panels_each, panel_parts, tiles_each;
-  float *zeros, *scratch;
+  float *scratch;
 } winograd_call;
 
 /* What an item works on: tiles first_tile .. first_tile + tiles; kernel_y transformed y-planes, and a y-plane's
@@ -226,7 +225,6 @@ static void winograd_row(const winograd_part *part, uint32_t y, uint32_t from, u
                       .width = tiles,
                       .panel = panel,
                       .columns = panel,
-                      .bias = call->zeros,
                       .out_stride = (ptrdiff_t)panel,
                       .low = -__builtin_inff(),
                       .high = __builtin_inff()};
@@ -289,7 +287,7 @@ static void winograd_item(void *argument, uint32_t item, uint32_t worker) {
     }
   }
   const tti_block done = {begin, end, b->k_begin, b->k_end};
-  activate_block(e, op, call->y0, call->y1, 4 * tile, tti_min(4 * (tile + part.tiles), out->width), &done);
+  tti_activate_block(e, op, call->y0, call->y1, 4 * tile, tti_min(4 * (tile + part.tiles), out->width), &done);
 }
 
 static uint32_t greatest_divisor(uint32_t a, uint32_t b) {
@@ -306,16 +304,15 @@ static uint32_t greatest_divisor(uint32_t a, uint32_t b) {
 static void winograd(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *b) {
   const uint32_t tiles = tti_winograd_tiles(&e->program.tensors[op->output]);
   const uint32_t panels = b->panel_end - b->panel_begin;
-  float *zeros = (float *)(void *)(e->arena + op->workspace);
-  tti_set(zeros, 0, op->panel * sizeof(float));
+  float *scratch = (float *)(void *)(e->arena + op->workspace);
   const uint32_t items = tti_items(e, (uint64_t)(y1 - y0) * panels * tiles * b->k_end * op->panel);
   const uint32_t workers = tti_min(items, tti_workers(e)), even = greatest_divisor(panels, workers);
   const int narrow = tiles < 4 * (workers / even);
   const uint32_t panel_parts = narrow ? tti_min(panels, items) : even, tile_parts = narrow ? 1 : workers / even;
   winograd_call call = {
-      e, op, b, y0, y1, divide_up(panels, panel_parts), 0, divide_up(tiles, tile_parts), zeros, zeros + op->panel};
-  call.panel_parts = divide_up(panels, call.panels_each);
-  tti_parallel(e, winograd_item, &call, call.panel_parts * divide_up(tiles, call.tiles_each));
+      e, op, b, y0, y1, tti_divide_up(panels, panel_parts), 0, tti_divide_up(tiles, tile_parts), scratch};
+  call.panel_parts = tti_divide_up(panels, call.panels_each);
+  tti_parallel(e, winograd_item, &call, call.panel_parts * tti_divide_up(tiles, call.tiles_each));
 }
 
 void tti_conv(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *block) {
@@ -326,14 +323,18 @@ void tti_conv(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t 
     winograd(e, op, y0, y1, b);
     return;
   }
+  if (op->flags & TT_FLAG_STRASSEN && !tti_is_i8(&e->program, op)) {
+    tti_strassen(e, op, y0, y1, b);
+    return;
+  }
   const uint32_t panels = b->panel_end - b->panel_begin, rows = y1 - y0;
   const uint32_t items = tti_items(e, (uint64_t)panels * op->panel * (b->k_end - b->k_begin) * rows * out->width);
   tti_conv_call call = {.e = e, .op = op, .block = b, .y0 = y0, .y1 = y1};
-  call.panels_each = divide_up(panels, tti_min(items, panels));
-  call.panel_parts = divide_up(panels, call.panels_each);
-  call.rows_each = divide_up(rows, tti_min(divide_up(items, call.panel_parts), rows));
+  call.panels_each = tti_divide_up(panels, tti_min(items, panels));
+  call.panel_parts = tti_divide_up(panels, call.panels_each);
+  call.rows_each = tti_divide_up(rows, tti_min(tti_divide_up(items, call.panel_parts), rows));
   tti_parallel(e, tti_is_i8(&e->program, op) ? tti_i8_conv_item : conv_item, &call,
-               call.panel_parts * divide_up(rows, call.rows_each));
+               call.panel_parts * tti_divide_up(rows, call.rows_each));
 }
 
 /* Rows of the map under the window of output y-plane y. */

@@ -24,16 +24,16 @@ from tinytee.plan.cost import least_seconds
 from tinytee.plan.entropy import Entropy, code_entropy, is_entropy_coded, known_entropy
 from tinytee.plan.layout import Layout, lay_out
 from tinytee.plan.lowered import Lowered
-from tinytee.plan.network import Network, build, choose_winograd
+from tinytee.plan.network import Network, Way, build, choose_ways
 from tinytee.plan.partition import Choice, Partitioner
 from tinytee.plan.profile import Profile
 from tinytee.plan.profile import load as load_profile
 from tinytee.plan.segments import SegmentTable
 from tinytee.plan.weights import aligned
 
-WINOGRAD_PANEL_BYTES = (0, 192 * 1024, 640 * 1024, 960 * 1024)
-"""Variants of a network: convolutions by Winograd's method if their weight panels are at most so large (0: none). Each
-is considered from three times as much memory on."""
+PANEL_BYTES = (0, 192 * 1024, 640 * 1024, 960 * 1024)
+"""Variants of a network: convolutions by Winograd's or Strassen's method if what that keeps in the arena is at most so
+large (0: none). Each is considered from three times as much memory on."""
 
 NARROW_MOST_BYTES = 1 << 20
 """Up to this budget, and where nothing else fits, integer networks have a variant whose panels are narrow."""
@@ -134,7 +134,7 @@ class Plan:
         multiplication at the peak rate of the device's vectors, every byte at that of its AEAD, nothing else."""
         shapes = self.network.graph.shapes
         computed = (
-            least_seconds(node.op, shapes[node.op.output], profile, node.winograd)
+            least_seconds(node.op, shapes[node.op.output], profile, node.method)
             for node in self.network.nodes
             if node.op is not None
         )
@@ -273,15 +273,15 @@ class Planner:
         self._largest = largest_budget_bytes
         self._entropy: Entropy = entropy
         self._variants: list[tuple[int, _Variant]] = []
-        """With the least budget at which each is considered. Coded weights cost time in every step, and are not for
-        Winograd's method: a network that has them is also planned as if it had not."""
+        """With the least budget at which each is considered. Coded weights cost time in every step, and are for
+        direct convolutions only: a network that has them is also planned as if it had not."""
         for stored, methods in self._stored(graph, known_entropy(entropy)):
-            seen: list[dict[str, int]] = []
+            seen: list[dict[str, Way]] = []
             for panel_bytes in methods:
-                winograd = choose_winograd(stored, profile, self.suite, panel_bytes)
-                if 3 * panel_bytes <= largest_budget_bytes and winograd not in seen:
-                    seen.append(winograd)
-                    network = build(weights.without_codes(stored, winograd), profile, self.suite, winograd)
+                ways = choose_ways(stored, profile, self.suite, panel_bytes)
+                if 3 * panel_bytes <= largest_budget_bytes and ways not in seen:
+                    seen.append(ways)
+                    network = build(weights.without_codes(stored, ways), profile, self.suite, ways)
                     variant = _Variant(network, profile, self.suite, largest_budget_bytes)
                     self._variants.append((3 * panel_bytes, variant))
         self._narrow: _Variant | None = None
@@ -290,15 +290,15 @@ class Planner:
             self._narrow = _Variant(network, profile, self.suite, largest_budget_bytes)
 
     def _stored(self, graph: Graph, entropy: Entropy) -> list[tuple[Graph, tuple[int, ...]]]:
-        """Ways to store the weights, and which of WINOGRAD_PANEL_BYTES to consider with each. Entropy coding costs more
+        """Ways to store the weights, and which of PANEL_BYTES to consider with each. Entropy coding costs more
         time still: a network is planned without it, too, unless it is asked for."""
         if not any(weights.coding_of(op) for op in graph.ops):
-            return [(graph, WINOGRAD_PANEL_BYTES)]
+            return [(graph, PANEL_BYTES)]
         denser = code_entropy(graph, self.profile, self.suite, entropy)
         if entropy == "always" and is_entropy_coded(denser):
             return [(denser, (0,))]
         found = [graph, weights.without_codes(graph)] + ([denser] if is_entropy_coded(denser) else [])
-        return [(stored, WINOGRAD_PANEL_BYTES) for stored in found]
+        return [(stored, PANEL_BYTES) for stored in found]
 
     def least_budget(self) -> int:
         """The least secure memory, in bytes, for which there is a plan.

@@ -22,6 +22,7 @@ from tinytee.ir.graph import (
 from tinytee.ir.quantized import Dequantize, QBinary, QConv, QDepthwiseConv, QLut, QPool, QReduce, Quantize
 from tinytee.plan.profile import Profile
 from tinytee.plan.quantized import conv_rows
+from tinytee.plan.weights import Method
 
 FREE_ACTIVATIONS = ("identity", "relu", "clip")
 """Those that a convolution applies as it stores."""
@@ -37,6 +38,13 @@ SINGLE_PENALTY = 1.15
 
 LEAST_PAIR, LEAST_SINGLE = 2.2, 1.5
 """Multiply-accumulates' worth of time that a row of the panel takes at least, in a tile of two vectors and of one."""
+
+
+MULTIPLICATIONS: dict[Method, float] = {"direct": 1.0, "winograd": 0.5, "strassen": 7 / 8}
+"""Of those of a direct convolution."""
+
+STRASSEN_LEAST_PIXELS = 7
+"""Pixels of half of a y-plane from which on one that has no second to go with is divided (core/ops/strassen.c)."""
 
 
 def conv_seconds(op: Conv | QConv, out: Shape, profile: Profile, panel: int) -> float:
@@ -83,6 +91,22 @@ def winograd_seconds(op: Conv, out: Shape, profile: Profile, panel: int) -> floa
     vectors = math.ceil(depth / profile.lanes) * op.strides[0] + math.ceil(channels / profile.lanes)
     transforms = 12 * out.height * tiles * vectors * 2 * profile.depthwise_seconds
     return products + transforms + activation_seconds(op, out.elems, profile)
+
+
+def strassen_seconds(op: Conv, out: Shape, profile: Profile, panel: int) -> float:
+    """Time of a convolution by Strassen's method: seven products of halves of pixels and channels in place of eight.
+
+    Sums of inputs count as about 9 accesses of a vector; three times, because panels that are fed in blocks may need
+    them anew. A last y-plane of its own that is too narrow to be divided takes all eight.
+    """
+    channels, _, _, depth = op.weight.shape
+    quarter = replace(op, weight=op.weight[: channels // 2, :, :, : depth // 2])
+    alone = out.height % 2 if out.width < 2 * STRASSEN_LEAST_PIXELS else 0
+    products = 3.5 * (out.height - alone) + 4 * alone
+    each = conv_seconds(quarter, Shape(1, out.width, channels // 2), profile, panel // 2)
+    sums = 3 * out.height / 2 * out.width * math.ceil(depth / 2 / profile.lanes) * 9 * profile.depthwise_seconds
+    kept = 9 * out.height / 2 * out.width * math.ceil(channels / 2 / profile.lanes) * profile.depthwise_seconds
+    return products * each + sums + kept + activation_seconds(op, out.elems, profile)
 
 
 def activation_seconds(op: Op, elems: int, profile: Profile) -> float:
@@ -139,11 +163,11 @@ def op_seconds(op: Op, shapes: dict[str, Shape], profile: Profile, panel: int = 
             return base + out.elems * profile.element_seconds
 
 
-def least_seconds(op: Op | None, out: Shape | None, profile: Profile, winograd: bool = False) -> float:
+def least_seconds(op: Op | None, out: Shape | None, profile: Profile, method: Method = "direct") -> float:
     """Time of an operator's multiplications at the peak rate of the profile's vectors, nothing else."""
     match op:
         case Conv() if out:
-            products = out.elems * math.prod(op.weight.shape[1:]) * (0.5 if winograd else 1.0)
+            products = out.elems * math.prod(op.weight.shape[1:]) * MULTIPLICATIONS[method]
             return products / profile.lanes * profile.fma_seconds
         case QConv() if out:
             return out.elems * math.prod(op.weight.shape[1:]) / (4 * profile.lanes) * profile.dot_seconds

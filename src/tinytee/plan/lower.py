@@ -133,7 +133,7 @@ class _Chunks:
         _, node, panel, last_panel, row, last_row = maker
         info = self.network.nodes[node]
         op: Any = info.op
-        return weights.pack_bytes(op, info.panel, (panel, last_panel), (row, last_row), info.winograd)
+        return weights.pack_bytes(op, info.panel, (panel, last_panel), (row, last_row), info.method)
 
     def _resident(self, segment: int) -> bytes:
         """All weights that are loaded together: a segment's resident ones, or (-1) the pinned ones."""
@@ -151,11 +151,11 @@ class _Chunks:
         info = self.network.nodes[node]
         if info.op is None or not info.weight_bytes:
             return b""
-        parts = [weights.as_bytes(piece) for piece in weights.small_pieces(info.op, info.panel, info.zero_point)]
+        parts = [weights.as_bytes(piece) for piece in weights.small_pieces(info.op, info.panel, info.zero_point, info.method)]
         if with_stream and isinstance(info.op, weights.AnyConv):
             panels = weights.panel_count(info.op, info.panel)
             whole = ((0, panels), (0, info.depth))
-            parts.append(weights.pack_bytes(info.op, info.panel, *whole, info.winograd))
+            parts.append(weights.pack_bytes(info.op, info.panel, *whole, info.method))
         return b"".join(part + bytes(-len(part) % weights.ALIGN) for part in parts)
 
 
@@ -239,8 +239,8 @@ class _Records:
                 streams = coding.streams
                 record["variant"] = _number("CODING", codes[coding.kind] + "_RANS")
                 record |= {"stream_rows": streams.rows, "stream_rate": streams.rate, "stream_base": streams.base}
-        if node.winograd:
-            record["flags"] |= constants.TT_FLAG_WINOGRAD
+        if node.method != "direct":
+            record["flags"] |= _number("FLAG", node.method)
         if node.workspace_bytes:
             record["workspace"] = layout.workspaces[segment]
         self._op_of[position] = len(self.ops)

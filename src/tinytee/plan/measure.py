@@ -208,6 +208,7 @@ def measure(run: Runner, suites: list[str], progress: Callable[[str, float], Non
         lanes=base.lanes,
         tile_pixels=base.tile_pixels,
         panels=base.panels,
+        strassen_channels=base.strassen_channels,
         fma_seconds=fma,
         tile_seconds=max(tile, 0.0),
         depthwise_seconds=depthwise,

@@ -11,15 +11,25 @@ from functools import cached_property
 
 import numpy as np
 
+from tinytee.bundle.abi import constants
 from tinytee.ir.graph import Conv, DepthwiseConv, Graph, Op, Shape, Unary
 from tinytee.ir.quantized import QConv, QDepthwiseConv
 from tinytee.plan import quantized, rowmap, weights
-from tinytee.plan.cost import conv_seconds, op_seconds, winograd_seconds
+from tinytee.plan.cost import conv_seconds, op_seconds, strassen_seconds, winograd_seconds
 from tinytee.plan.profile import Profile
 from tinytee.plan.rowmap import RowMap
+from tinytee.plan.weights import Method
 
 BLOCK_BYTES = 32 * 1024
 """Row blocks of float32 that cross the boundary are about this large (at least one y-plane); uint8: a quarter."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a convolution is computed, other than directly, and in panels how wide."""
+
+    method: Method
+    panel: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +84,7 @@ class Node:
         stream_bytes: a convolution's packed weights, which may be fed block by block; 0 for others.
         panel: a convolution's panel width.
         depth: rows of its panels.
-        winograd: whether it is computed by Winograd's F(4, 3) along x.
+        method: how it is computed.
         workspace_bytes: what that needs besides, or the sums of an integer convolution that is fed k by k.
         whole_panels: whether streamed panels must not be split.
         zero_point: of its first operand.
@@ -92,7 +102,7 @@ class Node:
     stream_bytes: int = 0
     panel: int = 0
     depth: int = 0
-    winograd: bool = False
+    method: Method = "direct"
     workspace_bytes: int = 0
     whole_panels: bool = False
     zero_point: int = 0
@@ -144,7 +154,7 @@ def _separate_outputs(graph: Graph) -> Graph:
     return replace(graph, ops=tuple(ops), shapes=shapes, quants=quants, outputs=tuple(ports))
 
 
-def _padding(graph: Graph, winograd: dict[str, int]) -> dict[str, tuple[int, int]]:
+def _padding(graph: Graph, ways: dict[str, Way]) -> dict[str, tuple[int, int]]:
     """Padding columns (left, right) that each tensor's rows carry for the convolutions that read it."""
     found = {name: (0, 0) for name in graph.shapes}
     for op in graph.ops:
@@ -152,7 +162,7 @@ def _padding(graph: Graph, winograd: dict[str, int]) -> dict[str, tuple[int, int
             kernel_x = op.weight.shape[2 if isinstance(op, Conv | QConv) else 1]
             left = op.pads[1]
             last = (graph.shapes[op.output].width - 1) * op.strides[1] - left + (kernel_x - 1) * op.dilations[1]
-            if op.output in winograd:  # whole tiles of 4 outputs, 6 inputs
+            if op.output in ways and ways[op.output].method == "winograd":  # whole tiles of 4 outputs, 6 inputs
                 last = 4 * winograd_tiles(graph.shapes[op.output]) + 1 - left
             right = max(0, last - (graph.shapes[op.inputs[0]].width - 1))
             had = found[op.inputs[0]]
@@ -167,7 +177,13 @@ def winograd_tiles(out: Shape) -> int:
 def winograd_workspace(op: Conv, out: Shape, panel: int, threads: int) -> int:
     """Bytes of the workspace that ``tt_op`` describes."""
     _, kernel_y, _, channels = op.weight.shape
-    return weights.aligned((6 * winograd_tiles(out) * (kernel_y * channels + panel) * threads + panel) * 4)
+    return weights.aligned((6 * winograd_tiles(out) * (kernel_y * channels + panel) * threads) * 4)
+
+
+def strassen_workspace(op: Conv, out: Shape, panel: int, threads: int) -> int:
+    """Likewise, by Strassen's method."""
+    pairs = max(1, min(constants.TT_STRASSEN_PIXELS // out.width, out.height // 2))
+    return weights.aligned(pairs * out.width * (2 * op.weight.shape[3] + 3 * threads * panel // 2) * 4)
 
 
 def choose_panel(op: weights.AnyConv, out: Shape, profile: Profile, suite: str, narrow: bool = False) -> int:
@@ -186,46 +202,68 @@ def choose_panel(op: weights.AnyConv, out: Shape, profile: Profile, suite: str, 
     return min(profile.panels, key=seconds)
 
 
-def choose_winograd(graph: Graph, profile: Profile, suite: str, largest_panel_bytes: int) -> dict[str, int]:
-    """Convolutions to compute by Winograd's method, whose weights are twice as large: output to panel width.
+def choose_ways(graph: Graph, profile: Profile, suite: str, most_bytes: int) -> dict[str, Way]:
+    """Convolutions to compute by Winograd's method, whose weights are twice as large, or by Strassen's: by their outputs.
 
-    Those for which it is predicted to be faster, with weights opened once, and whose panels are at most so large: a
-    panel must be in the arena whole.
+    Those for which it is predicted to be faster, with weights opened once, and for which a panel, which must be in the
+    arena whole, or the sums that Strassen's method keeps take at most so many bytes.
     """
-    chosen: dict[str, int] = {}
+    chosen: dict[str, Way] = {}
     for op in graph.ops:
-        if isinstance(op, Conv) and weights.can_be_winograd(op):
-            depth, transformed = weights.conv_depth(op), weights.conv_depth(op, winograd=True)
-            out = graph.shapes[op.output]
-            preferred = choose_panel(op, out, profile, suite)
-            fitting = [p for p in profile.panels if p <= preferred and transformed * p * 4 <= largest_panel_bytes]
-            if not fitting:
-                continue
-            panel = max(fitting)
-            panels = weights.panel_count(op, panel)
-            more_bytes = panels * (transformed * panel * 4 - weights.panel_bytes(op, panel, depth))
-            direct = op_seconds(op, graph.shapes, profile, preferred)
-            saved = direct - winograd_seconds(op, out, profile, panel)
+        if not isinstance(op, Conv):
+            continue
+        out = graph.shapes[op.output]
+        preferred = choose_panel(op, out, profile, suite)
+        seconds = {None: op_seconds(op, graph.shapes, profile, preferred)}
+        if way := _by_winograd(op, preferred, profile, most_bytes):
+            depth, transformed = weights.conv_depth(op), weights.conv_depth(op, "winograd")
+            panels = weights.panel_count(op, way.panel)
+            more_bytes = panels * (transformed * way.panel * 4 - weights.panel_bytes(op, way.panel, depth))
             spent = more_bytes / profile.aead_bytes_per_second[suite]
-            if saved > spent:
-                chosen[op.output] = panel
+            seconds[way] = spent + winograd_seconds(op, out, profile, way.panel)
+        if way := _by_strassen(op, out, profile, most_bytes):
+            seconds[way] = strassen_seconds(op, out, profile, way.panel)
+        if best := min(seconds, key=lambda way: seconds[way]):
+            chosen[op.output] = best
     return chosen
 
 
+def _by_winograd(op: Conv, preferred_panel: int, profile: Profile, most_bytes: int) -> Way | None:
+    if not weights.can_be_winograd(op):
+        return None
+    row_bytes = weights.conv_depth(op, "winograd") * 4
+    fitting = [p for p in profile.panels if p <= preferred_panel and row_bytes * p <= most_bytes]
+    return Way("winograd", max(fitting)) if fitting else None
+
+
+def _by_strassen(op: Conv, out: Shape, profile: Profile, most_bytes: int) -> Way | None:
+    """Halves of a panel are as wide as panels are else."""
+    panel, least = 2 * max(profile.panels), profile.strassen_channels
+    if not least or min(op.weight.shape[0], op.weight.shape[3]) < least or not weights.can_be_strassen(op, panel):
+        return None
+    kept = max(strassen_workspace(op, out, panel, profile.threads), panel * weights.conv_depth(op) * 4)
+    return Way("strassen", panel) if kept <= most_bytes else None
+
+
+_SECONDS = {"winograd": winograd_seconds, "strassen": strassen_seconds}
+_WORKSPACES = {"winograd": winograd_workspace, "strassen": strassen_workspace}
+
+
 def _op_node(
-    op: Op, graph: Graph, index: dict[str, int], winograd: dict[str, int], profile: Profile, suite: str, narrow: bool
+    op: Op, graph: Graph, index: dict[str, int], ways: dict[str, Way], profile: Profile, suite: str, narrow: bool
 ) -> Node:
     shapes = graph.shapes
-    fast = op.output in winograd
-    panel = winograd.get(op.output, 0)
-    if isinstance(op, weights.AnyConv) and not fast:
+    method, panel = "direct", 0
+    if way := ways.get(op.output):
+        method, panel = way.method, way.panel
+    elif isinstance(op, weights.AnyConv):
         panel = choose_panel(op, shapes[op.output], profile, suite, narrow)
     zero_point = quantized.zero_point_of(graph.quants.get(op.inputs[0]) if op.inputs else None)
     small = sum(weights.aligned(piece.nbytes) for piece in weights.small_pieces(op, panel, zero_point))
     depth = stream = workspace = 0
     seconds = op_seconds(op, shapes, profile, panel or max(profile.panels))
     if isinstance(op, weights.AnyConv):
-        depth = weights.conv_depth(op, fast)
+        depth = weights.conv_depth(op, method)
         stream = weights.panel_count(op, panel) * weights.panel_bytes(op, panel, depth)
     if isinstance(op, QConv):
         kept = shapes[op.output].height * shapes[op.output].width * panel * 4
@@ -236,9 +274,9 @@ def _op_node(
         each = profile.entropy_seconds if op.coding.streams else profile.decode_seconds
         decoding = each * weights.panel_count(op, panel) * panel * depth
         workspace = weights.aligned(weights.slice_bytes(op, panel) * profile.threads)
-    if isinstance(op, Conv) and fast:
-        seconds = winograd_seconds(op, shapes[op.output], profile, panel)
-        workspace = winograd_workspace(op, shapes[op.output], panel, profile.threads)
+    if isinstance(op, Conv) and method != "direct":
+        seconds = _SECONDS[method](op, shapes[op.output], profile, panel)
+        workspace = _WORKSPACES[method](op, shapes[op.output], panel, profile.threads)
     return Node(
         op=op,
         port=-1,
@@ -250,9 +288,9 @@ def _op_node(
         stream_bytes=weights.aligned(stream),
         panel=panel,
         depth=depth,
-        winograd=fast,
+        method=method,
         workspace_bytes=workspace,
-        whole_panels=fast or (isinstance(op, QConv) and not workspace),
+        whole_panels=method != "direct" or (isinstance(op, QConv) and not workspace),
         zero_point=zero_point,
         seconds=seconds,
         step_seconds=decoding,
@@ -260,17 +298,17 @@ def _op_node(
 
 
 def build(
-    graph: Graph, profile: Profile, suite: str, winograd: dict[str, int] | None = None, *, narrow: bool = False
+    graph: Graph, profile: Profile, suite: str, ways: dict[str, Way] | None = None, *, narrow: bool = False
 ) -> Network:
     """The planner's view of a graph, its times predicted for a profile and a suite.
 
-    winograd: the convolutions to compute by Winograd's method (``choose_winograd``).
+    ways: the convolutions to compute by Winograd's or Strassen's method (``choose_ways``).
     narrow: integer convolutions in the narrowest panels, their sums kept where a panel is larger than they, so that it
     can be fed in parts: slower, in less memory.
     """
     quantized.check(graph)
     graph = quantized.split_means(_separate_outputs(graph))
-    winograd = winograd or {}
+    ways = ways or {}
     shapes = graph.shapes
     unfed = list(range(len(graph.inputs)))
     order: list[tuple[str, int]] = []
@@ -294,7 +332,7 @@ def build(
             producers[op.output] = at
             for name in dict.fromkeys(op.inputs):
                 consumers[name].append(at)
-            nodes.append(_op_node(op, graph, index, winograd, profile, suite, narrow))
+            nodes.append(_op_node(op, graph, index, ways, profile, suite, narrow))
             continue
         name = (graph.inputs if kind == "input" else graph.outputs)[number].tensor
         shape = shapes[name]
@@ -309,7 +347,7 @@ def build(
             maps = (rowmap.identity(shape.height),)
             nodes.append(Node(None, number, (index[name],), -1, shape.height, maps, seconds=seconds))
 
-    padding = _padding(graph, winograd)
+    padding = _padding(graph, ways)
     tensors = tuple(
         TensorInfo(
             name,

@@ -43,6 +43,7 @@ class Profile:
         dot_tile_seconds: overhead of such a tile.
         dot_depthwise_seconds: four rows of one column of a depthwise convolution on uint8, a vector of channels.
         byte_seconds: reading, combining and writing one uint8.
+        strassen_channels: channels, on either side, from which on a convolution may run by Strassen's method; 0: never.
         dot_panels: as panels, of convolutions on uint8; none: as panels.
         dot_panel_bytes: the most that such a panel may have to be wider than the narrowest; 0: any number.
         dot_products: whether processors have dot products of bytes, or else add products up in 16 bits.
@@ -73,6 +74,7 @@ class Profile:
     dot_tile_seconds: float
     dot_depthwise_seconds: float
     byte_seconds: float
+    strassen_channels: int = 0
     dot_panels: tuple[int, ...] = ()
     dot_panel_bytes: int = 0
     dot_products: bool = True

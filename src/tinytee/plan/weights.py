@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,9 @@ from tinytee.plan import quantized
 from tinytee.plan.profile import Profile
 
 AnyConv = Conv | QConv
+
+Method = Literal["direct", "winograd", "strassen"]
+"""How a convolution is computed; all but the first on float32."""
 
 ALIGN = 64
 """Alignment, in bytes, of every tensor and weight piece in the arena."""
@@ -43,7 +47,14 @@ def can_be_winograd(op: Conv) -> bool:
     return op.weight.shape[2] == 3 and op.strides[1] == 1 and op.dilations == (1, 1) and op.groups == 1
 
 
-def conv_depth(op: AnyConv, winograd: bool = False) -> int:
+def can_be_strassen(op: Conv, panel: int) -> bool:
+    """Whether the core can compute a convolution by Strassen's method, with panels so wide."""
+    channels, *kernel, depth = op.weight.shape
+    plain = kernel == [1, 1] and op.groups == 1 and not any(op.pads)
+    return plain and depth % 2 == 0 and channels % panel == 0
+
+
+def conv_depth(op: AnyConv, method: Method = "direct") -> int:
     """Rows of a weight panel: kernel_y * kernel_x * in_channels / groups; kernel_x = 6 after Winograd's transform.
 
     A row is ``panel`` float32, or ``panel`` times four int8: ``4 * panel`` bytes.
@@ -51,7 +62,7 @@ def conv_depth(op: AnyConv, winograd: bool = False) -> int:
     if isinstance(op, QConv):
         return quantized.conv_rows(op)
     _, kernel_y, kernel_x, channels = op.weight.shape
-    return kernel_y * (6 if winograd else kernel_x) * channels
+    return kernel_y * (6 if method == "winograd" else kernel_x) * channels
 
 
 def least_panel(op: AnyConv, profile: Profile) -> int:
@@ -105,11 +116,11 @@ def split_rows(op: AnyConv, panel: int, most_bytes: int) -> int:
     return max(1, most_bytes // panel_bytes(op, panel, unit)) * unit
 
 
-def pack_bytes(op: AnyConv, panel: int, panels: tuple[int, int], rows: tuple[int, int], winograd: bool) -> bytes:
+def pack_bytes(op: AnyConv, panel: int, panels: tuple[int, int], rows: tuple[int, int], method: Method) -> bytes:
     """Rows [begin, end) of panels [begin, end) as they lie in the arena."""
     coding = coding_of(op)
     if coding is None:
-        return as_bytes(pack_weights(op, panel, *panels, winograd)[:, slice(*rows)])
+        return as_bytes(pack_weights(op, panel, *panels, method)[:, slice(*rows)])
     channels = op.weight.shape[0] // op.groups
     parts = []
     for at in range(*panels):
@@ -163,27 +174,36 @@ def slice_bytes(op: Conv, panel: int) -> int:
     return min(rows, conv_depth(op)) * panel * 4
 
 
-def pack_weights(op: AnyConv, panel: int, first: int, last: int, winograd: bool = False) -> NDArray:
+def pack_weights(op: AnyConv, panel: int, first: int, last: int, method: Method = "direct") -> NDArray:
     """Panels first .. last of the weights, [panels, depth, panel], zero-filled at the end of each group.
 
     int8: [panels, depth, panel, 4].
     """
     if isinstance(op, QConv):
         return quantized.pack_weights(op, panel, first, last)
-    channels, depth = op.weight.shape[0] // op.groups, conv_depth(op, winograd)
+    channels, depth = op.weight.shape[0] // op.groups, conv_depth(op, method)
     per_group = -(-channels // panel)
     kernels = op.weight.reshape(op.groups, channels, *op.weight.shape[1:])
     packed = np.zeros((last - first, depth, panel), np.float32)
     for at in range(first, last):
         group, n = at // per_group, at % per_group * panel
         part = kernels[group, n : n + panel]
-        if winograd:
+        if method == "winograd":
             part = np.einsum("jk,nykc->nyjc", WINOGRAD, part.astype(np.float64))
         packed[at - first, :, : len(part)] = part.reshape(len(part), depth).T
-    return packed
+    return _strassen_order(packed) if method == "strassen" else packed
 
 
-def small_pieces(op: Op, panel: int, zero_point: int) -> list[NDArray]:
+def _strassen_order(packed: NDArray) -> NDArray:
+    """Panels [B11 B12; B21 B22] as the core wants them, see ``tt_op``: of the same shape, in another order."""
+    panels, depth, panel = packed.shape
+    quarters = packed.reshape(panels, 2, depth // 2, 2, panel // 2).astype(np.float64)
+    (b11, b12), (b21, b22) = ((quarters[:, k, :, 0], quarters[:, k, :, 1]) for k in range(2))
+    stored = np.stack([b11, b22 - b12 + b11, b21, b22], axis=1)
+    return stored.astype(np.float32).reshape(packed.shape)
+
+
+def small_pieces(op: Op, panel: int, zero_point: int, method: Method = "direct") -> list[NDArray]:
     """What must be in the arena whole while the operator runs, besides a convolution's weights: [first, second].
 
     zero_point: of its first operand.
@@ -199,6 +219,8 @@ def small_pieces(op: Op, panel: int, zero_point: int) -> list[NDArray]:
             return [op.table]
         case Conv():
             bias, coding = pack_bias(op, panel), coding_of(op)
+            if method == "strassen":
+                bias[:, panel // 2 :] -= bias[:, : panel // 2]
             if coding is None or coding.streams is None:
                 return [bias]
             alphabet = np.frombuffer(coding.streams.alphabet.to_bytes(), np.uint8)

@@ -101,6 +101,16 @@ class _Maker:
             Conv(**self.base(*inputs), weight=weight, bias=self.values(out), groups=groups, **window), shape
         )
 
+    def pointwise(self, x: str) -> str | None:
+        """1 x 1, of as many channels as Strassen's method takes, if the input has an even number of them."""
+        s, stride = self.shapes[x], self.number(1, 2)
+        out = self.draw(st.sampled_from([16, 32, 48, 64, 128]))
+        shape = Shape(-(-s.height // stride), -(-s.width // stride), out)
+        residuals = [n for n, other in self.shapes.items() if other == shape and n != x]
+        inputs = (x, residuals[-1]) if residuals and self.number(0, 1) else (x,)
+        weight, bias = self.values(out, 1, 1, s.channels), self.values(out)
+        return self.add(Conv(**self.base(*inputs), weight=weight, bias=bias, strides=(stride, stride)), shape)
+
     def depthwise(self, x: str) -> str | None:
         s, found = self.shapes[x], self.window(self.shapes[x])
         if not found:
@@ -222,11 +232,11 @@ class _Maker:
 
 @st.composite
 def graphs(draw: st.DrawFn) -> Graph:
-    """A graph of a few operators, one or two inputs and outputs; tensors up to about 20 x 12 x 24."""
+    """A graph of a few operators, one or two inputs and outputs; tensors up to about 20 x 16 x 24."""
     maker = _Maker(draw)
     inputs = []
     for number in range(draw(st.integers(1, 2))):
-        shape = Shape(draw(st.integers(1, 20)), draw(st.integers(1, 12)), draw(st.integers(1, 9)))
+        shape = Shape(draw(st.integers(1, 20)), draw(st.integers(1, 16)), draw(st.integers(1, 9)))
         maker.shapes[f"x{number}"] = shape
         inputs.append(
             Port(f"x{number}", f"x{number}", (shape.height, shape.width, shape.channels), "float32", (0, 1, 2), False)
@@ -234,6 +244,7 @@ def graphs(draw: st.DrawFn) -> Graph:
     makers = [
         maker.conv,
         maker.conv,
+        maker.pointwise,
         maker.depthwise,
         maker.pool,
         maker.binary,

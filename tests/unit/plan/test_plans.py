@@ -16,7 +16,8 @@ from tinytee.ir.graph import Conv, Graph
 from tinytee.ir.reference import evaluate
 from tinytee.plan import api, profile
 from tinytee.plan.api import Planner, least_budget, lower, make_plan
-from tinytee.plan.weights import can_be_winograd
+from tinytee.plan.network import Way
+from tinytee.plan.weights import can_be_strassen, can_be_winograd
 from tinytee.runtime.session import Session
 from unit.plan.graphs import SLOW_IS_FINE, graphs
 from unit.plan.oracle import Oracle
@@ -89,17 +90,19 @@ def test_any_budget_gives_the_reference_s_answer(graph: Graph, share: float, isa
     check_answers(graph, int(low * (high / low) ** share), isa, seed)
 
 
-@settings(parent=quick, max_examples=80)
+@settings(parent=quick, max_examples=120)
 @given(graphs(), st.floats(0, 1), st.sampled_from(ISAS), st.integers(0, 1 << 30))
-def test_winograd_gives_the_reference_s_answer(
+def test_every_method_gives_the_reference_s_answer(
     monkeypatch: pytest.MonkeyPatch, graph: Graph, share: float, isa: str | None, seed: int
 ) -> None:
-    """Wherever it is possible, whether it is faster or not."""
-    monkeypatch.setattr(api, "choose_winograd", wherever_possible)
-    monkeypatch.setattr(api, "WINOGRAD_PANEL_BYTES", (1,))
+    """Winograd's and Strassen's wherever they are possible, whether they are faster or not."""
+    monkeypatch.setattr(api, "choose_ways", wherever_possible)
+    monkeypatch.setattr(api, "PANEL_BYTES", (1,))
     low, high = budgets_of(graph)
     check_answers(graph, int(low * (high / low) ** share), isa, seed)
 
 
-def wherever_possible(graph: Graph, *_: object) -> dict[str, int]:
-    return {op.output: 16 for op in graph.ops if isinstance(op, Conv) and can_be_winograd(op)}
+def wherever_possible(graph: Graph, *_: object) -> dict[str, Way]:
+    convs = [op for op in graph.ops if isinstance(op, Conv)]
+    strassen = {op.output: Way("strassen", p) for p in (16, 32, 64) for op in convs if can_be_strassen(op, p)}
+    return strassen | {op.output: Way("winograd", 16) for op in convs if can_be_winograd(op)}
