@@ -214,11 +214,13 @@ typedef struct tti_conv_call {
   const tt_op *op;
   const tti_block *block;
   uint32_t y0, y1, panels_each, panel_parts, rows_each;
+  int resident; /* the block is all panels, which have been in the arena for long: out of the caches, perhaps */
 } tti_conv_call;
 /* The tti_work of a convolution on uint8. */
 void tti_i8_conv_item(void *call, uint32_t item, uint32_t worker);
 /* A convolution by Strassen's method. */
-void tti_strassen(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *block);
+void tti_strassen(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *block,
+                  int resident);
 
 /* An activation that the kernel does not apply as it stores: over pixels x0 .. x1 and the output channels of a block
  * that is complete. */

@@ -53,11 +53,20 @@ TTI_INLINE vf tile_weight(const int differ, const float *w, ptrdiff_t less) {
   return differ ? weight - v_load(w + less) : weight;
 }
 
+/* Bytes that are brought near between two rows of a panel, and after how many rows the next ones are. */
+typedef struct tile_ahead {
+  const char *at;
+  size_t every;
+} tile_ahead;
+
+enum { LINE_BYTES = 64 };
+
 /* Adds one run to a register tile. Pixels are addressed from one in three of them, for which a processor has the
  * registers and the addressing modes; the compiler, which would rather have one register a pixel, is kept from seeing
  * how they are related. */
 TTI_INLINE void tile_run(const int pixels, const int vectors, const int differ, const float *in, ptrdiff_t stride,
-                         const float *w, ptrdiff_t less, size_t panel, size_t count, vf acc[TTI_TILE][2]) {
+                         const float *w, ptrdiff_t less, size_t panel, size_t count, tile_ahead *ahead,
+                         vf acc[TTI_TILE][2]) {
   const float *at[(TTI_TILE + 2) / 3];
   TTI_FOR (g, (pixels + 2) / 3) at[g] = in + 3 * g * stride;
 #if TTI_CODE == TTI_CODE_neon
@@ -100,20 +109,26 @@ TTI_INLINE void tile_run(const int pixels, const int vectors, const int differ, 
       TTI_FOR (v, vectors) acc[m][v] += part[0][m][v] + (part[1][m][v] + part[2][m][v]);
   }
 #endif
-  for (; count; count--, w += panel) {
-    vf b[2];
-    TTI_FOR (v, vectors) b[v] = tile_weight(differ, w + v * TTI_LANES, less);
-    TTI_FOR (m, pixels) {
-      const vf a = v_set(at[m / 3][m % 3 * stride]);
-      TTI_FOR (v, vectors) acc[m][v] += a * b[v];
+  while (count) {
+    size_t rows = count < ahead->every ? count : ahead->every;
+    count -= rows;
+    __builtin_prefetch(ahead->at);
+    ahead->at += LINE_BYTES;
+    for (; rows; rows--, w += panel) {
+      vf b[2];
+      TTI_FOR (v, vectors) b[v] = tile_weight(differ, w + v * TTI_LANES, less);
+      TTI_FOR (m, pixels) {
+        const vf a = v_set(at[m / 3][m % 3 * stride]);
+        TTI_FOR (v, vectors) acc[m][v] += a * b[v];
+      }
+      TTI_FOR (g, (pixels + 2) / 3) at[g]++;
+      TTI_FOR (g, (pixels + 2) / 3) __asm__("" : "+r"(at[g]));
     }
-    TTI_FOR (g, (pixels + 2) / 3) at[g]++;
-    TTI_FOR (g, (pixels + 2) / 3) __asm__("" : "+r"(at[g]));
   }
 }
 
 TTI_INLINE void tile(const int pixels, const int vectors, const int partial, const int differ, const size_t panel,
-                     const tti_conv_row *c, size_t x, size_t column) {
+                     const tti_conv_row *c, size_t x, size_t column, tile_ahead *ahead) {
   vf acc[TTI_TILE][2];
   float *const out = c->out + (ptrdiff_t)x * c->out_stride + column;
   const size_t left = c->columns - column - (size_t)(vectors - 1) * TTI_LANES; /* of the last vector */
@@ -129,7 +144,8 @@ TTI_INLINE void tile(const int pixels, const int vectors, const int partial, con
   }
   for (size_t r = 0; r < c->run_count; r++)
     tile_run(pixels, vectors, differ, c->runs[r].input + (ptrdiff_t)x * c->pixel_stride, c->pixel_stride,
-             c->weights + (size_t)c->runs[r].weight_row * panel + column, c->less, panel, c->runs[r].count, acc);
+             c->weights + (size_t)c->runs[r].weight_row * panel + column, c->less, panel, c->runs[r].count, ahead,
+             acc);
   if (c->residual) {
     const float *residual = c->residual + (ptrdiff_t)x * c->residual_stride + column;
     TTI_FOR (m, pixels)
@@ -148,7 +164,7 @@ TTI_INLINE void tile(const int pixels, const int vectors, const int partial, con
 
 #define TTI_TILE_CASE(M)                                                                                               \
   case M:                                                                                                              \
-    tile(M, vectors, partial, differ, panel, c, x, column);                                                            \
+    tile(M, vectors, partial, differ, panel, c, x, column, &ahead);                                                    \
     break;
 
 /* All pixels of the y-plane for one or two vectors of channels, in tiles of nearly equal size. Pixels that are a
@@ -158,7 +174,11 @@ TTI_INLINE void tile(const int pixels, const int vectors, const int partial, con
 TTI_INLINE void strip(const int vectors, const int partial, const int differ, const size_t panel,
                       const tti_conv_row *c, size_t column) {
   const size_t most = TTI_TILE > 7 && (size_t)c->pixel_stride % 1024 == 0 ? 7 : TTI_TILE;
-  size_t tiles = (c->width + most - 1) / most;
+  size_t tiles = (c->width + most - 1) / most, rows = 0;
+  for (size_t r = 0; r < c->run_count; r++) rows += c->runs[r].count;
+  tile_ahead ahead = {(const char *)c->weights, rows};
+  if (c->ahead_bytes && !column)
+    ahead = (tile_ahead){c->ahead, rows * tiles / (c->ahead_bytes / LINE_BYTES + 1) + 1};
   for (size_t x = 0; tiles; tiles--) {
     const size_t pixels = (c->width - x + tiles - 1) / tiles;
     switch (pixels) {

@@ -19,7 +19,8 @@ typedef struct tti_run {
 /* One y-plane of a convolution for one panel of output channels:
  * out[x][n] = clamp(bias[n] + begin[x][n] + sum over runs + residual[x][n]), n < columns <= panel, x < width.
  * bias, begin and residual are left out where they are NULL; begin and residual may equal out. Where 'less' is not 0,
- * the weight at w is w[0] - w[less], and columns = panel. */
+ * the weight at w is w[0] - w[less], and columns = panel. Meanwhile about ahead_bytes at 'ahead', which may be any
+ * address, are brought near: what is read next, if it lies far. */
 typedef struct tti_conv_row {
   const tti_run *runs;
   size_t run_count;
@@ -33,6 +34,8 @@ typedef struct tti_conv_row {
   float *out;
   ptrdiff_t out_stride;
   float low, high;
+  const void *ahead;
+  size_t ahead_bytes;
 } tti_conv_row;
 
 /* One y-plane of a depthwise convolution: kernel rows ky_count (those inside the map; rows[i] points to the first

@@ -148,6 +148,10 @@ static void conv_item(void *argument, uint32_t item, uint32_t worker) {
     const uint8_t *weights =
         e->arena + op->weights + (panel - b->panel_begin) * tti_panel_bytes(op, b->k_end - b->k_begin);
     row.columns = tti_min(op->panel, channels - first);
+    if (call->resident && !op->variant && panel + 1 < part.panel_end) /* the next panel, a part with every y-plane */
+      row.ahead_bytes = tti_panel_bytes(op, k_total) / (y1 - y0);
+    else
+      row.ahead_bytes = 0;
     for (uint32_t k0 = b->k_begin, k1; k0 < b->k_end; k0 = k1) {
       k1 = tti_min(slice, b->k_end - k0) + k0;
       row.weights = (const float *)(const void *)weights;
@@ -160,6 +164,7 @@ static void conv_item(void *argument, uint32_t item, uint32_t worker) {
         row.out = tti_row(e, out, y) + channel;
         row.bias = k == 0 ? bias + (size_t)panel * op->panel : NULL;
         row.begin = k == 0 ? NULL : row.out;
+        row.ahead = weights + tti_panel_bytes(op, k_total) + (y - y0) * row.ahead_bytes;
         do {
           row.run_count = collect_runs(e, op, in, y, group * depth, depth, k0, k1, &k, runs);
           const int finish = k == k_total;
@@ -324,12 +329,12 @@ void tti_conv(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t 
     return;
   }
   if (op->flags & TT_FLAG_STRASSEN && !tti_is_i8(&e->program, op)) {
-    tti_strassen(e, op, y0, y1, b);
+    tti_strassen(e, op, y0, y1, b, !block);
     return;
   }
   const uint32_t panels = b->panel_end - b->panel_begin, rows = y1 - y0;
   const uint32_t items = tti_items(e, (uint64_t)panels * op->panel * (b->k_end - b->k_begin) * rows * out->width);
-  tti_conv_call call = {.e = e, .op = op, .block = b, .y0 = y0, .y1 = y1};
+  tti_conv_call call = {.e = e, .op = op, .block = b, .y0 = y0, .y1 = y1, .resident = !block};
   call.panels_each = tti_divide_up(panels, tti_min(items, panels));
   call.panel_parts = tti_divide_up(panels, call.panels_each);
   call.rows_each = tti_divide_up(rows, tti_min(tti_divide_up(items, call.panel_parts), rows));

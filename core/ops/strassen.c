@@ -17,27 +17,28 @@
 enum { LEAST_DIVIDED = 14 };
 
 enum { A11, A12, A21, A22, S1, S2, S3, S4 };
-enum { B11, T2, B21, B22 };         /* as a panel has them */
+enum { B11, T2, B21, B22, NEXT_B11 }; /* as a panel has them, and the next panel */
 enum { X, Y, Z, C11, C12, C21, C22 }; /* products kept, then quarters of the output */
 enum { NONE = 255 };
 
-/* out = begin + add + bias + left * (weights - less). */
+/* out = begin + add + bias + left * (weights - less); then the weights to bring near meanwhile. */
 typedef struct pass {
-  uint8_t left, weights, less, bias, begin, add, out;
+  uint8_t left, weights, less, bias, begin, add, out, ahead;
 } pass;
 
 static const pass of_pairs[] = {
-    {A11, B11, NONE, 0, NONE, NONE, X},      {A12, B21, NONE, NONE, X, NONE, C11}, {S2, T2, NONE, NONE, X, NONE, X},
-    {S1, B22, T2, 1, X, NONE, Z},            {S4, B22, NONE, NONE, Z, NONE, C12},  {S3, T2, B11, NONE, NONE, NONE, Y},
-    {NONE, B11, NONE, NONE, Z, Y, C22},      {A22, B21, T2, NONE, X, Y, C21},
+    {A11, B11, NONE, 0, NONE, NONE, X, B21},         {A12, B21, NONE, NONE, X, NONE, C11, T2},
+    {S2, T2, NONE, NONE, X, NONE, X, B22},           {S1, B22, T2, 1, X, NONE, Z, NONE},
+    {S4, B22, NONE, NONE, Z, NONE, C12, NONE},       {S3, T2, B11, NONE, NONE, NONE, Y, NONE},
+    {NONE, B11, NONE, NONE, Z, Y, C22, NONE},        {A22, B21, T2, NONE, X, Y, C21, NEXT_B11},
 };
 
 /* What has no second half to go with: the four products of its own. */
 static const pass of_one[] = {
-    {A11, B11, NONE, 0, NONE, NONE, X},
-    {A12, B21, NONE, NONE, X, NONE, C11},
-    {A11, B22, T2, 1, X, NONE, Z},
-    {A12, B22, NONE, NONE, Z, NONE, C12},
+    {A11, B11, NONE, 0, NONE, NONE, X, NONE},
+    {A12, B21, NONE, NONE, X, NONE, C11, NONE},
+    {A11, B22, T2, 1, X, NONE, Z, NONE},
+    {A12, B22, NONE, NONE, Z, NONE, C12, NONE},
 };
 
 /* Pairs of stretches of 'width' pixels: y-planes y + 2 i and y + 2 i + 1 or, if they lie 'within' a y-plane, two of y
@@ -48,7 +49,7 @@ typedef struct strassen_call {
   const tti_block *block;
   const pass *passes;
   uint32_t pass_count, y, x, pairs, width, panels_each, panel_parts, pairs_each;
-  int within;
+  int within, resident;
   size_t most; /* pixels of a half that there is place for */
   float *sums, *products;
 } strassen_call;
@@ -99,6 +100,10 @@ static void run_pass(const strassen_call *call, const pass *s, uint32_t panel, u
   } else if (s->left != NONE) {
     run.input = call->sums + ((s->left - S1) * call->most + (size_t)pair * call->width) * depth;
     row.pixel_stride = (ptrdiff_t)depth;
+  }
+  if (call->resident && s->ahead != NONE) {
+    row.ahead_bytes = matrix * sizeof(float) / call->pairs;
+    row.ahead = (const char *)(row.weights + (s->ahead - s->weights) * (ptrdiff_t)matrix) + pair * row.ahead_bytes;
   }
   if (s->less != NONE) row.less = (s->less - s->weights) * (ptrdiff_t)matrix;
   if (s->bias != NONE) row.bias = bias + s->bias * half;
@@ -156,7 +161,8 @@ static void run_call(strassen_call *call, int summed) {
 
 /* As many pairs of y-planes at a time as there is place for the sums of; a last one of its own is divided, or done in
  * four products. Where one call takes all pairs, its sums serve the blocks of panels that follow, too. */
-void tti_strassen(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *b) {
+void tti_strassen(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *b,
+                  int resident) {
   const tt_tensor *in = tti_operand(&e->program, op, 0), *out = &e->program.tensors[op->output];
   const uint32_t most = tti_strassen_pairs(out), pairs = (y1 - y0) / 2;
   const uint32_t divided = (y1 - y0) % 2 && out->width >= LEAST_DIVIDED ? out->width / 2 : 0;
@@ -168,6 +174,7 @@ void tti_strassen(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint3
                         .pass_count = sizeof of_pairs / sizeof *of_pairs,
                         .y = y0,
                         .width = out->width,
+                        .resident = resident,
                         .most = (size_t)most * out->width,
                         .sums = (float *)(void *)(e->arena + op->workspace)};
   call.products = call.sums + 4 * call.most * (in->channels / 2);
