@@ -99,8 +99,7 @@ TTI_INLINE void tile_run(const int pixels, const int vectors, const int differ, 
           const float *to = w + v * TTI_LANES;
           acc[m][v] += v_set(at[0][m * stride]) * tile_weight(differ, to, less);
           TTI_FOR (i, 3)
-            part[i][m][v] +=
-                v_set(at[0][m * stride + i + 1]) * tile_weight(differ, to + (size_t)(i + 1) * panel, less);
+            part[i][m][v] += v_set(at[0][m * stride + i + 1]) * tile_weight(differ, to + (size_t)(i + 1) * panel, less);
         }
       }
       at[0] += 4;
@@ -144,8 +143,7 @@ TTI_INLINE void tile(const int pixels, const int vectors, const int partial, con
   }
   for (size_t r = 0; r < c->run_count; r++)
     tile_run(pixels, vectors, differ, c->runs[r].input + (ptrdiff_t)x * c->pixel_stride, c->pixel_stride,
-             c->weights + (size_t)c->runs[r].weight_row * panel + column, c->less, panel, c->runs[r].count, ahead,
-             acc);
+             c->weights + (size_t)c->runs[r].weight_row * panel + column, c->less, panel, c->runs[r].count, ahead, acc);
   if (c->residual) {
     const float *residual = c->residual + (ptrdiff_t)x * c->residual_stride + column;
     TTI_FOR (m, pixels)
@@ -171,14 +169,13 @@ TTI_INLINE void tile(const int pixels, const int vectors, const int partial, con
  * multiple of 4 KiB apart share a set of a first-level cache of 8 ways: then fewer at a time stay there until all of a
  * line is used.
  */
-TTI_INLINE void strip(const int vectors, const int partial, const int differ, const size_t panel,
-                      const tti_conv_row *c, size_t column) {
+TTI_INLINE void strip(const int vectors, const int partial, const int differ, const size_t panel, const tti_conv_row *c,
+                      size_t column) {
   const size_t most = TTI_TILE > 7 && (size_t)c->pixel_stride % 1024 == 0 ? 7 : TTI_TILE;
   size_t tiles = (c->width + most - 1) / most, rows = 0;
   for (size_t r = 0; r < c->run_count; r++) rows += c->runs[r].count;
   tile_ahead ahead = {(const char *)c->weights, rows};
-  if (c->ahead_bytes && !column)
-    ahead = (tile_ahead){c->ahead, rows * tiles / (c->ahead_bytes / LINE_BYTES + 1) + 1};
+  if (c->ahead_bytes && !column) ahead = (tile_ahead){c->ahead, rows * tiles / (c->ahead_bytes / LINE_BYTES + 1) + 1};
   for (size_t x = 0; tiles; tiles--) {
     const size_t pixels = (c->width - x + tiles - 1) / tiles;
     switch (pixels) {
@@ -213,7 +210,8 @@ static void conv_row_narrow(const tti_conv_row *c) {
     float acc[8];
     float *out = c->out + (ptrdiff_t)x * c->out_stride;
     for (size_t n = 0; n < 8; n++) acc[n] = c->bias ? c->bias[n] : 0.0f;
-    for (size_t n = 0; c->begin && n < c->columns; n++) acc[n] += c->begin[(ptrdiff_t)x * c->begin_stride + (ptrdiff_t)n];
+    for (size_t n = 0; c->begin && n < c->columns; n++)
+      acc[n] += c->begin[(ptrdiff_t)x * c->begin_stride + (ptrdiff_t)n];
     for (size_t r = 0; r < c->run_count; r++) {
       const float *in = c->runs[r].input + (ptrdiff_t)x * c->pixel_stride;
       const float *w = c->weights + (size_t)c->runs[r].weight_row * 8;

@@ -80,7 +80,8 @@ static void decode_streams(const struct tt_engine *e, const tt_op *op, const uin
                   .out = out};
   const uint8_t *at = NULL, *scales = NULL;
   for (uint32_t row = begin, unit = tti_coding_rows(op); row < end; row += op->stream_rows) {
-    const uint32_t rows = tti_min(op->stream_rows, end - row), groups = tti_divide_up(tti_min(unit, end - row), op->table);
+    const uint32_t rows = tti_min(op->stream_rows, end - row),
+                   groups = tti_divide_up(tti_min(unit, end - row), op->table);
     if (row % unit == 0) {
       scales = codes + tti_panel_bytes(op, row);
       at = scales + groups * op->panel * sizeof(float);
@@ -314,8 +315,8 @@ static void winograd(const struct tt_engine *e, const tt_op *op, uint32_t y0, ui
   const uint32_t workers = tti_min(items, tti_workers(e)), even = greatest_divisor(panels, workers);
   const int narrow = tiles < 4 * (workers / even);
   const uint32_t panel_parts = narrow ? tti_min(panels, items) : even, tile_parts = narrow ? 1 : workers / even;
-  winograd_call call = {
-      e, op, b, y0, y1, tti_divide_up(panels, panel_parts), 0, tti_divide_up(tiles, tile_parts), scratch};
+  winograd_call call = {e,      op, b, y0, y1, tti_divide_up(panels, panel_parts), 0, tti_divide_up(tiles, tile_parts),
+                        scratch};
   call.panel_parts = tti_divide_up(panels, call.panels_each);
   tti_parallel(e, winograd_item, &call, call.panel_parts * tti_divide_up(tiles, call.tiles_each));
 }

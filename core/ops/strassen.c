@@ -1,4 +1,5 @@
-/* Convolutions of 1 x 1 by Strassen's method, in the form of Winograd (1973): seven products of halves instead of eight.
+/* Convolutions of 1 x 1 by Strassen's method, in the form of Winograd (1973): seven products of halves instead of
+ * eight.
  *
  * Pixels, input channels and output channels are taken in two halves each. C11 to C22 being the quarters of the output,
  * A11 to A22 those of the input (pixels first), B11 to B22 those of the weights (input channels first),
@@ -27,10 +28,10 @@ typedef struct pass {
 } pass;
 
 static const pass of_pairs[] = {
-    {A11, B11, NONE, 0, NONE, NONE, X, B21},         {A12, B21, NONE, NONE, X, NONE, C11, T2},
-    {S2, T2, NONE, NONE, X, NONE, X, B22},           {S1, B22, T2, 1, X, NONE, Z, NONE},
-    {S4, B22, NONE, NONE, Z, NONE, C12, NONE},       {S3, T2, B11, NONE, NONE, NONE, Y, NONE},
-    {NONE, B11, NONE, NONE, Z, Y, C22, NONE},        {A22, B21, T2, NONE, X, Y, C21, NEXT_B11},
+    {A11, B11, NONE, 0, NONE, NONE, X, B21},   {A12, B21, NONE, NONE, X, NONE, C11, T2},
+    {S2, T2, NONE, NONE, X, NONE, X, B22},     {S1, B22, T2, 1, X, NONE, Z, NONE},
+    {S4, B22, NONE, NONE, Z, NONE, C12, NONE}, {S3, T2, B11, NONE, NONE, NONE, Y, NONE},
+    {NONE, B11, NONE, NONE, Z, Y, C22, NONE},  {A22, B21, T2, NONE, X, Y, C21, NEXT_B11},
 };
 
 /* What has no second half to go with: the four products of its own. */
@@ -54,8 +55,8 @@ typedef struct strassen_call {
   float *sums, *products;
 } strassen_call;
 
-static float *pixels_of(const strassen_call *call, const tt_tensor *t, uint32_t pair, uint32_t second, uint32_t stride_y,
-                        uint32_t stride_x) {
+static float *pixels_of(const strassen_call *call, const tt_tensor *t, uint32_t pair, uint32_t second,
+                        uint32_t stride_y, uint32_t stride_x) {
   const uint32_t y = call->within ? call->y : call->y + 2 * pair + second;
   const uint32_t x = call->within ? call->x + second * call->width : call->x;
   return tti_row(call->e, t, y * stride_y) + (size_t)x * stride_x * t->channels;

@@ -151,7 +151,9 @@ class _Chunks:
         info = self.network.nodes[node]
         if info.op is None or not info.weight_bytes:
             return b""
-        parts = [weights.as_bytes(piece) for piece in weights.small_pieces(info.op, info.panel, info.zero_point, info.method)]
+        parts = [
+            weights.as_bytes(piece) for piece in weights.small_pieces(info.op, info.panel, info.zero_point, info.method)
+        ]
         if with_stream and isinstance(info.op, weights.AnyConv):
             panels = weights.panel_count(info.op, info.panel)
             whole = ((0, panels), (0, info.depth))

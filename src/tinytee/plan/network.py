@@ -203,7 +203,7 @@ def choose_panel(op: weights.AnyConv, out: Shape, profile: Profile, suite: str, 
 
 
 def choose_ways(graph: Graph, profile: Profile, suite: str, most_bytes: int) -> dict[str, Way]:
-    """Convolutions to compute by Winograd's method, whose weights are twice as large, or by Strassen's: by their outputs.
+    """Convolutions to compute by Winograd's method, whose weights are twice as large, or Strassen's: by their outputs.
 
     Those for which it is predicted to be faster, with weights opened once, and for which a panel, which must be in the
     arena whole, or the sums that Strassen's method keeps take at most so many bytes.
@@ -214,7 +214,7 @@ def choose_ways(graph: Graph, profile: Profile, suite: str, most_bytes: int) -> 
             continue
         out = graph.shapes[op.output]
         preferred = choose_panel(op, out, profile, suite)
-        seconds = {None: op_seconds(op, graph.shapes, profile, preferred)}
+        seconds: dict[Way | None, float] = {None: op_seconds(op, graph.shapes, profile, preferred)}
         if way := _by_winograd(op, preferred, profile, most_bytes):
             depth, transformed = weights.conv_depth(op), weights.conv_depth(op, "winograd")
             panels = weights.panel_count(op, way.panel)

@@ -144,7 +144,9 @@ class Oracle:
         if op.kind == C.TT_OP_CONV and op.flags & C.TT_FLAG_STRASSEN and self.elem_bytes(op) == 4:
             out, channels = self.program.tensors[op.output], self.program.tensors[self.operands(op)[0]].channels
             pixels = max(1, min(112 // out.width, out.height // 2)) * out.width
-            self.write(op.workspace, (4 * channels // 2 + 3 * op.panel // 2) * pixels * 4, self.name("workspace", number))
+            self.write(
+                op.workspace, (4 * channels // 2 + 3 * op.panel // 2) * pixels * 4, self.name("workspace", number)
+            )
         if op.kind == C.TT_OP_CONV and op.variant:
             unit = max(op.table, op.stream_rows)
             rows = min(C.TT_SLICE_BYTES // (4 * op.panel) // unit * unit, self.conv_sizes(op)[1])

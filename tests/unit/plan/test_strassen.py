@@ -56,38 +56,39 @@ def check(graph: Graph, budget_bytes: int, isa: str | None, threads: tuple[int, 
     np.testing.assert_allclose(answers[0], want, rtol=0, atol=1e-5 * float(np.abs(want).max()))
 
 
-@pytest.fixture
-def everywhere(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    def with_panels(panel: int) -> None:
-        ways = lambda graph, *_: {op.output: Way("strassen", panel) for op in graph.ops if isinstance(op, Conv)}  # noqa: E731
-        monkeypatch.setattr(api, "choose_ways", ways)
+def everywhere(monkeypatch: pytest.MonkeyPatch, panel: int) -> None:
+    """Has every convolution computed by Strassen's method, in panels of that many channels."""
 
+    def ways(graph: Graph, *_: object) -> dict[str, Way]:
+        return {op.output: Way("strassen", panel) for op in graph.ops if isinstance(op, Conv)}
+
+    monkeypatch.setattr(api, "choose_ways", ways)
     monkeypatch.setattr(api, "PANEL_BYTES", (1,))
-    monkeypatch.setattr(monkeypatch, "with_panels", with_panels, raising=False)
-    return monkeypatch
 
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("height", [1, 2, 5, 8])
 @pytest.mark.parametrize("width", [1, 7, 13, 14, 29, 60])
-def test_pixels_are_halved_whatever_the_map(everywhere: pytest.MonkeyPatch, isa: str | None, height: int, width: int) -> None:
-    everywhere.with_panels(PANELS[(height + width) % 3])
+def test_pixels_are_halved_whatever_the_map(
+    monkeypatch: pytest.MonkeyPatch, isa: str | None, height: int, width: int
+) -> None:
+    everywhere(monkeypatch, PANELS[(height + width) % 3])
     check(network(height, width, 30, 64, residual=True), 1 << 20, isa)
     check(network(height, width, 34, 128, stride=2), 1 << 20, isa)
 
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("budget", [140 << 10, 200 << 10, 1 << 20])
-def test_blocks_of_panels_share_the_sums(everywhere: pytest.MonkeyPatch, isa: str | None, budget: int) -> None:
+def test_blocks_of_panels_share_the_sums(monkeypatch: pytest.MonkeyPatch, isa: str | None, budget: int) -> None:
     """In little memory weights are fed in blocks: of a map whose sums are made once, and of one whose are not."""
-    everywhere.with_panels(32)
+    everywhere(monkeypatch, 32)
     check(network(6, 9, 96, 320, residual=True), budget, isa)
     check(network(24, 20, 16, 192), budget, isa)
 
 
 @pytest.mark.parametrize("isa", ["portable", None])
-def test_threads_give_the_same_bits(everywhere: pytest.MonkeyPatch, isa: str | None) -> None:
-    everywhere.with_panels(64)
+def test_threads_give_the_same_bits(monkeypatch: pytest.MonkeyPatch, isa: str | None) -> None:
+    everywhere(monkeypatch, 64)
     check(network(15, 15, 128, 256, residual=True), 2 << 20, isa, (1, 2, 5))
     check(network(15, 15, 128, 64), 2 << 20, isa, (1, 2, 5))
 
