@@ -39,6 +39,12 @@ enum { TTI_I8_RUNS = 256 }; /* most stretches of a convolution on uint8 */
 
 typedef enum tti_state { TTI_PROGRAM_WANTED, TTI_SETTING_UP, TTI_IDLE, TTI_RUNNING, TTI_DEAD } tti_state;
 
+/* What is read next, and may lie far away; an address that only the host vouches for. */
+typedef struct tti_ahead {
+  uintptr_t at;
+  size_t bytes;
+} tti_ahead;
+
 struct tt_engine {
   uint8_t *arena;
   size_t arena_bytes;
@@ -51,6 +57,7 @@ struct tt_engine {
   uint32_t program_bytes;  /* plaintext of chunk 0 */
   uint32_t next, block;    /* instr, and the block that a stream is at */
   uint32_t run, inputs_fed, outputs_taken;
+  tti_ahead expected;
 };
 
 /* An instruction, unpacked. */
@@ -197,7 +204,7 @@ static inline uint32_t tti_items(const struct tt_engine *e, uint64_t work) {
 }
 
 /* Operators by family, each over y-planes y0 .. y1. */
-void tti_conv(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *block);
+void tti_conv(struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *block);
 void tti_depthwise(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1);
 void tti_pool(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1);
 void tti_reduce(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1);
@@ -215,12 +222,16 @@ typedef struct tti_conv_call {
   const tti_block *block;
   uint32_t y0, y1, panels_each, panel_parts, rows_each;
   int resident; /* the block is all panels, which have been in the arena for long: out of the caches, perhaps */
+  tti_ahead *expected;
 } tti_conv_call;
 /* The tti_work of a convolution on uint8. */
 void tti_i8_conv_item(void *call, uint32_t item, uint32_t worker);
 /* A convolution by Strassen's method. */
-void tti_strassen(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *block,
-                  int resident);
+void tti_strassen(struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *block, int resident);
+
+/* Has a row of 'rows' rows of weights, set in all else, bring near what is expected: as much as its arithmetic leaves
+ * time for. By one thread only, worker 0. */
+void tti_bring_near(tti_ahead *expected, uint32_t worker, size_t rows, tti_conv_row *row);
 
 /* An activation that the kernel does not apply as it stores: over pixels x0 .. x1 and the output channels of a block
  * that is complete. */

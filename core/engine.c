@@ -100,6 +100,11 @@ void tt_close(tt_engine *e) {
   wipe(e->arena, e->arena_bytes);
 }
 
+void tt_expect(tt_engine *e, const void *sealed, size_t bytes) {
+  if (e->state == TTI_DEAD) return;
+  e->expected = (tti_ahead){(uintptr_t)sealed, bytes};
+}
+
 size_t tt_peak_bytes(const tt_engine *e) { return e->high_water; }
 
 /* ---- what is wanted */
@@ -241,7 +246,7 @@ static void run_rows(void *argument, uint32_t item, uint32_t worker) {
 }
 
 /* Computes y-planes op->done .. end of an operator; block is NULL where all its weights are in the arena. */
-static void run_op(const tt_engine *e, const tt_op *op, uint32_t end, const tti_block *block) {
+static void run_op(tt_engine *e, const tt_op *op, uint32_t end, const tti_block *block) {
   const uint32_t y0 = op->done;
   const tt_tensor *out = &e->program.tensors[op->output];
   if (op->kind == TT_OP_CONV) {

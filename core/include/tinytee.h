@@ -96,6 +96,10 @@ TT_MUST_USE tt_status tt_poll(const tt_engine *engine, tt_want *want);
 /* Feeds what tt_poll wanted: exactly want.bytes, ciphertext then tag, and does all the work that it makes possible. */
 TT_MUST_USE tt_status tt_feed(tt_engine *engine, const uint8_t *sealed, size_t bytes);
 
+/* A hint: what will be fed next after what is wanted now, or thereabouts. While it computes, the engine asks the
+ * processor to bring it near; nothing reads it, wherever it points. The call does no more than remember it. */
+void tt_expect(tt_engine *engine, const void *sealed, size_t bytes);
+
 /* Takes what tt_poll gives, into sealed[bytes], bytes = want.bytes: ciphertext then tag (a spill: ciphertext only;
  * its tag stays in the arena). */
 TT_MUST_USE tt_status tt_take(tt_engine *engine, uint8_t *sealed, size_t bytes);

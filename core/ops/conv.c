@@ -117,6 +117,18 @@ static void decode_rows(const struct tt_engine *e, const tt_op *op, const uint8_
   }
 }
 
+/* Multiply-accumulates for a byte. */
+enum { AHEAD_WORK = 16 };
+
+void tti_bring_near(tti_ahead *expected, uint32_t worker, size_t rows, tti_conv_row *row) {
+  const size_t most = rows * row->panel * row->width / AHEAD_WORK;
+  row->ahead = (const void *)expected->at;
+  row->ahead_bytes = worker ? 0 : most < expected->bytes ? most : expected->bytes;
+  if (!row->ahead_bytes) return;
+  expected->at += row->ahead_bytes;
+  expected->bytes -= row->ahead_bytes;
+}
+
 static void conv_item(void *argument, uint32_t item, uint32_t worker) {
   const tti_conv_call *call = argument;
   const struct tt_engine *e = call->e;
@@ -149,10 +161,7 @@ static void conv_item(void *argument, uint32_t item, uint32_t worker) {
     const uint8_t *weights =
         e->arena + op->weights + (panel - b->panel_begin) * tti_panel_bytes(op, b->k_end - b->k_begin);
     row.columns = tti_min(op->panel, channels - first);
-    if (call->resident && !op->variant && panel + 1 < part.panel_end) /* the next panel, a part with every y-plane */
-      row.ahead_bytes = tti_panel_bytes(op, k_total) / (y1 - y0);
-    else
-      row.ahead_bytes = 0;
+    const int next = call->resident && !op->variant && panel + 1 < part.panel_end;
     for (uint32_t k0 = b->k_begin, k1; k0 < b->k_end; k0 = k1) {
       k1 = tti_min(slice, b->k_end - k0) + k0;
       row.weights = (const float *)(const void *)weights;
@@ -165,7 +174,12 @@ static void conv_item(void *argument, uint32_t item, uint32_t worker) {
         row.out = tti_row(e, out, y) + channel;
         row.bias = k == 0 ? bias + (size_t)panel * op->panel : NULL;
         row.begin = k == 0 ? NULL : row.out;
-        row.ahead = weights + tti_panel_bytes(op, k_total) + (y - y0) * row.ahead_bytes;
+        if (next) { /* the next panel, a part with every y-plane */
+          row.ahead_bytes = tti_panel_bytes(op, k_total) / (y1 - y0);
+          row.ahead = weights + tti_panel_bytes(op, k_total) + (y - y0) * row.ahead_bytes;
+        } else {
+          tti_bring_near(call->expected, worker, k1 - k0, &row);
+        }
         do {
           row.run_count = collect_runs(e, op, in, y, group * depth, depth, k0, k1, &k, runs);
           const int finish = k == k_total;
@@ -191,13 +205,14 @@ typedef struct winograd_call {
   const tti_block *block;
   uint32_t y0, y1, panels_each, panel_parts, tiles_each;
   float *scratch;
+  tti_ahead *expected;
 } winograd_call;
 
 /* What an item works on: tiles first_tile .. first_tile + tiles; kernel_y transformed y-planes, and a y-plane's
  * products with one panel. */
 typedef struct winograd_part {
   const winograd_call *call;
-  uint32_t first_tile, tiles;
+  uint32_t first_tile, tiles, worker;
   float *transformed, *products;
 } winograd_part;
 
@@ -250,6 +265,7 @@ static void winograd_row(const winograd_part *part, uint32_t y, uint32_t from, u
         runs[i] = run;
       }
       row.out = part->products + j * tiles * panel;
+      tti_bring_near(call->expected, part->worker, row.run_count * depth, &row);
       e->port->kernels->conv_row(&row);
     }
     last.columns = tti_min(op->panel, out->channels - (uint32_t)channel);
@@ -274,7 +290,8 @@ static void winograd_item(void *argument, uint32_t item, uint32_t worker) {
   const uint32_t tile = item / call->panel_parts * call->tiles_each;
   const size_t transformed = (size_t)op->kernel_y * 6 * tiles * in->channels;
   float *scratch = call->scratch + worker * (transformed + (size_t)6 * tiles * op->panel);
-  const winograd_part part = {call, tile, tti_min(call->tiles_each, tiles - tile), scratch, scratch + transformed};
+  const winograd_part part = {call,   tile,    tti_min(call->tiles_each, tiles - tile),
+                              worker, scratch, scratch + transformed};
   const size_t panel_bytes = b->k_end * op->panel * sizeof(float);
   const uint32_t at_once = call->y1 - call->y0 < 3 ? end - begin : (uint32_t)(CACHED_BYTES / panel_bytes) + 1;
   for (uint32_t p0 = begin, p1; p0 < end; p0 = p1) {
@@ -307,7 +324,7 @@ static uint32_t greatest_divisor(uint32_t a, uint32_t b) {
 
 /* Winograd's F(4, 3) along x. Threads share the panels where these can be shared out evenly, and otherwise the tiles;
  * where those are few, too, panels in small parts. */
-static void winograd(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *b) {
+static void winograd(struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *b) {
   const uint32_t tiles = tti_winograd_tiles(&e->program.tensors[op->output]);
   const uint32_t panels = b->panel_end - b->panel_begin;
   float *scratch = (float *)(void *)(e->arena + op->workspace);
@@ -315,13 +332,20 @@ static void winograd(const struct tt_engine *e, const tt_op *op, uint32_t y0, ui
   const uint32_t workers = tti_min(items, tti_workers(e)), even = greatest_divisor(panels, workers);
   const int narrow = tiles < 4 * (workers / even);
   const uint32_t panel_parts = narrow ? tti_min(panels, items) : even, tile_parts = narrow ? 1 : workers / even;
-  winograd_call call = {e,      op, b, y0, y1, tti_divide_up(panels, panel_parts), 0, tti_divide_up(tiles, tile_parts),
-                        scratch};
+  winograd_call call = {.e = e,
+                        .op = op,
+                        .block = b,
+                        .y0 = y0,
+                        .y1 = y1,
+                        .panels_each = tti_divide_up(panels, panel_parts),
+                        .tiles_each = tti_divide_up(tiles, tile_parts),
+                        .scratch = scratch,
+                        .expected = &e->expected};
   call.panel_parts = tti_divide_up(panels, call.panels_each);
   tti_parallel(e, winograd_item, &call, call.panel_parts * tti_divide_up(tiles, call.tiles_each));
 }
 
-void tti_conv(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *block) {
+void tti_conv(struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *block) {
   const tt_tensor *out = &e->program.tensors[op->output];
   const tti_block whole = {0, tti_conv_panels(&e->program, op), 0, tti_conv_depth(&e->program, op)};
   const tti_block *b = block ? block : &whole;
@@ -335,7 +359,7 @@ void tti_conv(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t 
   }
   const uint32_t panels = b->panel_end - b->panel_begin, rows = y1 - y0;
   const uint32_t items = tti_items(e, (uint64_t)panels * op->panel * (b->k_end - b->k_begin) * rows * out->width);
-  tti_conv_call call = {.e = e, .op = op, .block = b, .y0 = y0, .y1 = y1, .resident = !block};
+  tti_conv_call call = {.e = e, .op = op, .block = b, .y0 = y0, .y1 = y1, .resident = !block, .expected = &e->expected};
   call.panels_each = tti_divide_up(panels, tti_min(items, panels));
   call.panel_parts = tti_divide_up(panels, call.panels_each);
   call.rows_each = tti_divide_up(rows, tti_min(tti_divide_up(items, call.panel_parts), rows));

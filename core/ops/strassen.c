@@ -45,7 +45,7 @@ static const pass of_one[] = {
 /* Pairs of stretches of 'width' pixels: y-planes y + 2 i and y + 2 i + 1 or, if they lie 'within' a y-plane, two of y
  * side by side, from pixel x on. An item takes panels_each of the block's panels and pairs_each of the pairs. */
 typedef struct strassen_call {
-  const struct tt_engine *e;
+  struct tt_engine *e;
   const tt_op *op;
   const tti_block *block;
   const pass *passes;
@@ -74,7 +74,8 @@ static void sum_item(void *argument, uint32_t item, uint32_t worker) {
                                       call->sums + (size_t)item * call->width * half);
 }
 
-static void run_pass(const strassen_call *call, const pass *s, uint32_t panel, uint32_t pair, float *products) {
+static void run_pass(const strassen_call *call, const pass *s, uint32_t panel, uint32_t pair, uint32_t worker,
+                     float *products) {
   const struct tt_engine *e = call->e;
   const tt_op *op = call->op;
   const tt_tensor *in = tti_operand(&e->program, op, 0), *out = &e->program.tensors[op->output];
@@ -105,6 +106,8 @@ static void run_pass(const strassen_call *call, const pass *s, uint32_t panel, u
   if (call->resident && s->ahead != NONE) {
     row.ahead_bytes = matrix * sizeof(float) / call->pairs;
     row.ahead = (const char *)(row.weights + (s->ahead - s->weights) * (ptrdiff_t)matrix) + pair * row.ahead_bytes;
+  } else {
+    tti_bring_near(&call->e->expected, worker, s->left == NONE ? 0 : depth, &row);
   }
   if (s->less != NONE) row.less = (s->less - s->weights) * (ptrdiff_t)matrix;
   if (s->bias != NONE) row.bias = bias + s->bias * half;
@@ -142,7 +145,7 @@ static void product_item(void *argument, uint32_t item, uint32_t worker) {
   float *products = call->products + worker * 3 * call->most * (call->op->panel / 2);
   for (uint32_t panel = part.panel_begin; panel < part.panel_end; panel++)
     for (uint32_t i = 0; i < call->pass_count; i++)
-      for (uint32_t pair = first; pair < last; pair++) run_pass(call, &call->passes[i], panel, pair, products);
+      for (uint32_t pair = first; pair < last; pair++) run_pass(call, &call->passes[i], panel, pair, worker, products);
   const uint32_t y0 = call->y + (call->within ? 0 : 2 * first), y1 = call->y + (call->within ? 1 : 2 * last);
   const uint32_t stretches = call->within && call->passes == of_pairs ? 2 : 1;
   tti_activate_block(call->e, call->op, y0, y1, call->x, call->x + stretches * call->width, &part);
@@ -162,8 +165,7 @@ static void run_call(strassen_call *call, int summed) {
 
 /* As many pairs of y-planes at a time as there is place for the sums of; a last one of its own is divided, or done in
  * four products. Where one call takes all pairs, its sums serve the blocks of panels that follow, too. */
-void tti_strassen(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *b,
-                  int resident) {
+void tti_strassen(struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *b, int resident) {
   const tt_tensor *in = tti_operand(&e->program, op, 0), *out = &e->program.tensors[op->output];
   const uint32_t most = tti_strassen_pairs(out), pairs = (y1 - y0) / 2;
   const uint32_t divided = (y1 - y0) % 2 && out->width >= LEAST_DIVIDED ? out->width / 2 : 0;

@@ -162,6 +162,8 @@ static tt_status feed_chunk(tth_session *session, const tt_want *want) {
                 bytes, want->bytes);
   session->stats.chunks++;
   session->stats.chunk_bytes += bytes;
+  if (want->index + 1 < session->chunk_count)
+    tt_expect(session->engine, sealed + bytes, session->places[want->index + 2] - session->places[want->index + 1]);
   tt_status status = tt_feed(session->engine, sealed, bytes);
   return status == TT_OK ? TT_OK : core_failed(session, status);
 }
