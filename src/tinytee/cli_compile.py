@@ -233,7 +233,8 @@ def _report_accuracy(quantized: Quantized, accuracy: list[Path], model: Path | N
     if quantized.accuracy.agrees is False:
         common.output.print(
             "--keep-float auto did not reach its goal on the calibration pictures (the same largest score in 98%,"
-            " cosine 0.995) with half of the layers in float32: give it more photographs, or compile in float32",
+            " cosine 0.995), not even with half of the layers in float32, and left those there that help most:"
+            " give it more photographs, or compile in float32",
             soft_wrap=True,
         )
     for path in accuracy:

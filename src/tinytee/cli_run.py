@@ -205,7 +205,9 @@ def verify(
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:
-        reference = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        reference = onnxruntime.InferenceSession(
+            str(model), options, providers=["CPUExecutionProvider"], disabled_optimizers=["WeightBiasQuantization"]
+        )  # which would quantize weights that the model has in float32
     except Exception as error:  # its exceptions have no common base but this
         raise ValueError(f"ONNX Runtime does not load {model}: {error}") from error
     with Session(bundle, key=common.read_key(key_file), isa=isa) as session:

@@ -246,7 +246,7 @@ def _by_strassen(op: Conv, out: Shape, profile: Profile, most_bytes: int) -> Way
 
 
 NARROW_SECONDS = 1.35
-"""Time of integer convolutions in narrow panels, of which sums are kept and panels fed in parts, over that predicted."""
+"""Time of integer convolutions in narrow panels, with sums kept and panels fed in parts, over that predicted."""
 
 _SECONDS = {"winograd": winograd_seconds, "strassen": strassen_seconds}
 _WORKSPACES = {"winograd": winograd_workspace, "strassen": strassen_workspace}

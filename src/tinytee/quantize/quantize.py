@@ -34,6 +34,8 @@ AUTO = "auto"
 """Given as a node to keep in float32: chooses the nodes that harm most."""
 PERCENTILE = 99.999
 WANTED_AGREEMENT, WANTED_COSINE = 0.98, 0.995
+NEARLY_DB = 1.0
+"""Where outputs do not agree in the end, signal to noise that more nodes in float32 have to be worth."""
 _LARGEST_SHARE = 2
 """At most every second node with weights is left in float32 unasked."""
 
@@ -137,19 +139,28 @@ def _spare(
     attempt: Callable[[Sequence[str]], onnx.ModelProto],
     tell: Progress,
 ) -> tuple[onnx.ModelProto, list[str], bool]:
-    """Leaves more and more nodes in float32, at most half, until the outputs agree; whether they do in the end."""
-    if _agrees(measure_outputs(floating, quantized, samples, lambda f: tell("comparing", f))):
-        return quantized, list(kept), True
-    ranked = sensitivity.rank(floating, quantized, samples, lambda f: tell("ranking layers", f))
-    count = 1
+    """Leaves more and more nodes in float32, at most half, until the outputs agree; whether they do in the end.
+
+    If they never do, as few nodes as bring the outputs nearly as far as all that were tried.
+    """
+    ranked: list[str] = []
+    tried: list[tuple[onnx.ModelProto, list[str], float]] = []
+    chosen, count = list(kept), 0
     while True:
-        chosen = [*kept, *ranked[:count]]
-        quantized = attempt(chosen)
-        if _agrees(measure_outputs(floating, quantized, samples, lambda f: tell("comparing", f))):
+        if count:
+            chosen = sensitivity.with_writers(floating, [*kept, *ranked[:count]])
+            quantized = attempt(chosen)
+        outputs = measure_outputs(floating, quantized, samples, lambda f: tell("comparing", f))
+        if _agrees(outputs):
             return quantized, chosen, True
+        tried.append((quantized, chosen, min(output.snr_db for output in outputs)))
+        if not ranked:
+            ranked = sensitivity.rank(floating, quantized, samples, lambda f: tell("ranking layers", f))
         if count * _LARGEST_SHARE >= len(ranked):
-            return quantized, chosen, False
-        count = min(2 * count, -(-len(ranked) // _LARGEST_SHARE))
+            break
+        count = max(1, min(2 * count, -(-len(ranked) // _LARGEST_SHARE)))
+    best = max(snr_db for *_, snr_db in tried)
+    return *next((model, names) for model, names, snr_db in tried if snr_db >= best - NEARLY_DB), False
 
 
 def _channel_means(

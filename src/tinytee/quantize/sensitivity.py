@@ -10,6 +10,7 @@ import onnx
 from tinytee.quantize.engine import Feed, open_session, run
 
 _PICTURES = 8
+_ACTIVATIONS = ("Relu", "Clip")
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
@@ -40,6 +41,31 @@ def rank(
         if told is not None:
             told((position + 1) / len(nodes))
     return sorted(nodes, key=lambda name: -harm[name])
+
+
+def with_writers(model: onnx.ModelProto, names: Sequence[str]) -> list[str]:
+    """Nodes, and the products that write what only these read, through a relu or clip at most.
+
+    An operand of a node in float32 is still rounded to 256 steps where its writer yields integers.
+    """
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    writers = {name: node for node in model.graph.node for name in node.output}
+    nodes = {node.name: node for node in model.graph.node}
+    found, outputs = list(names), {value.name for value in model.graph.output}
+    for name in names:
+        source = nodes[name].input[0]
+        while (writer := writers.get(source)) is not None and source not in outputs:
+            if any(reader.name not in found and reader.op_type not in _ACTIVATIONS for reader in readers[source]):
+                break
+            if writer.op_type not in _ACTIVATIONS:
+                if writer.op_type in WEIGHTED and writer.name not in found:
+                    found.append(writer.name)
+                break
+            source = writer.input[0]
+    return found
 
 
 def quantize_only(floating: onnx.ModelProto, quantized: onnx.ModelProto, name: str) -> onnx.ModelProto:

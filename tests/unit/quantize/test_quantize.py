@@ -26,9 +26,10 @@ from tinytee.ir.reference import evaluate
 from tinytee.passes import optimize
 from tinytee.quantize import quantize, read_photographs
 from tinytee.quantize.accuracy import measure_outputs
+from tinytee.quantize.engine import open_session
 from tinytee.quantize.prepare import prepare
 from tinytee.quantize.refine import correct_biases, keep_results_float, merge_activations, weighted_inputs
-from tinytee.quantize.sensitivity import quantize_only, rank
+from tinytee.quantize.sensitivity import quantize_only, rank, with_writers
 from tinytee.report import accuracy_tables, plot_accuracy, precision_of, precision_table
 from unit.importer.support import model, node, random
 
@@ -207,10 +208,30 @@ def test_sensitive_nodes_are_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     accurate = quantize(network(), pictures(4), keep_float=["auto"])
     module = sys.modules["tinytee.quantize.quantize"]
     monkeypatch.setattr(module, "WANTED_COSINE", 2.0)
+    monkeypatch.setattr(module, "NEARLY_DB", 0.0)
     hopeless = quantize(network(), pictures(4), keep_float=["auto"])
-    assert len(accurate.accuracy.kept_float) <= len(hopeless.accuracy.kept_float) == 2
+    assert len(hopeless.accuracy.kept_float) <= 3
     assert accurate.accuracy.agrees and hopeless.accuracy.agrees is False
     assert quantize(network(), pictures(1)).accuracy.agrees is None
+    monkeypatch.setattr(module, "NEARLY_DB", 1000.0)
+    assert quantize(network(), pictures(4), keep_float=["auto"]).accuracy.kept_float == ()
+
+
+def test_what_only_nodes_in_float_read_is_written_by_one() -> None:
+    prepared, _ = _quantized_pair()
+    assert with_writers(prepared, ["Conv_c2"]) == ["Conv_c2", "Conv_c1"]
+    assert with_writers(prepared, ["Conv_c1"]) == ["Conv_c1"]  # the addition reads r0, too
+    assert with_writers(prepared, ["Gemm_logits"]) == ["Gemm_logits"]
+
+
+def test_weights_in_float_are_left_alone_by_whoever_compares() -> None:
+    made = quantize(network(), pictures(4), keep_float=["Conv_c1"]).model
+    plain = onnxruntime.SessionOptions()
+    plain.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    literal = onnxruntime.InferenceSession(made.SerializeToString(), plain, providers=["CPUExecutionProvider"])
+    (name,) = (value.name for value in made.graph.output)
+    for sample in pictures(4, 2):
+        np.testing.assert_allclose(open_session(made).run([name], sample)[0], literal.run([name], sample)[0], atol=2e-3)
 
 
 def test_wrong_arguments() -> None:
