@@ -213,7 +213,7 @@ typedef struct tt_op {
   uint32_t first_operand;
   uint16_t kernel_y, kernel_x, stride_y, stride_x, dilation_y, dilation_x;
   uint16_t pad_top, pad_left, pad_bottom, pad_right;
-  uint16_t groups, panel; /* panel: 8, 16 or 32 */
+  uint16_t groups, panel; /* panel: 8, 16 or 32; 64 with TT_FLAG_STRASSEN */
   uint32_t weights, bias; /* arena offsets */
   uint32_t first_chunk, panels_per_block, k_per_block;
   uint32_t workspace; /* arena offset */

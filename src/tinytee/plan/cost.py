@@ -97,7 +97,8 @@ def strassen_seconds(op: Conv, out: Shape, profile: Profile, panel: int) -> floa
     """Time of a convolution by Strassen's method: seven products of halves of pixels and channels in place of eight.
 
     Sums of inputs count as about 9 accesses of a vector; three times, because panels that are fed in blocks may need
-    them anew. A last y-plane of its own that is too narrow to be divided takes all eight.
+    them anew. Each product of a pair with a panel costs as much again as a register tile does besides its arithmetic,
+    an addition to a residual 4 accesses. A last y-plane of its own that is too narrow to be divided takes all eight.
     """
     channels, _, _, depth = op.weight.shape
     quarter = replace(op, weight=op.weight[: channels // 2, :, :, : depth // 2])
@@ -106,7 +107,10 @@ def strassen_seconds(op: Conv, out: Shape, profile: Profile, panel: int) -> floa
     each = conv_seconds(quarter, Shape(1, out.width, channels // 2), profile, panel // 2)
     sums = 3 * out.height / 2 * out.width * math.ceil(depth / 2 / profile.lanes) * 9 * profile.depthwise_seconds
     kept = 9 * out.height / 2 * out.width * math.ceil(channels / 2 / profile.lanes) * profile.depthwise_seconds
-    return products * each + sums + kept + activation_seconds(op, out.elems, profile)
+    calls = products * (channels // panel) * profile.tile_seconds
+    added = 4 * out.height * out.width * math.ceil(channels / profile.lanes) * profile.depthwise_seconds
+    added *= len(op.inputs) > 1
+    return products * each + calls + sums + kept + added + activation_seconds(op, out.elems, profile)
 
 
 def activation_seconds(op: Op, elems: int, profile: Profile) -> float:
