@@ -197,13 +197,14 @@ static void conv_item(void *argument, uint32_t item, uint32_t worker) {
 }
 
 /* A call of a convolution by Winograd's method: y-planes y0 .. y1 of the panels of a block. An item takes panels_each
- * of the panels and tiles_each of the tiles, the panels' parts side by side, and transforms all the input that it needs
- * itself, in its worker's part of the workspace: items wait for nothing. */
+ * of the panels, tiles_each of the tiles and rows_each of the y-planes, the panels' parts side by side, then the
+ * tiles', and transforms all the input that it needs itself, in its worker's part of the workspace: items wait for
+ * nothing. */
 typedef struct winograd_call {
   const struct tt_engine *e;
   const tt_op *op;
   const tti_block *block;
-  uint32_t y0, y1, panels_each, panel_parts, tiles_each;
+  uint32_t y0, y1, panels_each, panel_parts, tiles_each, tile_parts, rows_each;
   float *scratch;
   tti_ahead *expected;
 } winograd_call;
@@ -287,17 +288,19 @@ static void winograd_item(void *argument, uint32_t item, uint32_t worker) {
   const uint32_t tiles = tti_winograd_tiles(out);
   const uint32_t begin = b->panel_begin + item % call->panel_parts * call->panels_each;
   const uint32_t end = tti_min(begin + call->panels_each, b->panel_end);
-  const uint32_t tile = item / call->panel_parts * call->tiles_each;
+  const uint32_t tile = item / call->panel_parts % call->tile_parts * call->tiles_each;
+  const uint32_t y0 = call->y0 + item / call->panel_parts / call->tile_parts * call->rows_each;
+  const uint32_t y1 = tti_min(y0 + call->rows_each, call->y1);
   const size_t transformed = (size_t)op->kernel_y * 6 * tiles * in->channels;
   float *scratch = call->scratch + worker * (transformed + (size_t)6 * tiles * op->panel);
   const winograd_part part = {call,   tile,    tti_min(call->tiles_each, tiles - tile),
                               worker, scratch, scratch + transformed};
   const size_t panel_bytes = b->k_end * op->panel * sizeof(float);
-  const uint32_t at_once = call->y1 - call->y0 < 3 ? end - begin : (uint32_t)(CACHED_BYTES / panel_bytes) + 1;
+  const uint32_t at_once = y1 - y0 < 3 ? end - begin : (uint32_t)(CACHED_BYTES / panel_bytes) + 1;
   for (uint32_t p0 = begin, p1; p0 < end; p0 = p1) {
     p1 = p0 + tti_min(at_once, end - p0);
     uint32_t ready = 0; /* input y-planes below it are transformed, as far as they are needed */
-    for (uint32_t y = call->y0; y < call->y1; y++) {
+    for (uint32_t y = y0; y < y1; y++) {
       uint32_t from, to;
       tti_ky_range(op, in->height, y, &from, &to);
       const uint32_t first = y * op->stride_y - op->pad_top; /* kernel row 0, wraps above the map */
@@ -310,7 +313,7 @@ static void winograd_item(void *argument, uint32_t item, uint32_t worker) {
     }
   }
   const tti_block done = {begin, end, b->k_begin, b->k_end};
-  tti_activate_block(e, op, call->y0, call->y1, 4 * tile, tti_min(4 * (tile + part.tiles), out->width), &done);
+  tti_activate_block(e, op, y0, y1, 4 * tile, tti_min(4 * (tile + part.tiles), out->width), &done);
 }
 
 static uint32_t greatest_divisor(uint32_t a, uint32_t b) {
@@ -323,7 +326,7 @@ static uint32_t greatest_divisor(uint32_t a, uint32_t b) {
 }
 
 /* Winograd's F(4, 3) along x. Threads share the panels where these can be shared out evenly, and otherwise the tiles;
- * where those are few, too, panels in small parts. */
+ * where those are few, too, panels in small parts or, if there are not many, the y-planes. */
 static void winograd(struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *b) {
   const uint32_t tiles = tti_winograd_tiles(&e->program.tensors[op->output]);
   const uint32_t panels = b->panel_end - b->panel_begin;
@@ -331,7 +334,9 @@ static void winograd(struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t
   const uint32_t items = tti_items(e, (uint64_t)(y1 - y0) * panels * tiles * b->k_end * op->panel);
   const uint32_t workers = tti_min(items, tti_workers(e)), even = greatest_divisor(panels, workers);
   const int narrow = tiles < 4 * (workers / even);
-  const uint32_t panel_parts = narrow ? tti_min(panels, items) : even, tile_parts = narrow ? 1 : workers / even;
+  const int by_rows = narrow && panels < 4 * workers;
+  const uint32_t panel_parts = by_rows ? 1 : narrow ? tti_min(panels, items) : even;
+  const uint32_t tile_parts = narrow ? 1 : workers / even, row_parts = by_rows ? tti_min(workers, y1 - y0) : 1;
   winograd_call call = {.e = e,
                         .op = op,
                         .block = b,
@@ -339,10 +344,12 @@ static void winograd(struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t
                         .y1 = y1,
                         .panels_each = tti_divide_up(panels, panel_parts),
                         .tiles_each = tti_divide_up(tiles, tile_parts),
+                        .rows_each = tti_divide_up(y1 - y0, row_parts),
                         .scratch = scratch,
                         .expected = &e->expected};
   call.panel_parts = tti_divide_up(panels, call.panels_each);
-  tti_parallel(e, winograd_item, &call, call.panel_parts * tti_divide_up(tiles, call.tiles_each));
+  call.tile_parts = tti_divide_up(tiles, call.tiles_each);
+  tti_parallel(e, winograd_item, &call, call.panel_parts * call.tile_parts * tti_divide_up(y1 - y0, call.rows_each));
 }
 
 void tti_conv(struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *block) {

@@ -49,10 +49,11 @@ typedef struct strassen_call {
   const tt_op *op;
   const tti_block *block;
   const pass *passes;
-  uint32_t pass_count, y, x, pairs, width, panels_each, panel_parts, pairs_each;
+  uint32_t pass_count, y, x, pairs, width, panels_each, panel_parts, pairs_each, items;
   int within, resident;
   size_t most; /* pixels of a half that there is place for */
   float *sums, *products;
+  const struct strassen_call *beside; /* whose items follow, or NULL */
 } strassen_call;
 
 static float *pixels_of(const strassen_call *call, const tt_tensor *t, uint32_t pair, uint32_t second,
@@ -137,6 +138,10 @@ static void run_pass(const strassen_call *call, const pass *s, uint32_t panel, u
 
 static void product_item(void *argument, uint32_t item, uint32_t worker) {
   const strassen_call *call = argument;
+  if (item >= call->items) {
+    item -= call->items;
+    call = call->beside;
+  }
   const tti_block *b = call->block;
   const uint32_t begin = b->panel_begin + item % call->panel_parts * call->panels_each;
   const tti_block part = {begin, tti_min(begin + call->panels_each, b->panel_end), b->k_begin, b->k_end};
@@ -151,16 +156,23 @@ static void product_item(void *argument, uint32_t item, uint32_t worker) {
   tti_activate_block(call->e, call->op, y0, y1, call->x, call->x + stretches * call->width, &part);
 }
 
-static void run_call(strassen_call *call, int summed) {
-  const struct tt_engine *e = call->e;
+static void divide(strassen_call *call) {
   const uint32_t panels = call->block->panel_end - call->block->panel_begin;
   const uint64_t work = (uint64_t)panels * call->op->panel * call->block->k_end * call->pairs * 2 * call->width;
-  const uint32_t items = tti_items(e, work);
+  const uint32_t items = tti_items(call->e, work);
   call->panels_each = tti_divide_up(panels, tti_min(items, panels));
   call->panel_parts = tti_divide_up(panels, call->panels_each);
   call->pairs_each = tti_divide_up(call->pairs, tti_min(tti_divide_up(items, call->panel_parts), call->pairs));
-  if (call->passes == of_pairs && !summed) tti_parallel(e, sum_item, call, call->pairs);
-  tti_parallel(e, product_item, call, call->panel_parts * tti_divide_up(call->pairs, call->pairs_each));
+  call->items = call->panel_parts * tti_divide_up(call->pairs, call->pairs_each);
+}
+
+/* beside: what else is computed at the same time, without sums; may be NULL. */
+static void run_call(strassen_call *call, int summed, strassen_call *beside) {
+  divide(call);
+  if (beside) divide(beside);
+  call->beside = beside;
+  if (call->passes == of_pairs && !summed) tti_parallel(call->e, sum_item, call, call->pairs);
+  tti_parallel(call->e, product_item, call, call->items + (beside ? beside->items : 0));
 }
 
 /* As many pairs of y-planes at a time as there is place for the sums of; a last one of its own is divided, or done in
@@ -181,20 +193,26 @@ void tti_strassen(struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1
                         .most = (size_t)most * out->width,
                         .sums = (float *)(void *)(e->arena + op->workspace)};
   call.products = call.sums + 4 * call.most * (in->channels / 2);
-  for (; call.y + 1 < y1; call.y += 2 * call.pairs) {
+  const uint32_t rest = (y1 - y0) % 2 ? out->width - 2 * divided : 0; /* pixels that have none to go with */
+  strassen_call alone = call;
+  alone.y = y1 - 1;
+  alone.x = 2 * divided;
+  alone.within = 1;
+  alone.pairs = 1;
+  alone.width = rest;
+  alone.passes = of_one;
+  alone.pass_count = sizeof of_one / sizeof *of_one;
+  strassen_call *beside = rest ? &alone : NULL;
+  for (; call.y + 1 < y1; call.y += 2 * call.pairs, beside = NULL) {
     call.pairs = tti_min(most, (y1 - call.y) / 2);
-    run_call(&call, summed);
+    run_call(&call, summed, beside);
   }
-  if (call.y == y1) return;
-  call.within = 1;
-  call.pairs = 1;
   if (divided) {
+    call.within = 1;
+    call.pairs = 1;
     call.width = divided;
-    run_call(&call, summed);
+    run_call(&call, summed, beside);
+  } else if (beside) {
+    run_call(&alone, 1, NULL);
   }
-  call.passes = of_one;
-  call.pass_count = sizeof of_one / sizeof *of_one;
-  call.x = 2 * divided;
-  call.width = out->width - call.x;
-  if (call.width) run_call(&call, 1);
 }

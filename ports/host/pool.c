@@ -86,8 +86,8 @@ static void *serve(void *argument) {
   return NULL;
 }
 
-/* A thread that wakes is often put on the processor of whoever wakes it, and waits there while others idle: keeps the
- * workers off it. */
+/* A thread that wakes is often put on the processor of whoever wakes it, and waits there while others idle; and the
+ * caller may be moved to a processor where a worker spins: keeps the workers off the caller's. */
 static void make_way(tthi_pool *pool) {
   const int here = sched_getcpu();
   cpu_set_t others = pool->allowed;
@@ -144,7 +144,7 @@ void tthi_pool_share(tthi_pool *pool, uint32_t workers, tthi_work work, void *ar
   atomic_store(&pool->argument, argument);
   atomic_store(&pool->finished, 0);
   atomic_store(&pool->ticket, call << 2 * ITEM_BITS | (uint64_t)items << ITEM_BITS);
-  if (atomic_load(&pool->sleepers) != 0) make_way(pool);
+  make_way(pool);
   announce(pool);
   help(pool, 0);
   for (int spin = 0; atomic_load_explicit(&pool->finished, memory_order_acquire) != items; spin++) {

@@ -91,6 +91,7 @@ def test_threads_give_the_same_bits(monkeypatch: pytest.MonkeyPatch, isa: str | 
     everywhere(monkeypatch, 64)
     check(network(15, 15, 128, 256, residual=True), 2 << 20, isa, (1, 2, 5))
     check(network(15, 15, 128, 64), 2 << 20, isa, (1, 2, 5))
+    check(network(7, 7, 512, 128, residual=True), 2 << 20, isa, (1, 2, 5))
 
 
 def test_it_is_chosen_where_the_profile_says_that_it_pays() -> None:
