@@ -61,6 +61,19 @@ typedef struct tile_ahead {
 
 enum { LINE_BYTES = 64 };
 
+/* How many of 'count' rows come before the next line; asks for one. NEON's main loop has no registers to spare for it.
+ */
+TTI_INLINE size_t bring_near(tile_ahead *ahead, size_t count) {
+#if TTI_CODE == TTI_CODE_neon
+  (void)ahead;
+  return count;
+#else
+  __builtin_prefetch(ahead->at);
+  ahead->at += LINE_BYTES;
+  return count < ahead->every ? count : ahead->every;
+#endif
+}
+
 /* Adds one run to a register tile. Pixels are addressed from one in three of them, for which a processor has the
  * registers and the addressing modes; the compiler, which would rather have one register a pixel, is kept from seeing
  * how they are related. */
@@ -109,10 +122,8 @@ TTI_INLINE void tile_run(const int pixels, const int vectors, const int differ, 
   }
 #endif
   while (count) {
-    size_t rows = count < ahead->every ? count : ahead->every;
+    size_t rows = bring_near(ahead, count);
     count -= rows;
-    __builtin_prefetch(ahead->at);
-    ahead->at += LINE_BYTES;
     for (; rows; rows--, w += panel) {
       vf b[2];
       TTI_FOR (v, vectors) b[v] = tile_weight(differ, w + v * TTI_LANES, less);
@@ -226,6 +237,13 @@ static void conv_row_narrow(const tti_conv_row *c) {
   }
 }
 
+/* By itself, so that the tiles of all others get the registers that they need. */
+static __attribute__((noinline)) void conv_row_less(const tti_conv_row *c) {
+  size_t column = 0;
+  for (; column + 2 * TTI_LANES <= c->columns; column += 2 * TTI_LANES) strip(2, 0, 1, c->panel, c, column);
+  if (column < c->columns) strip(1, 0, 1, c->panel, c, column);
+}
+
 static void conv_row(const tti_conv_row *c) {
   if (c->panel % TTI_LANES) {
     conv_row_narrow(c);
@@ -234,8 +252,7 @@ static void conv_row(const tti_conv_row *c) {
   const size_t panel = c->panel;
   size_t column = 0;
   if (c->less) {
-    for (; column + 2 * TTI_LANES <= c->columns; column += 2 * TTI_LANES) strip(2, 0, 1, panel, c, column);
-    if (column < c->columns) strip(1, 0, 1, panel, c, column);
+    conv_row_less(c);
     return;
   }
   for (; column + 2 * TTI_LANES <= c->columns; column += 2 * TTI_LANES) {

@@ -20,7 +20,7 @@ typedef struct tti_run {
  * out[x][n] = clamp(bias[n] + begin[x][n] + sum over runs + residual[x][n]), n < columns <= panel, x < width.
  * bias, begin and residual are left out where they are NULL; begin and residual may equal out. Where 'less' is not 0,
  * the weight at w is w[0] - w[less], and columns = panel. Meanwhile about ahead_bytes at 'ahead', which may be any
- * address, are brought near: what is read next, if it lies far. */
+ * address, may be brought near: what is read next, if it lies far. */
 typedef struct tti_conv_row {
   const tti_run *runs;
   size_t run_count;
