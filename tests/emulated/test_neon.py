@@ -26,6 +26,7 @@ from tinytee.plan.api import Planner, least_budget, lower
 from tinytee.plan.entropy import Entropy
 from tinytee.plan.quantized import products_in_16_bits
 from tinytee.runtime.tensors import from_core, to_core
+from unit.plan import test_strassen as strassen
 from unit.plan.graphs import SLOW_IS_FINE, graphs
 from unit.plan.quantized_graphs import fully_connected, quantized_graphs
 from unit.plan.test_coded_weights import dense
@@ -100,6 +101,14 @@ def test_integer_networks_give_the_reference_s_bits(
     found = run_emulated(runner, isa, graph, budget, inputs, tmp_path_factory.getbasetemp())
     for name, want in evaluate(graph, inputs).items():
         np.testing.assert_array_equal(found[name], want)
+
+
+@pytest.mark.parametrize(("height", "width"), [(7, 7), (6, 29), (15, 14)])
+def test_strassen_under_neon(
+    runner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, height: int, width: int
+) -> None:
+    strassen.everywhere(monkeypatch, 16)
+    check(runner, strassen.network(height, width, 34, 48, residual=True), 1 << 20, height, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["fp16", "int8", "int4"])
