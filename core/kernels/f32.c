@@ -237,11 +237,17 @@ static void conv_row_narrow(const tti_conv_row *c) {
   }
 }
 
-/* By itself, so that the tiles of all others get the registers that they need. */
+/* Each by itself, so that its tiles get the registers that they need. */
 static __attribute__((noinline)) void conv_row_less(const tti_conv_row *c) {
   size_t column = 0;
   for (; column + 2 * TTI_LANES <= c->columns; column += 2 * TTI_LANES) strip(2, 0, 1, c->panel, c, column);
   if (column < c->columns) strip(1, 0, 1, c->panel, c, column);
+}
+
+static __attribute__((noinline)) void strip_of_8(const tti_conv_row *c, size_t column) { strip(2, 0, 0, 8, c, column); }
+
+static __attribute__((noinline)) void strip_of_16(const tti_conv_row *c, size_t column) {
+  strip(2, 0, 0, 16, c, column);
 }
 
 static void conv_row(const tti_conv_row *c) {
@@ -257,9 +263,9 @@ static void conv_row(const tti_conv_row *c) {
   }
   for (; column + 2 * TTI_LANES <= c->columns; column += 2 * TTI_LANES) {
     if (TTI_CODE == TTI_CODE_neon && panel == 8) /* rows of weights then lie at constant offsets */
-      strip(2, 0, 0, 8, c, column);
+      strip_of_8(c, column);
     else if (TTI_CODE == TTI_CODE_neon && panel == 16)
-      strip(2, 0, 0, 16, c, column);
+      strip_of_16(c, column);
     else
       strip(2, 0, 0, panel, c, column);
   }
