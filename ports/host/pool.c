@@ -1,10 +1,12 @@
 /* See the header.
  *
  * Calls are short (some microseconds) and come close after one another, so a thread without work spins for a while
- * before it sleeps, and items are claimed one by one, so that a thread that is held up delays no other.
+ * before it sleeps, and items are claimed one by one, so that a thread that is held up delays no other. The caller
+ * claims from the first item on and the workers from the last one back: what is near a processor since the call before,
+ * neighbouring rows, panels or pieces of a chunk, it mostly gets again.
  *
- * 'ticket' holds everything that a claim depends on: the call's number, its items, and the next one of them. Whoever
- * has claimed an item knows that its call is not over, so that 'work' and 'argument' are still that call's. */
+ * 'ticket' holds everything that a claim depends on: the call's number, the items left, and the next one of them.
+ * Whoever has claimed an item knows that its call is not over, so that 'work' and 'argument' are still that call's. */
 #define _GNU_SOURCE
 #include "pool.h"
 
@@ -29,7 +31,7 @@ typedef struct worker {
 } worker;
 
 struct tthi_pool {
-  _Alignas(64) _Atomic uint64_t ticket; /* call << 40 | items << 20 | next */
+  _Alignas(64) _Atomic uint64_t ticket; /* call << 40 | end of the items left << 20 | the first of them */
   _Alignas(64) _Atomic uint32_t finished;
   _Alignas(64) _Atomic uint32_t calls; /* calls begun: what the threads wait for */
   _Atomic uint32_t sleepers, stop, wanted;
@@ -56,11 +58,13 @@ static void pause_a_moment(void) {
 /* Works on the present call's items until none is left to claim. */
 static void help(tthi_pool *pool, uint32_t number) {
   uint64_t ticket = atomic_load(&pool->ticket);
-  while ((ticket & ITEM_MASK) < (ticket >> ITEM_BITS & ITEM_MASK)) {
+  uint64_t first, end;
+  while ((first = ticket & ITEM_MASK) < (end = ticket >> ITEM_BITS & ITEM_MASK)) {
     const tthi_work work = atomic_load(&pool->work);
     void *argument = atomic_load(&pool->argument);
-    if (!atomic_compare_exchange_weak(&pool->ticket, &ticket, ticket + 1)) continue;
-    work(argument, (uint32_t)(ticket & ITEM_MASK), number);
+    const uint64_t claimed = number == 0 ? ticket + 1 : ticket - (UINT64_C(1) << ITEM_BITS);
+    if (!atomic_compare_exchange_weak(&pool->ticket, &ticket, claimed)) continue;
+    work(argument, (uint32_t)(number == 0 ? first : end - 1), number);
     atomic_fetch_add(&pool->finished, 1);
     ticket = atomic_load(&pool->ticket);
   }
