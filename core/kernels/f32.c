@@ -747,6 +747,28 @@ TTI_INLINE void binary_span(const unsigned kind, const float *a, size_t a_step, 
   }
 }
 
+TTI_INLINE void pixels_span(const unsigned kind, const float *a, const float *b, const int b_first, float *out,
+                            size_t pixels, size_t channels) {
+  for (size_t c = 0; c < channels; c += TTI_LANES) {
+    const size_t left = channels - c;
+    const vf vb = v_load_part(b + c, left);
+    for (size_t at = c; at < pixels * channels; at += channels) {
+      const vf va = v_load_part(a + at, left);
+      v_store_part(out + at, b_first ? combine(kind, vb, va) : combine(kind, va, vb), left);
+    }
+  }
+}
+
+static void binary_pixels(unsigned kind, const float *a, const float *b, int b_first, float *out, size_t pixels,
+                          size_t channels) {
+  if (kind == TT_BINARY_MUL)
+    pixels_span(TT_BINARY_MUL, a, b, 0, out, pixels, channels);
+  else if (kind == TT_BINARY_ADD)
+    pixels_span(TT_BINARY_ADD, a, b, 0, out, pixels, channels);
+  else
+    pixels_span(kind, a, b, b_first, out, pixels, channels);
+}
+
 #define TTI_BINARY_CASE(K)                                                                                             \
   case K:                                                                                                              \
     binary_span(K, a, a_step, b, b_step, out, count);                                                                  \
@@ -869,6 +891,7 @@ const tti_kernels *TTI_JOIN(tti_kernels_, TTI_ISA)(void) {
                                     pool_row,
                                     activation,
                                     binary,
+                                    binary_pixels,
                                     lrn,
                                     interleave,
                                     decode,

@@ -867,26 +867,40 @@ static void average(const tti_i8_average *p) {
 
 /* ---- elementwise */
 
-TTI_INLINE void binary_span(const unsigned kind, const size_t a_step, const size_t b_step, const tti_i8_binary_row *r) {
+/* Elements i .. i + TTI_LANES of so many pixels, 'left' of them before the pixel's end. */
+TTI_INLINE void binary_lanes(const unsigned kind, const size_t a_step, const size_t b_step, const int b_stays,
+                             const tti_i8_binary_row *r, size_t i, size_t pixels, const size_t left) {
   const tti_rounding rounding = r->rounding;
   const vf a_scale = v_set(r->a_scale), b_scale = v_set(r->b_scale), last = v_set(r->last);
   const vf a_zero = v_set(r->a_zero), b_zero = v_set(r->b_zero);
-  for (size_t i = 0; i < r->count; i += TTI_LANES) {
-    const size_t left = r->count - i;
-    const vf a = __builtin_convertvector(a_step ? load_bytes(r->a + i, left) : (vi){0} + r->a[0], vf);
-    const vf b = __builtin_convertvector(b_step ? load_bytes(r->b + i, left) : (vi){0} + r->b[0], vf);
+  vf a, b = {0};
+  for (size_t p = 0; p < pixels; p++) {
+    const uint8_t *a_at = r->a + p * r->a_pixel, *b_at = r->b + p * r->b_pixel;
+    a = __builtin_convertvector(a_step ? load_bytes(a_at + i, left) : (vi){0} + a_at[0], vf);
+    if (!b_stays || !p) b = __builtin_convertvector(b_step ? load_bytes(b_at + i, left) : (vi){0} + b_at[0], vf);
     const vf v = kind == TT_BINARY_ADD   ? v_fused(a, a_scale, v_fused(b, b_scale, last))
                  : kind == TT_BINARY_SUB ? ((a - a_zero) * a_scale - (b - b_zero) * b_scale) / last
                                          : (a - a_zero) * (b - b_zero) * a_scale + last;
-    store_rounded(r->out + i, v, &rounding, left);
+    store_rounded(r->out + p * r->count + i, v, &rounding, left);
   }
 }
 
+TTI_INLINE void binary_span(const unsigned kind, const size_t a_step, const size_t b_step, const int b_stays,
+                            const size_t pixels, const tti_i8_binary_row *row) {
+  const tti_i8_binary_row r = *row; /* which no store can change */
+  size_t i = 0;
+  for (; i + TTI_LANES <= r.count; i += TTI_LANES)
+    binary_lanes(kind, a_step, b_step, b_stays, &r, i, pixels, TTI_LANES);
+  if (i < r.count) binary_lanes(kind, a_step, b_step, b_stays, &r, i, pixels, r.count - i);
+}
+
 TTI_INLINE void binary_steps(const unsigned kind, const tti_i8_binary_row *r) {
-  if (r->a_step && r->b_step)
-    binary_span(kind, 1, 1, r);
+  if (r->pixels == 1 && r->a_step && r->b_step)
+    binary_span(kind, 1, 1, 0, 1, r);
+  else if (r->a_step && r->b_step && !r->b_pixel)
+    binary_span(kind, 1, 1, 1, r->pixels, r);
   else
-    binary_span(kind, r->a_step, r->b_step, r);
+    binary_span(kind, r->a_step, r->b_step, 0, r->pixels, r);
 }
 
 static void binary(unsigned kind, const tti_i8_binary_row *r) {

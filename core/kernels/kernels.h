@@ -129,12 +129,13 @@ typedef struct tti_i8_depthwise_row {
   tti_rounding rounding;
 } tti_i8_depthwise_row;
 
-/* out[i] = a[i * a_step] op b[i * b_step], steps 0 or 1, as tt_op says; kind is TT_BINARY_ADD, _SUB or _MUL. 'last'
+/* out[i] = a[i * a_step] op b[i * b_step], steps 0 or 1, as tt_op says; kind is TT_BINARY_ADD, _SUB or _MUL. Again for
+ * each of the pixels, whose elements lie next to one another in out, and a_pixel and b_pixel apart in a and b. 'last'
  * is added (ADD, MUL: the output's zero point is part of it, rounding.zero is 0) or divides (SUB). An addition has no
  * use for the zero points, a product none for b_scale. */
 typedef struct tti_i8_binary_row {
   const uint8_t *a, *b;
-  size_t a_step, b_step, count;
+  size_t a_step, b_step, count, pixels, a_pixel, b_pixel;
   float a_zero, b_zero, a_scale, b_scale, last;
   uint8_t *out;
   tti_rounding rounding;
@@ -187,6 +188,9 @@ typedef struct tti_kernels {
   void (*activation)(unsigned kind, float alpha, float beta, float *data, size_t count);
   /* out[i] = a[i * a_step] op b[i * b_step], steps 0 or 1; kind is TT_BINARY_*. out may equal a or b. */
   void (*binary)(unsigned kind, const float *a, size_t a_step, const float *b, size_t b_step, float *out, size_t count);
+  /* out[p * channels + c] = a[p * channels + c] op b[c], p < pixels; with b_first, b[c] op a. out may equal a. */
+  void (*binary_pixels)(unsigned kind, const float *a, const float *b, int b_first, float *out, size_t pixels,
+                        size_t channels);
   /* Local response normalization of one pixel, ONNX LRN. */
   void (*lrn)(const float *in, float *out, size_t channels, size_t size, float alpha, float beta, float bias);
   /* out[i * parts + p] = in[p * each + i]: the shuffle of channels between groups. */

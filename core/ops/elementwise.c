@@ -61,6 +61,10 @@ void tti_binary(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_
     const int whole_b = (b.step && b.pixel_step) || (!b.step && !b.pixel_step);
     if (whole_a && whole_b) {
       kernels->binary(op->variant, a.row, a.step, b.row, b.step, row, (size_t)out->width * channels);
+    } else if (a.step && a.pixel_step && b.step) {
+      kernels->binary_pixels(op->variant, a.row, b.row, 0, row, out->width, channels);
+    } else if (b.step && b.pixel_step && a.step) {
+      kernels->binary_pixels(op->variant, b.row, a.row, 1, row, out->width, channels);
     } else {
       for (uint32_t x = 0; x < out->width; x++)
         kernels->binary(op->variant, a.row + x * a.pixel_step, a.step, b.row + x * b.pixel_step, b.step,

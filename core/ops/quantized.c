@@ -218,6 +218,7 @@ static void binary(const struct tt_engine *e, const tt_op *op, uint32_t y) {
                            .a_step = a.step,
                            .b_step = b.step,
                            .count = (size_t)out->width * out->channels,
+                           .pixels = 1,
                            .a_zero = a.zero,
                            .b_zero = b.zero,
                            .a_scale = op->p0,
@@ -226,13 +227,13 @@ static void binary(const struct tt_engine *e, const tt_op *op, uint32_t y) {
                            .out = tti_pixels(e, out, y),
                            .rounding = op->variant == TT_BINARY_SUB ? rounding_of(op, out) : rounding_alone(op)};
   const int whole = (a.step != 0) == (a.pixel_step != 0) && (b.step != 0) == (b.pixel_step != 0);
-  if (!whole) row.count = out->channels;
-  for (uint32_t x = 0; x < (whole ? 1 : out->width); x++) {
-    e->port->kernels->i8->binary(op->variant, &row);
-    row.a += a.pixel_step;
-    row.b += b.pixel_step;
-    row.out += out->channels;
+  if (!whole) {
+    row.count = out->channels;
+    row.pixels = out->width;
+    row.a_pixel = a.pixel_step;
+    row.b_pixel = b.pixel_step;
   }
+  e->port->kernels->i8->binary(op->variant, &row);
 }
 
 static void compute_row(const struct tt_engine *e, const tt_op *op, uint32_t y) {
