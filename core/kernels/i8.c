@@ -617,6 +617,61 @@ TTI_INLINE void depthwise_5x5_row(const int stride, const tti_i8_depthwise_row *
   for (; x < d->width; x++) depthwise_5x5(1, stride, d, x, column, count, w, bias, multiplier);
 }
 
+/* Words of so few channels, again and again, in the order of interleave. */
+TTI_INLINE void load_repeated(const void *words, const size_t channels, vx out[4]) {
+  uint32_t repeated[WIDE];
+  for (size_t i = 0; i < WIDE; i += channels) __builtin_memcpy(repeated + i, words, channels * sizeof *repeated);
+  load_ordered(repeated, WIDE, out);
+}
+
+/* WIDE / channels pixels, 'stride' apart. */
+TTI_INLINE vx load_apart(const uint8_t *in, const size_t channels, const size_t stride) {
+  if (stride == 1) return load_x(in);
+#if TTI_CODE == TTI_CODE_avx512
+  const __m512i a = load_x(in), b = _mm512_maskz_loadu_epi8((1ull << (WIDE - channels)) - 1, in + WIDE);
+  return channels == 16 ? _mm512_shuffle_i64x2(a, b, 0x88) : _mm512_shuffle_i64x2(a, b, 0x44);
+#else
+  return _mm256_loadu2_m128i((const __m128i *)(const void *)(in + stride * channels),
+                             (const __m128i *)(const void *)in);
+#endif
+}
+
+/* 3 x 3 without dilation on few channels: as many pixels as fit side by side, as if they were one with more channels.
+ * The last ones may be computed twice. */
+TTI_INLINE void depthwise_3x3_narrow(const size_t channels, const size_t stride, const tti_i8_depthwise_row *d) {
+  const size_t pixels = WIDE / channels;
+  vx w[3][4], bias[4], multiplier[4];
+  TTI_FOR (kx, 3) load_repeated(d->weights + (size_t)kx * channels * 4, channels, w[kx]);
+  load_repeated(d->constants, channels, bias);
+  load_repeated(d->constants + channels, channels, multiplier);
+  for (size_t x = 0; x < d->width; x += pixels) {
+    const size_t first = least(x, d->width - pixels);
+    vi acc[4];
+    TTI_FOR (j, 4) acc[j] = (vi)bias[j];
+    TTI_FOR (kx, 3) {
+      vx rows[4], in[4];
+      TTI_FOR (i, 3)
+        rows[i] = d->rows[i] ? load_apart(d->rows[i] + (first * stride + (size_t)kx) * channels, channels, stride)
+                             : TTI_X(set1_epi8)((char)d->zero);
+      rows[3] = rows[2]; /* its weights are 0 */
+      interleave(rows, in);
+      TTI_FOR (j, 4) acc[j] = dot(acc[j], as_inputs(in[j]), as_weights(w[kx][j]));
+    }
+    store_ordered(d, first * channels, acc, multiplier, WIDE);
+  }
+}
+
+/* Whether it was that. */
+TTI_INLINE int depthwise_narrow(const size_t channels, const tti_i8_depthwise_row *d) {
+  if (d->channels != channels || d->kernel_y != 3 || d->kernel_x != 3 || d->dilation_x != 1) return 0;
+  if (d->stride_x > 2 || d->width < WIDE / channels) return 0;
+  if (d->stride_x == 1)
+    depthwise_3x3_narrow(channels, 1, d);
+  else
+    depthwise_3x3_narrow(channels, 2, d);
+  return 1;
+}
+
 TTI_INLINE void depthwise_columns(const tti_i8_depthwise_row *d, size_t column, size_t count) {
   const int square = d->kernel_y == d->kernel_x && d->dilation_x == 1 && d->stride_x <= 2;
   if (square && d->kernel_x == 3) {
@@ -640,6 +695,7 @@ TTI_INLINE void depthwise_columns(const tti_i8_depthwise_row *d, size_t column, 
 
 static void depthwise_row(const tti_i8_depthwise_row *d) {
   size_t column = 0;
+  if (depthwise_narrow(16, d) || (WIDE == 64 && depthwise_narrow(32, d))) return;
   for (; column + WIDE <= d->channels; column += WIDE) depthwise_columns(d, column, WIDE);
   if (column < d->channels) depthwise_columns(d, column, d->channels - column);
 }

@@ -16,7 +16,7 @@ from tinytee.api import compile_graph
 from tinytee.ir.check import check
 from tinytee.ir.graph import Graph, Port, Quant, Shape
 from tinytee.ir.lanes import Stretch
-from tinytee.ir.quantized import Dequantize, QConv, Quantize
+from tinytee.ir.quantized import Dequantize, QConv, QDepthwiseConv, Quantize
 from tinytee.ir.reference import evaluate
 from tinytee.plan import network, profile
 from tinytee.plan.api import least_budget, lower, make_plan
@@ -53,6 +53,14 @@ def run(graph: Graph, budget_bytes: int, isa: str, inputs: dict[str, np.ndarray]
 def inputs_of(graph: Graph, seed: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     return {port.name: rng.standard_normal(port.shape).astype(np.float32) for port in graph.inputs}
+
+
+def of_maps(op: QConv | QDepthwiseConv, shape: Shape, out: Shape) -> Graph:
+    """Quantize to "q", the operator from there to "p", Dequantize."""
+    ops = (Quantize(name="q", inputs=("x",), output="q"), op, Dequantize(name="y", inputs=("p",), output="y"))
+    shapes = {"x": shape, "q": shape, "p": out, "y": out}
+    ports = [Port(n, n, (1, *vars(s).values()), "float32", (0, 1, 2, 3), True) for n, s in (("x", shape), ("y", out))]
+    return Graph((ports[0],), (ports[1],), shapes, ops, {"q": Quant(0.02, 120), "p": Quant(0.03, 100)})
 
 
 @quick
@@ -118,10 +126,7 @@ def test_a_map_s_sums_are_kept_where_panels_are_larger(isa: str) -> None:
         name="p", inputs=("q",), output="p", weight=weight, bias=np.zeros(64, np.int32),
         multiplier=np.full(64, 1e-4, np.float32), strides=(1, 1), pads=(1, 1, 1, 1), dilations=(1, 1), groups=1,
     )  # fmt: skip
-    ops = (Quantize(name="q", inputs=("x",), output="q"), conv, Dequantize(name="y", inputs=("p",), output="y"))
-    shapes = {"x": shape, "q": shape, "p": out, "y": out}
-    ports = [Port(n, n, (1, *vars(s).values()), "float32", (0, 1, 2, 3), True) for n, s in (("x", shape), ("y", out))]
-    graph = Graph((ports[0],), (ports[1],), shapes, ops, {"q": Quant(0.02, 120), "p": Quant(0.03, 100)})
+    graph = of_maps(conv, shape, out)
     floor = least_budget(graph, PROFILE)
     narrow = make_plan(graph, floor, PROFILE).network
     wide = network.build(graph, PROFILE, "aes-256-gcm")
@@ -132,6 +137,27 @@ def test_a_map_s_sums_are_kept_where_panels_are_larger(isa: str) -> None:
     want = evaluate(graph, inputs)["y"]
     for budget in (floor, 2 * floor, 1 << 21):
         np.testing.assert_array_equal(run(graph, budget, isa, inputs)["y"], want)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("channels", [16, 32])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_pixels_of_few_channels_side_by_side(isa: str, channels: int, stride: int) -> None:
+    """As many as fill a vector, fewer, and what is left over."""
+    if not usable(isa):
+        pytest.skip(f"this processor has no {isa}")
+    rng = np.random.default_rng(channels + stride)
+    for width in (1, 2, 3, 4, 5, 8, 15):
+        shape = Shape(4, (width - 1) * stride + 1, channels)
+        depthwise = QDepthwiseConv(
+            name="p", inputs=("q",), output="p", weight=rng.integers(-128, 128, (3, 3, channels)).astype(np.int8),
+            bias=rng.integers(-9000, 9000, channels).astype(np.int32),
+            multiplier=rng.uniform(1e-4, 2e-3, channels).astype(np.float32), strides=(stride, stride),
+            pads=(1, 1, 1, 1), dilations=(1, 1),
+        )  # fmt: skip
+        graph = of_maps(depthwise, shape, Shape(-(-4 // stride), width, channels))
+        inputs = inputs_of(graph, width)
+        np.testing.assert_array_equal(run(graph, 1 << 20, isa, inputs)["y"], evaluate(graph, inputs)["y"])
 
 
 def test_a_kernel_that_the_core_cannot_hold_is_refused() -> None:
