@@ -759,6 +759,7 @@ TTI_INLINE void pixels_span(const unsigned kind, const float *a, const float *b,
   }
 }
 
+/* Sums and products do not depend on which comes first. */
 static void binary_pixels(unsigned kind, const float *a, const float *b, int b_first, float *out, size_t pixels,
                           size_t channels) {
   if (kind == TT_BINARY_MUL)

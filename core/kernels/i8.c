@@ -661,7 +661,7 @@ TTI_INLINE void depthwise_3x3_narrow(const size_t channels, const size_t stride,
   }
 }
 
-/* Whether it was that. */
+/* Whether the row is such a one; it is computed then. */
 TTI_INLINE int depthwise_narrow(const size_t channels, const tti_i8_depthwise_row *d) {
   if (d->channels != channels || d->kernel_y != 3 || d->kernel_x != 3 || d->dilation_x != 1) return 0;
   if (d->stride_x > 2 || d->width < WIDE / channels) return 0;
@@ -929,10 +929,10 @@ TTI_INLINE void binary_lanes(const unsigned kind, const size_t a_step, const siz
   const tti_rounding rounding = r->rounding;
   const vf a_scale = v_set(r->a_scale), b_scale = v_set(r->b_scale), last = v_set(r->last);
   const vf a_zero = v_set(r->a_zero), b_zero = v_set(r->b_zero);
-  vf a, b = {0};
+  vf b = {0};
   for (size_t p = 0; p < pixels; p++) {
     const uint8_t *a_at = r->a + p * r->a_pixel, *b_at = r->b + p * r->b_pixel;
-    a = __builtin_convertvector(a_step ? load_bytes(a_at + i, left) : (vi){0} + a_at[0], vf);
+    const vf a = __builtin_convertvector(a_step ? load_bytes(a_at + i, left) : (vi){0} + a_at[0], vf);
     if (!b_stays || !p) b = __builtin_convertvector(b_step ? load_bytes(b_at + i, left) : (vi){0} + b_at[0], vf);
     const vf v = kind == TT_BINARY_ADD   ? v_fused(a, a_scale, v_fused(b, b_scale, last))
                  : kind == TT_BINARY_SUB ? ((a - a_zero) * a_scale - (b - b_zero) * b_scale) / last
