@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#if defined(__AVX512VNNI__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #elif defined(__aarch64__)
 #include <arm_neon.h>
@@ -60,14 +60,29 @@ double peak_flops(void) {
   return 2.0 * CHAINS * LANES * (double)count / best;
 }
 
+/* The instructions that add most products of bytes to 32-bit sums without saturating, and how many to each. */
 #if defined(__AVX512VNNI__)
+enum { PRODUCTS = 4 };
 #define DOT(chain) chain = (words)_mm512_dpbusd_epi32((__m512i)chain, (__m512i)ones, (__m512i)ones);
+#elif defined(__AVX512BW__)
+enum { PRODUCTS = 2 };
+#define DOT(chain) chain += (words)_mm512_madd_epi16((__m512i)chain, (__m512i)ones);
+#elif defined(__AVX2__)
+enum { PRODUCTS = 2 };
+#define DOT(chain) chain += (words)_mm256_madd_epi16((__m256i)chain, (__m256i)ones);
 #elif defined(__aarch64__) && defined(__ARM_FEATURE_DOTPROD)
+enum { PRODUCTS = 4 };
 #define DOT(chain) chain = (words)vdotq_s32((int32x4_t)chain, (int8x16_t)ones, (int8x16_t)ones);
+#elif defined(__aarch64__)
+enum { PRODUCTS = 1 };
+#define DOT(chain)                                                                                                     \
+  chain = (words)vmlal_s16((int32x4_t)chain, vget_low_s16((int16x8_t)ones), vget_low_s16((int16x8_t)ones));
+#else
+enum { PRODUCTS = 1 };
+#define DOT(chain) chain = chain * ones + ones;
 #endif
 
 double peak_dots(void) {
-#ifdef DOT
   typedef int32_t words __attribute__((vector_size(LANES * 4)));
   const long count = 4000000;
   const words ones = (words){0} + 0x01010101;
@@ -82,10 +97,7 @@ double peak_dots(void) {
     }
     best = least(best, now_seconds() - begun);
   }
-  return 2.0 * 4 * CHAINS * LANES * (double)count / best;
-#else
-  return 0;
-#endif
+  return 2.0 * PRODUCTS * CHAINS * LANES * (double)count / best;
 }
 
 double peak_read(size_t bytes, long passes) {
