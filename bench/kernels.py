@@ -25,7 +25,6 @@ from decoders import decoder_rows, ratio_table, ratios
 from harness import write_json
 from tinytee.api import measuring_runner
 from tinytee.bundle import suites
-from tinytee.bundle.abi import ffi
 from tinytee.ir.graph import (
     Activation,
     Binary,
@@ -42,6 +41,7 @@ from tinytee.ir.graph import (
 )
 from tinytee.ir.quantized import QBinary, QLut, QPool
 from tinytee.plan.measure import Bench, Runner, quantized_add, quantized_conv, quantized_depthwise
+from tinytee.plan.profile import for_isa
 from tinytee.runtime import library
 from tinytee.sizes import MAX_BYTES
 
@@ -86,7 +86,8 @@ def main() -> int:
     parser.add_argument("--smoke", action="store_true", help="three kernels")
     options = parser.parse_args()
 
-    peaks, bench = measure_peaks(), Bench(_pinning(measuring_runner()), "aes-256-gcm")
+    isa = library.best_isa()
+    peaks, bench = measure_peaks(), Bench(_pinning(measuring_runner(for_isa(isa))), "aes-256-gcm")
     rows: list[dict[str, Any]] = []
     for case in cases()[:: 8 if options.smoke else 1]:
         seconds = (bench.each_quantized if case.quantized else bench.each)(case.shape, case.make)
@@ -99,7 +100,7 @@ def main() -> int:
             rate = bench.opening(suite)
             row = {"kernel": f"opening, {suite}", "shape": [], "seconds": 0.0, "rate": rate, "unit": "GB/s"}
             rows.append(row | {"peak": "memory_read", "share": rate / peaks.memory_read})
-    rows += decoder_rows(_isa(), peaks.cache_copy)
+    rows += decoder_rows(isa, peaks.cache_copy)
     for row in rows:
         row["peaks"] = asdict(peaks)
     console = Console(width=None if sys.stdout.isatty() else 120)
@@ -120,15 +121,6 @@ def measure_peaks() -> Peaks:
     return Peaks(
         peak.peak_flops(), peak.peak_dots(), peak.peak_read(MEMORY_BYTES, 1), peak.peak_copy(CACHE_BYTES, 2000)
     )
-
-
-def _isa() -> str:
-    """The instruction set that the engine uses here."""
-    core = library.load()
-    port = core.tth_port_open(ffi.NULL)
-    isa = ffi.string(core.tth_port_isa(port)).decode()
-    core.tth_port_close(port)
-    return isa
 
 
 def _pinning(run: Runner) -> Runner:

@@ -32,6 +32,8 @@
 
 /* ---- convolution */
 
+enum { MOST_COLUMNS = TTI_CODE == TTI_CODE_avx2 ? 4 : 2 }; /* vectors of channels of a register tile */
+
 /* A loop over constants that is to be unrolled into registers. */
 #define TTI_FOR(i, count) _Pragma("GCC unroll 16") for (int i = 0; i < (count); i++)
 
@@ -79,7 +81,7 @@ TTI_INLINE size_t bring_near(tile_ahead *ahead, size_t count) {
  * how they are related. */
 TTI_INLINE void tile_run(const int pixels, const int vectors, const int differ, const float *in, ptrdiff_t stride,
                          const float *w, ptrdiff_t less, size_t panel, size_t count, tile_ahead *ahead,
-                         vf acc[TTI_TILE][2]) {
+                         vf acc[TTI_TILE][MOST_COLUMNS]) {
   const float *at[(TTI_TILE + 2) / 3];
   TTI_FOR (g, (pixels + 2) / 3) at[g] = in + 3 * g * stride;
 #if TTI_CODE == TTI_CODE_neon
@@ -125,7 +127,7 @@ TTI_INLINE void tile_run(const int pixels, const int vectors, const int differ, 
     size_t rows = bring_near(ahead, count);
     count -= rows;
     for (; rows; rows--, w += panel) {
-      vf b[2];
+      vf b[MOST_COLUMNS];
       TTI_FOR (v, vectors) b[v] = tile_weight(differ, w + v * TTI_LANES, less);
       TTI_FOR (m, pixels) {
         const vf a = v_set(at[m / 3][m % 3 * stride]);
@@ -139,7 +141,7 @@ TTI_INLINE void tile_run(const int pixels, const int vectors, const int differ, 
 
 TTI_INLINE void tile(const int pixels, const int vectors, const int partial, const int differ, const size_t panel,
                      const tti_conv_row *c, size_t x, size_t column, tile_ahead *ahead) {
-  vf acc[TTI_TILE][2];
+  vf acc[TTI_TILE][MOST_COLUMNS];
   float *const out = c->out + (ptrdiff_t)x * c->out_stride + column;
   const size_t left = c->columns - column - (size_t)(vectors - 1) * TTI_LANES; /* of the last vector */
   TTI_FOR (v, vectors) {
@@ -176,19 +178,19 @@ TTI_INLINE void tile(const int pixels, const int vectors, const int partial, con
     tile(M, vectors, partial, differ, panel, c, x, column, &ahead);                                                    \
     break;
 
-/* All pixels of the y-plane for one or two vectors of channels, in tiles of nearly equal size. Pixels that are a
+/* Pixels x .. end of the y-plane for one or two vectors of channels, in tiles of nearly equal size. Pixels that are a
  * multiple of 4 KiB apart share a set of a first-level cache of 8 ways: then fewer at a time stay there until all of a
  * line is used.
  */
 TTI_INLINE void strip(const int vectors, const int partial, const int differ, const size_t panel, const tti_conv_row *c,
-                      size_t column) {
+                      size_t column, size_t x, size_t end) {
   const size_t most = TTI_TILE > 7 && (size_t)c->pixel_stride % 1024 == 0 ? 7 : TTI_TILE;
-  size_t tiles = (c->width + most - 1) / most, rows = 0;
+  size_t tiles = (end - x + most - 1) / most, rows = 0;
   for (size_t r = 0; r < c->run_count; r++) rows += c->runs[r].count;
   tile_ahead ahead = {(const char *)c->weights, rows};
   if (c->ahead_bytes && !column) ahead = (tile_ahead){c->ahead, rows * tiles / (c->ahead_bytes / LINE_BYTES + 1) + 1};
-  for (size_t x = 0; tiles; tiles--) {
-    const size_t pixels = (c->width - x + tiles - 1) / tiles;
+  for (; tiles; tiles--) {
+    const size_t pixels = (end - x + tiles - 1) / tiles;
     switch (pixels) {
       TTI_TILE_CASE(1)
       TTI_TILE_CASE(2)
@@ -240,15 +242,43 @@ static void conv_row_narrow(const tti_conv_row *c) {
 /* Each by itself, so that its tiles get the registers that they need. */
 static __attribute__((noinline)) void conv_row_less(const tti_conv_row *c) {
   size_t column = 0;
-  for (; column + 2 * TTI_LANES <= c->columns; column += 2 * TTI_LANES) strip(2, 0, 1, c->panel, c, column);
-  if (column < c->columns) strip(1, 0, 1, c->panel, c, column);
+  for (; column + 2 * TTI_LANES <= c->columns; column += 2 * TTI_LANES)
+    strip(2, 0, 1, c->panel, c, column, 0, c->width);
+  if (column < c->columns) strip(1, 0, 1, c->panel, c, column, 0, c->width);
 }
 
-static __attribute__((noinline)) void strip_of_8(const tti_conv_row *c, size_t column) { strip(2, 0, 0, 8, c, column); }
+static __attribute__((noinline)) void strip_of_8(const tti_conv_row *c, size_t column) {
+  strip(2, 0, 0, 8, c, column, 0, c->width);
+}
 
 static __attribute__((noinline)) void strip_of_16(const tti_conv_row *c, size_t column) {
-  strip(2, 0, 0, 16, c, column);
+  strip(2, 0, 0, 16, c, column, 0, c->width);
 }
+
+#if TTI_CODE == TTI_CODE_avx2
+/* A tile of four pixels or fewer has too few sums to hide an addition's latency, unless it is wider. So many pixels at
+ * the end of a y-plane are for wide tiles, if that lets the others have five or six each. */
+static size_t wide_pixels(size_t width) {
+  for (size_t wide = 3; wide > 1 && wide <= width && width % TTI_TILE; wide--) {
+    const size_t rest = width - wide, tiles = (rest + TTI_TILE - 1) / TTI_TILE;
+    if (rest >= tiles * (TTI_TILE - 1)) return wide;
+  }
+  return 0;
+}
+
+/* Four vectors of channels: pixels before 'wide' two at a time. */
+static __attribute__((noinline)) void strip_wide(const tti_conv_row *c, size_t column, size_t wide) {
+  if (wide) {
+    strip(2, 0, 0, c->panel, c, column, 0, wide);
+    strip(2, 0, 0, c->panel, c, column + 2 * TTI_LANES, 0, wide);
+  }
+  tile_ahead ahead = {(const char *)c->weights, SIZE_MAX};
+  if (c->width - wide == 2)
+    tile(2, 4, 0, 0, c->panel, c, wide, column, &ahead);
+  else
+    tile(3, 4, 0, 0, c->panel, c, wide, column, &ahead);
+}
+#endif
 
 static void conv_row(const tti_conv_row *c) {
   if (c->panel % TTI_LANES) {
@@ -261,21 +291,25 @@ static void conv_row(const tti_conv_row *c) {
     conv_row_less(c);
     return;
   }
+#if TTI_CODE == TTI_CODE_avx2
+  for (const size_t wide = wide_pixels(c->width); wide && column + 4 * TTI_LANES <= c->columns; column += 4 * TTI_LANES)
+    strip_wide(c, column, c->width - wide);
+#endif
   for (; column + 2 * TTI_LANES <= c->columns; column += 2 * TTI_LANES) {
     if (TTI_CODE == TTI_CODE_neon && panel == 8) /* rows of weights then lie at constant offsets */
       strip_of_8(c, column);
     else if (TTI_CODE == TTI_CODE_neon && panel == 16)
       strip_of_16(c, column);
     else
-      strip(2, 0, 0, panel, c, column);
+      strip(2, 0, 0, panel, c, column, 0, c->width);
   }
   const size_t left = c->columns - column;
   if (left > TTI_LANES)
-    strip(2, 1, 0, panel, c, column);
+    strip(2, 1, 0, panel, c, column, 0, c->width);
   else if (left == TTI_LANES)
-    strip(1, 0, 0, panel, c, column);
+    strip(1, 0, 0, panel, c, column, 0, c->width);
   else if (left)
-    strip(1, 1, 0, panel, c, column);
+    strip(1, 1, 0, panel, c, column, 0, c->width);
 }
 
 /* ---- Strassen's method */

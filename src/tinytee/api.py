@@ -306,15 +306,16 @@ def check_preprocessing(graph: Graph, how: Preprocessing | None) -> None:
         )
 
 
-def measuring_runner() -> Runner:
-    """What ``tinytee.plan.measure`` runs graphs by: each compiled once, and run in a session of its own."""
+def measuring_runner(profile: Profile | None = None) -> Runner:
+    """What ``tinytee.plan.measure`` runs graphs by: each compiled once for a device, and run in a session of its
+    own."""
     from tinytee.runtime.session import Session  # noqa: PLC0415
 
     key = os.urandom(32)
 
     @functools.lru_cache(maxsize=1)  # measured several times in a row, and planning takes longer than running
     def compiled(graph: Graph, suite: str, budget_bytes: int) -> Bundle:
-        return compile_graph(graph, budget_bytes, key, suite=suite, entropy="always")
+        return compile_graph(graph, budget_bytes, key, suite=suite, profile=profile, entropy="always")
 
     def run(graph: Graph, suite: str, budget_bytes: int) -> tuple[float, float, int]:
         inputs = {port.name: np.ones(port.shape, np.float32) for port in graph.inputs}
@@ -342,6 +343,7 @@ def measure_profile(progress: Progress | None = None) -> Profile:
     from tinytee.plan import measure, profile  # noqa: PLC0415
     from tinytee.runtime import library  # noqa: PLC0415
 
-    known = profile.load().aead_bytes_per_second
-    found = measure.measure(measuring_runner(), [suite for suite in known if suites.is_available(suite)], progress)
+    base = profile.for_isa(library.best_isa())
+    known = [suite for suite in base.aead_bytes_per_second if suites.is_available(suite)]
+    found = measure.measure(measuring_runner(replace(base, strassen_channels=0)), known, base, progress)
     return replace(found, dot_products=library.best_isa() != "neon")

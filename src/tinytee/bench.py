@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from tinytee import api
 from tinytee.errors import TinyteeError
-from tinytee.plan.profile import load as load_profile
+from tinytee.plan.profile import for_isa
+from tinytee.runtime import library
 from tinytee.runtime.session import Session
 from tinytee.zoo.rival import Model, OpenVinoRival, Rival, error_of_range, measure_side_by_side
 
@@ -143,7 +144,7 @@ class Bench:
         Args:
             budget_bytes: secure memory.
             suite: as for ``tinytee.compile``.
-            profile: the device to predict times for.
+            profile: the device to predict times for; None: the shipped one for this machine's kernels.
             rounds: runs of each contender.
             most_seconds: fewer rounds, but three, if they would take longer.
             progress: told what is being done.
@@ -152,9 +153,10 @@ class Bench:
             TinyteeError: it does not fit, or does not run.
         """
         key = secrets.token_bytes(32)
+        device = profile or for_isa(self._isa or library.best_isa())
         start = time.perf_counter()
         bundle = api.compile_graph(
-            self._graph, budget_bytes, key, suite=suite, profile=profile, threads=self.threads, progress=progress
+            self._graph, budget_bytes, key, suite=suite, profile=device, threads=self.threads, progress=progress
         )
         bundle.sealed()
         compile_seconds = time.perf_counter() - start
@@ -185,7 +187,7 @@ class Bench:
             compile_seconds=compile_seconds,
             predicted_seconds=bundle.manifest.predicted_seconds,
             limit_seconds=bundle.plan.limit_seconds(
-                int(spent["chunk_bytes"]) // runs, (profile or load_profile()).with_threads(self.threads)
+                int(spent["chunk_bytes"]) // runs, device.with_threads(self.threads)
             ),
             tinytee=_times(seconds["tinytee"], seconds["tinytee"]),
             rivals={name: _times(seconds[name], seconds["tinytee"]) for name in self._rivals},

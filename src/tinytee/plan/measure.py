@@ -18,7 +18,7 @@ import numpy as np
 from tinytee.ir.coding import encode
 from tinytee.ir.graph import Activation, Binary, Conv, DepthwiseConv, Graph, Op, Port, Quant, Shape, Unary
 from tinytee.ir.quantized import Dequantize, QBinary, QConv, QDepthwiseConv, Quantize
-from tinytee.plan.profile import Profile, load
+from tinytee.plan.profile import Profile
 
 Runner = Callable[[Graph, str, int], tuple[float, float, int]]
 """Runs a graph in a budget (bytes) under a suite: (seconds of a run, seconds in the AEAD, bytes of chunks opened).
@@ -161,15 +161,18 @@ class Bench:
         return runs[0][2] / statistics.median(seconds for _, seconds, _ in runs)
 
 
-def measure(run: Runner, suites: list[str], progress: Callable[[str, float], None] | None = None) -> Profile:
+def measure(
+    run: Runner, suites: list[str], base: Profile, progress: Callable[[str, float], None] | None = None
+) -> Profile:
     """Measures this machine.
 
     Args:
-        run: runs a graph (see ``Runner``); the planner's room does not know the runtime.
+        run: runs a graph (see ``Runner``), by no method but the direct one; the planner's room does not know the
+            runtime.
         suites: AEAD suites that are available here.
+        base: of a machine with the same kernels: what is not measured is as there, their shapes first of all.
         progress: told what is being measured, and the fraction done.
     """
-    base = load()
     bench = Bench(run, suites[0])
 
     def tell(what: str, fraction: float) -> None:
@@ -177,7 +180,7 @@ def measure(run: Runner, suites: list[str], progress: Callable[[str, float], Non
             progress(what, fraction)
 
     tell("convolution", 0.0)
-    deep = Shape(28, 28, 512)  # one column: nothing for Winograd
+    deep = Shape(28, 28, 512)
     fma = bench.each(deep, _conv(1, 512)) / (28 * 28 * (512 // base.lanes) * 512)
     tell("register tiles", 0.2)
     wide = Shape(56, 56, 32)
@@ -201,14 +204,11 @@ def measure(run: Runner, suites: list[str], progress: Callable[[str, float], Non
     for number, suite in enumerate(suites):
         tell(suite, 0.7 + 0.3 * number / len(suites))
         opened[suite] = bench.opening(suite)
-    return Profile(
+    return replace(
+        base,
         name=platform.node() or "this-machine",
         source=f"measured on {platform.machine()} {platform.processor()}".strip(),
         suite=max(opened, key=lambda name: opened[name]),
-        lanes=base.lanes,
-        tile_pixels=base.tile_pixels,
-        panels=base.panels,
-        strassen_channels=base.strassen_channels,
         fma_seconds=fma,
         tile_seconds=max(tile, 0.0),
         depthwise_seconds=depthwise,

@@ -11,6 +11,10 @@ from tinytee.bundle.abi import constants
 
 DEFAULT = "x86-64-avx512"
 
+OF_ISA = {"avx2": "x86-64-avx2", "neon": "raspberry-pi-3", "neondot": "raspberry-pi-3"}
+"""Profiles that ship with the package, by the instruction set of kernels that they were measured with; of others the
+default one."""
+
 SHARING_SECONDS = 1e-6
 """What it costs to hand an instruction's or a chunk's work to other threads."""
 
@@ -125,6 +129,11 @@ class Profile:
 
     def save(self, path: str | Path) -> None:
         Path(path).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+
+def for_isa(isa: str) -> Profile:
+    """The shipped profile of machines whose kernels have this instruction set."""
+    return load(OF_ISA.get(isa))
 
 
 def _speed(threads: int, efficiency: float) -> float:

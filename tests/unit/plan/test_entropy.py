@@ -185,7 +185,7 @@ def test_a_slow_cipher_makes_it_pay(mobilenet: Graph) -> None:
     assert with_it.predicted_seconds < without.predicted_seconds
 
 
-@pytest.mark.parametrize("name", ["x86-64-avx512", "raspberry-pi-3"])
+@pytest.mark.parametrize("name", ["x86-64-avx512", "x86-64-avx2", "raspberry-pi-3"])
 @pytest.mark.parametrize("suite", ["aes-256-gcm", "chacha20-poly1305"])
 def test_no_shipped_profile_gets_slower(mobilenet: Graph, name: str, suite: str) -> None:
     device = profile.load(name)
