@@ -256,12 +256,13 @@ static __attribute__((noinline)) void strip_of_16(const tti_conv_row *c, size_t 
 }
 
 #if TTI_CODE == TTI_CODE_avx2
-/* A tile of four pixels or fewer has too few sums to hide an addition's latency, unless it is wider. So many pixels at
- * the end of a y-plane are for wide tiles, if that lets the others have five or six each. */
+/* A tile of four pixels or fewer has few sums to hide an addition's latency, unless it is wider. So many pixels at the
+ * end of a y-plane are for a wide tile, if that lets the others have five or six each; or four beside a tile of three.
+ */
 static size_t wide_pixels(size_t width) {
   for (size_t wide = 3; wide > 1 && wide <= width && width % TTI_TILE; wide--) {
     const size_t rest = width - wide, tiles = (rest + TTI_TILE - 1) / TTI_TILE;
-    if (rest >= tiles * (TTI_TILE - 1)) return wide;
+    if (rest >= tiles * (wide == 3 ? 4 : 5)) return wide;
   }
   return 0;
 }

@@ -48,10 +48,12 @@ TTI_INLINE uint32_t load_word(const uint8_t *in, size_t count) {
 #define TTI_X(name) _mm512_##name
 #define TTI_REGISTER __m512i
 #define TTI_SI512(name) _mm512_##name##_si512
+#define TTI_PS(v) ((__m512)(v))
 #elif TTI_CODE == TTI_CODE_avx2
 #define TTI_X(name) _mm256_##name
 #define TTI_REGISTER __m256i
 #define TTI_SI512(name) _mm256_##name##_si256
+#define TTI_PS(v) ((__m256)(v))
 #endif
 
 /* ---- from sums to elements */
@@ -169,11 +171,30 @@ TTI_INLINE void store_elements(void *out, size_t at, vi sums, vf multiplier, con
     store_rounded((uint8_t *)out + at, scaled, r, count);
 }
 
+#ifdef TTI_REGISTER
+/* Two vectors within the bounds as 16-bit words, in the order of packs_epi32. */
+TTI_INLINE TTI_REGISTER rounded_words(const vf v[2], const tti_rounding *r) {
+  const TTI_REGISTER words = TTI_X(packs_epi32)(TTI_X(cvtps_epi32)(TTI_PS(v[0])), TTI_X(cvtps_epi32)(TTI_PS(v[1])));
+  return TTI_X(add_epi16)(words, TTI_X(set1_epi16)(r->zero));
+}
+#endif
+
 TTI_INLINE vi load_sums(const int32_t *in) {
   vi v;
   __builtin_memcpy(&v, in, sizeof v);
   return v;
 }
+
+#if TTI_CODE == TTI_CODE_avx2
+/* Sixteen of them at once. */
+TTI_INLINE void store_sixteen(uint8_t *out, const vi sums[2], const vf multiplier[2], const tti_rounding *r) {
+  vf v[2];
+  TTI_FOR (i, 2) v[i] = v_bound(__builtin_convertvector(sums[i], vf) * multiplier[i], r->low, r->high);
+  const __m256i words = rounded_words(v, r), bytes = _mm256_packus_epi16(words, words);
+  const __m256i ordered = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 0, 4, 1, 5));
+  _mm_storeu_si128((__m128i *)(void *)out, _mm256_castsi256_si128(ordered));
+}
+#endif
 
 #if TTI_CODE == TTI_CODE_neon
 /* Eight of them at once. */
@@ -380,6 +401,14 @@ TTI_INLINE void tile(const int pixels, const int vectors, const int partial, con
     return;
   }
 #endif
+#if TTI_CODE == TTI_CODE_avx2
+  if (vectors == 2 && !partial && !c->rounding.is_float) {
+    const vf both[2] = {v_load(multiplier), v_load(multiplier + TTI_LANES)};
+    TTI_FOR (m, pixels)
+      store_sixteen((uint8_t *)c->out + (x + (size_t)m) * c->out_stride + column, acc[m], both, &c->rounding);
+    return;
+  }
+#endif
   TTI_FOR (m, pixels) {
     TTI_FOR (v, vectors)
       store_elements(c->out, (x + (size_t)m) * c->out_stride + column + v * TTI_LANES, acc[m][v],
@@ -449,8 +478,9 @@ TTI_INLINE vx load_channels(const uint8_t *in, size_t count) {
 #if TTI_CODE == TTI_CODE_avx512
   return _mm512_maskz_loadu_epi8(count >= 64 ? ~0ull : (1ull << count) - 1, in);
 #else
-  uint8_t part[WIDE] = {0};
   if (count >= WIDE) return load_x(in);
+  if (count == WIDE / 2) return _mm256_zextsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)in));
+  uint8_t part[WIDE] = {0};
   for (size_t i = 0; i < count; i++) part[i] = in[i];
   return load_x(part);
 #endif
@@ -461,11 +491,16 @@ TTI_INLINE void store_channels(uint8_t *out, vx bytes, size_t count) {
   _mm512_mask_storeu_epi8(out, count >= 64 ? ~0ull : (1ull << count) - 1, bytes);
 #else
   uint8_t part[WIDE];
+  if (count >= WIDE) {
+    _mm256_storeu_si256((__m256i *)(void *)out, bytes);
+    return;
+  }
+  if (count == WIDE / 2) {
+    _mm_storeu_si128((__m128i *)(void *)out, _mm256_castsi256_si128(bytes));
+    return;
+  }
   __builtin_memcpy(part, &bytes, sizeof part);
-  if (count >= WIDE)
-    __builtin_memcpy(out, part, WIDE);
-  else
-    for (size_t i = 0; i < count; i++) out[i] = part[i];
+  for (size_t i = 0; i < count; i++) out[i] = part[i];
 #endif
 }
 
@@ -515,18 +550,23 @@ TTI_INLINE void store_ordered(const tti_i8_depthwise_row *d, size_t at, const vi
     for (size_t i = 0; i < count; i++) out[i] = values[i % 16 / 4][i / 16 * 4 + i % 4];
     return;
   }
-  vx b[4];
-  TTI_FOR (j, 4) b[j] = (vx)(((vi)(v[j] + TTI_MAGIC) + r->zero) & 0xFF);
-  const vx packed = TTI_X(packus_epi16)(TTI_X(packs_epi32)(b[0], b[1]), TTI_X(packs_epi32)(b[2], b[3]));
-  store_channels((uint8_t *)d->out + at, packed, count);
+  store_channels((uint8_t *)d->out + at, TTI_X(packus_epi16)(rounded_words(v, r), rounded_words(v + 2, r)), count);
 }
 
 /* Four rows at one pixel. row[i] may be NULL. */
 TTI_INLINE void load_column(const tti_i8_depthwise_row *d, const uint8_t *const row[4], size_t offset, size_t count,
-                            vx out[4]) {
-  vx r[4];
+                            v_inputs out[4]) {
+  vx r[4], words[4];
   TTI_FOR (i, 4) r[i] = row[i] ? load_channels(row[i] + offset, count) : TTI_X(set1_epi8)((char)d->zero);
-  interleave(r, out);
+  interleave(r, words);
+  TTI_FOR (j, 4) out[j] = as_inputs(words[j]);
+}
+
+/* Weights of a column of the window, in that order. */
+TTI_INLINE void load_weights(const void *words, size_t count, v_weights out[4]) {
+  vx ordered[4];
+  load_ordered(words, count, ordered);
+  TTI_FOR (j, 4) out[j] = as_weights(ordered[j]);
 }
 
 TTI_INLINE void depthwise_pixels(const int pixels, const tti_i8_depthwise_row *d, size_t x, size_t column,
@@ -542,13 +582,12 @@ TTI_INLINE void depthwise_pixels(const int pixels, const tti_i8_depthwise_row *d
     const uint8_t *row[4]; /* beyond the kernel any row will do: its weights are 0 */
     for (size_t i = 0; i < 4; i++) row[i] = d->rows[least(ky + i, d->kernel_y - 1)];
     for (size_t kx = 0; kx < d->kernel_x; kx++, w += channels * 4) {
-      load_ordered(w, count, ordered);
       v_weights weights[4];
-      TTI_FOR (j, 4) weights[j] = as_weights(ordered[j]);
+      load_weights(w, count, weights);
       TTI_FOR (m, pixels) {
-        vx in[4];
+        v_inputs in[4];
         load_column(d, row, (x + (size_t)m) * step + kx * dilation + column, count, in);
-        TTI_FOR (j, 4) acc[m][j] = dot(acc[m][j], as_inputs(in[j]), weights[j]);
+        TTI_FOR (j, 4) acc[m][j] = dot(acc[m][j], in[j], weights[j]);
       }
     }
   }
@@ -556,35 +595,40 @@ TTI_INLINE void depthwise_pixels(const int pixels, const tti_i8_depthwise_row *d
   TTI_FOR (m, pixels) store_ordered(d, (x + (size_t)m) * channels + column, acc[m], ordered, count);
 }
 
-/* 3 x 3 without dilation: all weights in registers, and columns of the window handed on from pixel to pixel. */
-TTI_INLINE void depthwise_3x3(const size_t stride, const tti_i8_depthwise_row *d, size_t column, size_t count) {
+/* 3 x 3 without dilation: all weights in registers, and columns of the window handed on from pixel to pixel. They go
+ * around in 'in', so that after three pixels each is where it was. */
+TTI_INLINE void depthwise_3x3(const int stride, const tti_i8_depthwise_row *d, size_t column, size_t count) {
   const size_t channels = d->channels;
-  vx w[3][4], bias[4], multiplier[4], in[3][4];
-  TTI_FOR (kx, 3) load_ordered(d->weights + ((size_t)kx * channels + column) * 4, count, w[kx]);
+  vx bias[4], multiplier[4];
+  v_weights w[3][4];
+  v_inputs in[3][4];
+  TTI_FOR (kx, 3) load_weights(d->weights + ((size_t)kx * channels + column) * 4, count, w[kx]);
   load_ordered(d->constants + column, count, bias);
   load_ordered(d->constants + channels + column, count, multiplier);
   const uint8_t *const row[4] = {d->rows[0], d->rows[1], d->rows[2], d->rows[2]};
   load_column(d, row, column, count, in[0]);
   if (stride == 1) load_column(d, row, channels + column, count, in[1]);
-  for (size_t x = 0; x < d->width; x++) {
-    const size_t at = x * stride * channels + column;
-    if (stride == 2) load_column(d, row, at + channels, count, in[1]);
-    load_column(d, row, at + 2 * channels, count, in[2]);
-    vi acc[4];
-    TTI_FOR (j, 4) {
-      acc[j] = (vi)bias[j];
-      TTI_FOR (kx, 3) acc[j] = dot(acc[j], as_inputs(in[kx][j]), as_weights(w[kx][j]));
-      in[0][j] = stride == 1 ? in[1][j] : in[2][j];
-      in[1][j] = in[2][j];
+  for (size_t x = 0; x < d->width; x += 3)
+    TTI_FOR (p, 3) {
+      if (x + (size_t)p >= d->width) break;
+      const size_t at = (x + (size_t)p) * (size_t)stride * channels + column;
+      const int first = p * stride;
+      if (stride == 2) load_column(d, row, at + channels, count, in[(first + 1) % 3]);
+      load_column(d, row, at + 2 * channels, count, in[(first + 2) % 3]);
+      vi acc[4];
+      TTI_FOR (j, 4) {
+        acc[j] = (vi)bias[j];
+        TTI_FOR (kx, 3) acc[j] = dot(acc[j], in[(first + kx) % 3][j], w[kx][j]);
+      }
+      store_ordered(d, (x + (size_t)p) * channels + column, acc, multiplier, count);
     }
-    store_ordered(d, x * channels + column, acc, multiplier, count);
-  }
 }
 
 /* 'pixels' pixels of a window of 5 x 5 without dilation, its ordered weights at w [2][5][4]: a column of four rows is
  * loaded once for all the pixels that read it. */
 TTI_INLINE void depthwise_5x5(const int pixels, const int stride, const tti_i8_depthwise_row *d, size_t x,
-                              size_t column, size_t count, const vx *w, const vx bias[4], const vx multiplier[4]) {
+                              size_t column, size_t count, const v_weights *w, const vx bias[4],
+                              const vx multiplier[4]) {
   const size_t channels = d->channels, first = x * (size_t)stride * channels + column;
   vi acc[4][4];
   TTI_FOR (m, pixels)
@@ -593,12 +637,12 @@ TTI_INLINE void depthwise_5x5(const int pixels, const int stride, const tti_i8_d
     const uint8_t *row[4]; /* beyond the kernel any row will do: its weights are 0 */
     for (size_t i = 0; i < 4; i++) row[i] = d->rows[least(4 * part + i, 4)];
     TTI_FOR (c, (pixels - 1) * stride + 5) {
-      vx in[4];
+      v_inputs in[4];
       load_column(d, row, first + (size_t)c * channels, count, in);
       TTI_FOR (m, pixels) {
         const int kx = c - m * stride;
         if (kx < 0 || kx >= 5) continue;
-        TTI_FOR (j, 4) acc[m][j] = dot(acc[m][j], as_inputs(in[j]), as_weights(w[kx * 4 + j]));
+        TTI_FOR (j, 4) acc[m][j] = dot(acc[m][j], in[j], w[kx * 4 + j]);
       }
     }
   }
@@ -607,8 +651,9 @@ TTI_INLINE void depthwise_5x5(const int pixels, const int stride, const tti_i8_d
 
 TTI_INLINE void depthwise_5x5_row(const int stride, const tti_i8_depthwise_row *d, size_t column, size_t count) {
   const int pixels = TTI_CODE == TTI_CODE_avx512 ? 4 : 2;
-  vx w[2 * 5 * 4], bias[4], multiplier[4];
-  for (size_t i = 0; i < 2 * 5; i++) load_ordered(d->weights + (i * d->channels + column) * 4, count, w + 4 * i);
+  v_weights w[2 * 5 * 4];
+  vx bias[4], multiplier[4];
+  for (size_t i = 0; i < 2 * 5; i++) load_weights(d->weights + (i * d->channels + column) * 4, count, w + 4 * i);
   load_ordered(d->constants + column, count, bias);
   load_ordered(d->constants + d->channels + column, count, multiplier);
   size_t x = 0;
@@ -640,8 +685,12 @@ TTI_INLINE vx load_apart(const uint8_t *in, const size_t channels, const size_t 
  * The last ones may be computed twice. */
 TTI_INLINE void depthwise_3x3_narrow(const size_t channels, const size_t stride, const tti_i8_depthwise_row *d) {
   const size_t pixels = WIDE / channels;
-  vx w[3][4], bias[4], multiplier[4];
-  TTI_FOR (kx, 3) load_repeated(d->weights + (size_t)kx * channels * 4, channels, w[kx]);
+  vx ordered[4], bias[4], multiplier[4];
+  v_weights w[3][4];
+  TTI_FOR (kx, 3) {
+    load_repeated(d->weights + (size_t)kx * channels * 4, channels, ordered);
+    TTI_FOR (j, 4) w[kx][j] = as_weights(ordered[j]);
+  }
   load_repeated(d->constants, channels, bias);
   load_repeated(d->constants + channels, channels, multiplier);
   for (size_t x = 0; x < d->width; x += pixels) {
@@ -655,7 +704,7 @@ TTI_INLINE void depthwise_3x3_narrow(const size_t channels, const size_t stride,
                              : TTI_X(set1_epi8)((char)d->zero);
       rows[3] = rows[2]; /* its weights are 0 */
       interleave(rows, in);
-      TTI_FOR (j, 4) acc[j] = dot(acc[j], as_inputs(in[j]), as_weights(w[kx][j]));
+      TTI_FOR (j, 4) acc[j] = dot(acc[j], as_inputs(in[j]), w[kx][j]);
     }
     store_ordered(d, first * channels, acc, multiplier, WIDE);
   }

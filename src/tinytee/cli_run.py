@@ -11,7 +11,7 @@ import typer
 from numpy.typing import NDArray
 
 from tinytee import cli_common as common
-from tinytee import cli_optee
+from tinytee import cli_optee, ort
 from tinytee.bundle import Bundle, Manifest, Preprocessing, TensorSpec
 from tinytee.report import bundle_table, outputs_table, stats_table, top_table, verify_table
 from tinytee.runtime import Session
@@ -205,9 +205,7 @@ def verify(
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:
-        reference = onnxruntime.InferenceSession(
-            str(model), options, providers=["CPUExecutionProvider"], disabled_optimizers=["WeightBiasQuantization"]
-        )  # which would quantize weights that the model has in float32
+        reference = ort.open_session(str(model), options)
     except Exception as error:  # its exceptions have no common base but this
         raise ValueError(f"ONNX Runtime does not load {model}: {error}") from error
     with Session(bundle, key=common.read_key(key_file), isa=isa) as session:

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from tinytee import ort
 from tinytee.errors import TinyteeError
 
 Feed = Mapping[str, NDArray]
@@ -30,18 +31,10 @@ def onnxruntime() -> ModuleType:
 
 
 def open_session(model: onnx.ModelProto, outputs: Iterable[str] = ()) -> Any:
-    """An InferenceSession for the CPU; ``outputs`` are tensors to expose besides the model's outputs.
-
-    It computes what the model says. By default it would quantize float32 weights between quantized tensors by itself,
-    with one scale for all channels.
-    """
-    runtime = onnxruntime()
-    options = runtime.SessionOptions()
+    """An InferenceSession that computes what the model says; ``outputs`` are tensors to expose besides its own."""
+    options = onnxruntime().SessionOptions()
     options.log_severity_level = 4
-    data = expose(model, outputs).SerializeToString()
-    return runtime.InferenceSession(
-        data, options, providers=["CPUExecutionProvider"], disabled_optimizers=["WeightBiasQuantization"]
-    )
+    return ort.open_session(expose(model, outputs).SerializeToString(), options)
 
 
 def expose(model: onnx.ModelProto, tensors: Iterable[str]) -> onnx.ModelProto:

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from tinytee import ort
 from tinytee.zoo.efficientnet import MissingPackageError
 
 LEAST_ROUNDS = 3
@@ -20,7 +21,7 @@ Model = onnx.ModelProto | str | os.PathLike[str]
 
 
 class Rival:
-    """A model in ONNX Runtime.
+    """A model in ONNX Runtime, its integers exact as tinytee's are (``tinytee.ort``).
 
     Args:
         model: a proto, or a file's path.
@@ -43,7 +44,7 @@ class Rival:
         # Its threads would spin on after a run, on the processors that whoever is measured next needs.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else os.fspath(model)
-        self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        self._session = ort.open_session(source, options)
         self._names = [output.name for output in self._session.get_outputs()]
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,6 +19,7 @@ from tinytee.ir.check import check
 from tinytee.ir.graph import Graph
 from tinytee.ir.reference import evaluate
 from tinytee.passes import PASSES
+from tinytee.quantize.engine import open_session
 from unit.importer.support import kinds, model, node, random
 
 MS = "com.microsoft"
@@ -50,10 +50,7 @@ def ms_node(op_type: str, inputs: str, outputs: str = "y", **attributes: Any) ->
 
 
 def run_onnxruntime(proto: onnx.ModelProto, feeds: Mapping[str, NDArray]) -> list[NDArray]:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return [np.asarray(array) for array in session.run(None, dict(feeds))]
+    return [np.asarray(array) for array in open_session(proto).run(None, dict(feeds))]
 
 
 def within_a_step(proto: onnx.ModelProto, step: float, seed: int = 1, every_pass: bool = True) -> Graph:

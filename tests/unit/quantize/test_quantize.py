@@ -75,10 +75,7 @@ def photographs(folder: Path, count: int) -> Path:
 
 
 def run(proto: onnx.ModelProto, feed: dict[str, NDArray]) -> NDArray:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, feed)[0])
+    return np.asarray(open_session(proto).run(None, feed)[0])
 
 
 @pytest.mark.parametrize("method", ["minmax", "percentile", "entropy"])

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from tinytee.quantize.engine import open_session
 from tinytee.quantize.prepare import prepare
 from tinytee.quantize.quantize import quantize
 from tinytee.quantize.rounding import LARGEST, _windows, round_to_output, round_weights
@@ -120,10 +121,7 @@ def test_one_sample_is_enough() -> None:
 
 
 def _noise(floating: onnx.ModelProto, made: onnx.ModelProto, samples: list[dict[str, NDArray]]) -> float:
-    sessions = [
-        onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
-        for proto in (floating, made)
-    ]
+    sessions = [open_session(proto) for proto in (floating, made)]
     found = [np.stack([np.asarray(session.run(None, feed)[0]) for feed in samples]) for session in sessions]
     error = found[0] - found[1]
     return float(np.square(error - error.mean(axis=0)).sum())
