@@ -368,11 +368,10 @@ TTI_INLINE void add_zeros(const int vectors, const tti_i8_conv_row *c, const tti
 
 #endif
 
-/* One register tile: pixels x .. x + pixels of so many vectors of channels, the last of them partial if 'partial' says
- * so. These are constants at every call, so that each call site is unrolled into registers. */
-TTI_INLINE void tile(const int pixels, const int vectors, const int partial, const tti_i8_conv_row *c, size_t x,
-                     size_t column) {
-  vi acc[TTI_TILE][2], b[2];
+/* The sums of pixels x .. x + pixels of so many vectors of channels, before the products of inputs in the map. */
+TTI_INLINE void tile_begin(const int pixels, const int vectors, const tti_i8_conv_row *c, size_t x, size_t column,
+                           vi acc[TTI_TILE][2]) {
+  vi b[2];
   const int32_t *constants = c->constants + (SIGNED_INPUTS ? c->panel : 0) + column;
   TTI_FOR (v, vectors) b[v] = c->begin ? (vi){0} : load_sums(constants + v * TTI_LANES);
   for (size_t r = 0; r < c->run_count; r++)
@@ -380,12 +379,11 @@ TTI_INLINE void tile(const int pixels, const int vectors, const int partial, con
   TTI_FOR (m, pixels)
     TTI_FOR (v, vectors)
       acc[m][v] = c->begin ? b[v] + load_sums(c->begin + (x + (size_t)m) * c->panel + column + v * TTI_LANES) : b[v];
-  for (size_t r = 0; r < c->run_count; r++) {
-    const tti_i8_run *run = &c->runs[r];
-    const uint8_t *in = run->input + (ptrdiff_t)x * c->pixel_stride;
-    if (!run->input) continue;
-    add_run(pixels, vectors, c, run, in, c->pixel_stride, column, acc);
-  }
+}
+
+/* Where they go when all are added up, or for now. The last vector is partial if 'partial' says so. */
+TTI_INLINE void tile_end(const int pixels, const int vectors, const int partial, const tti_i8_conv_row *c, size_t x,
+                         size_t column, vi acc[TTI_TILE][2]) {
   if (c->end) {
     TTI_FOR (m, pixels)
       TTI_FOR (v, vectors)
@@ -416,6 +414,102 @@ TTI_INLINE void tile(const int pixels, const int vectors, const int partial, con
                      partial && v == vectors - 1 ? left : (size_t)TTI_LANES);
   }
 }
+
+/* One register tile. What is constant at every call lets each call site be unrolled into registers. */
+TTI_INLINE void tile(const int pixels, const int vectors, const int partial, const tti_i8_conv_row *c, size_t x,
+                     size_t column) {
+  vi acc[TTI_TILE][2];
+  tile_begin(pixels, vectors, c, x, column, acc);
+  for (size_t r = 0; r < c->run_count; r++) {
+    const tti_i8_run *run = &c->runs[r];
+    const uint8_t *in = run->input + (ptrdiff_t)x * c->pixel_stride;
+    if (!run->input) continue;
+    add_run(pixels, vectors, c, run, in, c->pixel_stride, column, acc);
+  }
+  tile_end(pixels, vectors, partial, c, x, column, acc);
+}
+
+#if TTI_CODE == TTI_CODE_avx2
+/* Inputs of a pixel, widened for several register tiles: of every four bytes the first and third in 'even', the others
+ * in 'odd'. A word of either is broadcast from memory, which takes no vector operation. */
+enum { WIDENED = 256, LEAST_WIDENED = 128 };
+typedef struct __attribute__((aligned(32))) widened {
+  uint32_t even[WIDENED / 4], odd[WIDENED / 4];
+} widened;
+
+TTI_INLINE void widen(const uint8_t *in, size_t count, widened *out) {
+  size_t i = 0;
+  for (; i + sizeof(vx) <= count; i += sizeof(vx)) {
+    const v_inputs both = as_inputs(load_x(in + i));
+    __builtin_memcpy(out->even + i / 4, &both.even, sizeof both.even);
+    __builtin_memcpy(out->odd + i / 4, &both.odd, sizeof both.odd);
+  }
+  if (i + sizeof(vx) / 2 <= count) {
+    const __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)(in + i));
+    _mm_store_si128((__m128i *)(void *)(out->even + i / 4), _mm_and_si128(bytes, _mm_set1_epi16(0xFF)));
+    _mm_store_si128((__m128i *)(void *)(out->odd + i / 4), _mm_srli_epi16(bytes, 8));
+    i += sizeof(vx) / 2;
+  }
+  for (; i < count; i += 4) {
+    const uint32_t word = load_word(in + i, count - i);
+    out->even[i / 4] = word & 0x00FF00FF;
+    out->odd[i / 4] = word >> 8 & 0x00FF00FF;
+  }
+}
+
+/* Adds so many fours of k to a register tile. */
+TTI_INLINE void add_widened(const int pixels, const widened a[TTI_TILE], size_t fours, const int8_t *w, size_t row,
+                            vi sums[TTI_TILE][2]) {
+  vi acc[TTI_TILE][2];
+  TTI_FOR (m, pixels)
+    TTI_FOR (v, 2) acc[m][v] = sums[m][v];
+  for (size_t k = 0; k < fours; k++, w += row) {
+    v_weights b[2];
+    TTI_FOR (v, 2) b[v] = as_weights(load_x(w + v * TTI_LANES * 4));
+    TTI_FOR (m, pixels) {
+      const v_inputs both = {_mm256_set1_epi32((int32_t)a[m].even[k]), _mm256_set1_epi32((int32_t)a[m].odd[k])};
+      TTI_FOR (v, 2) acc[m][v] = dot(acc[m][v], both, b[v]);
+    }
+  }
+  TTI_FOR (m, pixels)
+    TTI_FOR (v, 2) sums[m][v] = acc[m][v];
+}
+
+/* Two register tiles side by side, which share the widened inputs. */
+TTI_INLINE void tiles(const int pixels, const tti_i8_conv_row *c, size_t x, size_t column) {
+  const size_t row = c->panel * 4, next = 2 * TTI_LANES;
+  vi sums[2][TTI_TILE][2];
+  widened a[TTI_TILE];
+  TTI_FOR (i, 2) tile_begin(pixels, 2, c, x, column + (size_t)i * next, sums[i]);
+  for (size_t r = 0; r < c->run_count; r++) {
+    const tti_i8_run *run = &c->runs[r];
+    if (!run->input) continue;
+    const uint8_t *in = run->input + (ptrdiff_t)x * c->pixel_stride;
+    const int8_t *w = c->weights + (run->weight_row * c->panel + column) * 4;
+    for (size_t left = run->count, now; left; left -= now, in += now, w += now / 4 * row) {
+      now = least(left, WIDENED);
+      TTI_FOR (m, pixels) widen(in + m * c->pixel_stride, now, &a[m]);
+      TTI_FOR (i, 2) add_widened(pixels, a, (now + 3) / 4, w + (size_t)i * next * 4, row, sums[i]);
+    }
+  }
+  TTI_FOR (i, 2) tile_end(pixels, 2, 0, c, x, column + (size_t)i * next, sums[i]);
+}
+
+static __attribute__((noinline)) void strip_of_tiles(const tti_i8_conv_row *c, size_t column) {
+  size_t count = (c->width + TTI_TILE - 1) / TTI_TILE;
+  for (size_t x = 0, pixels; count; count--, x += pixels) {
+    pixels = (c->width - x + count - 1) / count;
+    if (pixels == 4)
+      tiles(4, c, x, column);
+    else if (pixels == 3)
+      tiles(3, c, x, column);
+    else if (pixels == 2)
+      tiles(2, c, x, column);
+    else
+      tiles(1, c, x, column);
+  }
+}
+#endif
 
 #define TTI_TILE_CASE(M)                                                                                               \
   case M:                                                                                                              \
@@ -457,6 +551,12 @@ static void conv_row(const tti_i8_conv_row *c) {
   /* Sums that are kept are those of the whole panel. */
   const size_t columns = c->end ? c->panel : c->columns;
   size_t column = 0;
+#if TTI_CODE == TTI_CODE_avx2
+  size_t depth = 0;
+  for (size_t r = 0; r < c->run_count; r++) depth += c->runs[r].count;
+  for (; depth >= LEAST_WIDENED && column + 4 * TTI_LANES <= columns; column += 4 * TTI_LANES)
+    strip_of_tiles(c, column);
+#endif
   for (; column + 2 * TTI_LANES <= columns; column += 2 * TTI_LANES) strip(2, 0, c, column);
   const size_t left = columns - column;
   if (left > TTI_LANES)
