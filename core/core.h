@@ -26,6 +26,7 @@ typedef struct tti_program {
   const tt_port_tensor *inputs, *outputs;
   const uint16_t *operands;
   const int32_t *tables;
+  uint8_t *tags;
 } tti_program;
 
 /* A part of a convolution's weights: panels panel_begin .. panel_end (over all groups), of each the kernel's rows
@@ -45,6 +46,12 @@ typedef struct tti_ahead {
   size_t bytes;
 } tti_ahead;
 
+/* A place among the instructions: the word, the first instruction's word of the loop that it lies in (0: in none), and
+ * how often that was gone through. */
+typedef struct tti_cursor {
+  uint32_t at, loop, round;
+} tti_cursor;
+
 struct tt_engine {
   uint8_t *arena;
   size_t arena_bytes;
@@ -55,7 +62,8 @@ struct tt_engine {
   size_t high_water;       /* end of the highest byte of the arena in use so far */
   uint32_t declared_bytes; /* arena_bytes of the bundle's header */
   uint32_t program_bytes;  /* plaintext of chunk 0 */
-  uint32_t next, block;    /* instr, and the block that a stream is at */
+  tti_cursor next;         /* instruction */
+  uint32_t block;          /* that a stream is at */
   uint32_t run, inputs_fed, outputs_taken;
   tti_ahead expected;
 };
@@ -65,12 +73,12 @@ typedef struct tti_instr {
   uint32_t code, index, arg;
 } tti_instr;
 
-static inline tti_instr tti_instr_at(const tti_program *p, uint32_t at) {
-  const uint32_t bits = p->instrs[at].bits;
-  const tti_instr instr = {bits & ((1u << TT_INSTR_INDEX_SHIFT) - 1), bits >> TT_INSTR_INDEX_SHIFT & TT_INSTR_MAX_INDEX,
-                           bits >> TT_INSTR_ARG_SHIFT};
-  return instr;
-}
+/* The instruction at a cursor, its arg as it is this time. */
+tti_instr tti_instr_at(const tti_program *p, tti_cursor cursor);
+
+/* The cursor of the first instruction from word 'at' on, and of the one after a cursor's. */
+tti_cursor tti_cursor_at(const tti_program *p, uint32_t at);
+tti_cursor tti_cursor_after(const tti_program *p, tti_cursor cursor);
 
 /* Y-planes lo .. hi (hi exclusive) that an operator reads of an operand. */
 typedef struct tti_rows {
@@ -87,6 +95,12 @@ tti_rows tti_rows_needed(const tti_program *p, const tt_op *op, uint32_t which, 
  * or table lies outside its place. Then goes through the instructions once, as a run would, and checks that each finds
  * its rows present and its memory within bounds. */
 TT_MUST_USE tt_status tti_program_open(tti_program *p, uint8_t *arena, size_t offset, size_t bytes, size_t arena_bytes);
+
+/* Y-planes of a spilled map's block. */
+static inline tti_rows tti_spill_rows(const tt_spill *spill, uint32_t block) {
+  const tti_rows rows = {block * spill->rows, tti_min((block + 1) * spill->rows, spill->height)};
+  return rows;
+}
 
 /* Checks one instruction against the counters and advances them: the validator's rule, and the engine's bookkeeping. */
 TT_MUST_USE tt_status tti_step(const tti_program *p, tti_instr instr);

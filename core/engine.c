@@ -111,6 +111,15 @@ size_t tt_peak_bytes(const tt_engine *e) { return e->high_water; }
 
 static tti_instr next_instr(const tt_engine *e) { return tti_instr_at(&e->program, e->next); }
 
+static const tt_spill *spill_of(const tti_program *p, tti_instr instr) {
+  return &p->spills[p->tensors[instr.index].spill - 1];
+}
+
+/* Where the tag of a row block that leaves or comes back lies. */
+static uint8_t *tag_of(const tti_program *p, tti_instr instr) {
+  return p->tags + (size_t)(spill_of(p, instr)->tag + instr.arg) * TT_TAG_BYTES;
+}
+
 static uint32_t output_rows(const tti_program *p, tti_instr instr) {
   const tt_port_tensor *port = &p->outputs[instr.index];
   return tti_min(port->rows_per_chunk, p->tensors[port->tensor].height - instr.arg);
@@ -156,11 +165,12 @@ static void want_instr(const tt_engine *e, tt_want *want) {
     want->bytes = dense_bytes(&p->tensors[p->outputs[instr.index].tensor], want->rows) + TT_TAG_BYTES;
     make_nonce(want->nonce, TT_DOMAIN_OUTPUT, e->run, e->outputs_taken);
   } else {
-    const tt_spill *spill = &p->spills[instr.arg];
+    const tt_spill *spill = spill_of(p, instr);
+    const tti_rows rows = tti_spill_rows(spill, instr.arg);
     want->event = instr.code == TT_INSTR_SPILL ? TT_GIVE_SPILL : TT_WANT_FETCH;
-    want->index = instr.arg;
-    want->row = spill->row_begin;
-    want->rows = spill->row_end - spill->row_begin;
+    want->index = spill->first + instr.arg;
+    want->row = rows.lo;
+    want->rows = rows.hi - rows.lo;
     want->bytes = (size_t)want->rows * p->tensors[instr.index].row_bytes;
   }
 }
@@ -273,14 +283,14 @@ static int needs_host(tti_instr instr) { return instr.code != TT_INSTR_RUN; }
 static tt_status advance(tt_engine *e) {
   const tti_program *p = &e->program;
   const uint32_t end = e->state == TTI_SETTING_UP ? p->head->setup_count : p->head->instr_count;
-  while (e->next < end && !needs_host(next_instr(e))) {
+  while (e->next.at < end && !needs_host(next_instr(e))) {
     const tti_instr instr = next_instr(e);
     run_op(e, &p->ops[instr.index], instr.arg, NULL);
     const tt_status status = p->ops[instr.index].malformed ? TT_ERROR_BUNDLE : tti_step(p, instr);
     if (status != TT_OK) return fail(e, status);
-    e->next++;
+    e->next = tti_cursor_after(p, e->next);
   }
-  if (e->next == end) e->state = TTI_IDLE;
+  if (e->next.at >= end) e->state = TTI_IDLE; /* beyond it where a loop begins there */
   return TT_OK;
 }
 
@@ -288,7 +298,7 @@ static tt_status advance(tt_engine *e) {
 static tt_status served(tt_engine *e) {
   const tt_status status = tti_step(&e->program, next_instr(e));
   if (status != TT_OK) return fail(e, status);
-  e->next++;
+  e->next = tti_cursor_after(&e->program, e->next);
   return advance(e);
 }
 
@@ -297,7 +307,7 @@ tt_status tt_start(tt_engine *e) {
   if (e->state != TTI_IDLE || e->run == UINT32_MAX) return fail(e, TT_ERROR_STATE);
   e->run++;
   e->inputs_fed = e->outputs_taken = 0;
-  e->next = e->program.head->setup_count;
+  e->next = tti_cursor_at(&e->program, e->program.head->setup_count);
   e->state = TTI_RUNNING;
   tti_rewind(&e->program);
   return advance(e);
@@ -310,6 +320,7 @@ static tt_status open_program(tt_engine *e) {
       tti_program_open(&e->program, e->arena, TT_ENGINE_BYTES, e->program_bytes, e->declared_bytes);
   if (status != TT_OK) return fail(e, status);
   if (e->high_water < e->program.head->arena_bytes) e->high_water = e->program.head->arena_bytes;
+  e->next = tti_cursor_at(&e->program, 0);
   e->state = TTI_SETTING_UP;
   return advance(e);
 }
@@ -366,7 +377,7 @@ static tt_status feed_instr(tt_engine *e, const tt_want *want, const uint8_t *se
   } else {
     const tt_tensor *t = &p->tensors[instr.index];
     make_nonce(nonce, TT_DOMAIN_SPILL, e->run, want->index);
-    bad = port->open(port->context, TT_KEY_SPILL, nonce, NULL, 0, sealed, want->bytes, p->spills[want->index].tag,
+    bad = port->open(port->context, TT_KEY_SPILL, nonce, NULL, 0, sealed, want->bytes, tag_of(p, instr),
                      tti_slot(e, t, want->row));
   }
   if (bad) return fail(e, TT_ERROR_AUTHENTICATION);
@@ -407,11 +418,12 @@ tt_status tt_take(tt_engine *e, uint8_t *sealed, size_t bytes) {
   const tt_port *port = e->port;
   int bad;
   if (want.event == TT_GIVE_SPILL) {
-    const tt_tensor *t = &p->tensors[next_instr(e).index];
+    const tti_instr instr = next_instr(e);
+    const tt_tensor *t = &p->tensors[instr.index];
     uint8_t nonce[TT_NONCE_BYTES];
     make_nonce(nonce, TT_DOMAIN_SPILL, e->run, want.index);
     bad = port->seal(port->context, TT_KEY_SPILL, nonce, NULL, 0, tti_slot(e, t, want.row), bytes, sealed,
-                     p->spills[want.index].tag);
+                     tag_of(p, instr));
   } else {
     const tt_tensor *t = &p->tensors[p->outputs[want.index].tensor];
     const size_t plain = bytes - TT_TAG_BYTES;

@@ -72,7 +72,7 @@ tti_rows tti_rows_needed(const tti_program *p, const tt_op *op, uint32_t which, 
 void tti_rewind(const tti_program *p) {
   for (uint32_t i = 0; i < p->head->tensor_count; i++) p->tensors[i].produced = 0;
   for (uint32_t i = 0; i < p->head->op_count; i++) p->ops[i].done = p->ops[i].malformed = 0;
-  for (uint32_t i = 0; i < p->head->spill_count; i++) p->spills[i].sealed = 0;
+  for (uint32_t i = 0; i < p->head->spill_count; i++) p->spills[i].sealed = p->spills[i].lost = 0;
 }
 
 /* ---- records */
@@ -86,6 +86,7 @@ static int in_data(const tti_program *p, uint64_t offset, uint64_t bytes) {
 static int check_tensor(const tti_program *p, const tt_tensor *t) {
   if (!t->height || !t->width || !t->channels || !t->capacity || t->capacity > t->height) return 0;
   if (t->elem_bytes != 1 && (t->elem_bytes != sizeof(float) || t->zero_point)) return 0;
+  if (t->spill && (t->spill > p->head->spill_count || p->spills[t->spill - 1].height != t->height)) return 0;
   if (t->width > INT32_MAX / 4 || t->channels > INT32_MAX / 4) return 0;
   const uint64_t row_bytes = ((uint64_t)t->pad_left + t->width + t->pad_right) * t->channels * t->elem_bytes;
   return row_bytes == t->row_bytes && in_data(p, t->offset, row_bytes * t->capacity);
@@ -362,6 +363,59 @@ static int check_op(const tti_program *p, const tt_op *op) {
 
 /* ---- instructions */
 
+static tti_instr unpack(const tti_program *p, uint32_t at) {
+  const uint32_t bits = p->instrs[at].bits;
+  const tti_instr instr = {bits & ((1u << TT_INSTR_INDEX_SHIFT) - 1), bits >> TT_INSTR_INDEX_SHIFT & TT_INSTR_MAX_INDEX,
+                           bits >> TT_INSTR_ARG_SHIFT};
+  return instr;
+}
+
+/* How many instructions the loop at word 'loop' has, and what each time adds to the arg of the one numbered so. */
+static uint32_t loop_length(const tti_program *p, uint32_t loop) { return unpack(p, loop - 1).index; }
+static uint32_t loop_adds(const tti_program *p, uint32_t loop, uint32_t which) {
+  return p->instrs[loop + loop_length(p, loop) + which / 2].bits >> which % 2 * 16 & UINT16_MAX;
+}
+
+tti_instr tti_instr_at(const tti_program *p, tti_cursor cursor) {
+  tti_instr instr = unpack(p, cursor.at);
+  if (cursor.round) instr.arg += cursor.round * loop_adds(p, cursor.loop, cursor.at - cursor.loop);
+  return instr;
+}
+
+tti_cursor tti_cursor_at(const tti_program *p, uint32_t at) {
+  const int loops = at < p->head->instr_count && unpack(p, at).code == TT_INSTR_REPEAT;
+  const tti_cursor cursor = {at + (uint32_t)loops, loops ? at + 1 : 0, 0};
+  return cursor;
+}
+
+tti_cursor tti_cursor_after(const tti_program *p, tti_cursor cursor) {
+  cursor.at++;
+  if (!cursor.loop) return tti_cursor_at(p, cursor.at);
+  const uint32_t length = loop_length(p, cursor.loop);
+  if (cursor.at < cursor.loop + length) return cursor;
+  if (++cursor.round == unpack(p, cursor.loop - 1).arg) return tti_cursor_at(p, cursor.at + (length + 1) / 2);
+  cursor.at = cursor.loop;
+  return cursor;
+}
+
+/* Loops are whole, and every time goes farther than the one before; the setup is loads alone. */
+static int check_loops(const tti_program *p) {
+  const uint32_t count = p->head->instr_count;
+  for (uint32_t at = 0; at < count; at++) {
+    const tti_instr instr = unpack(p, at);
+    if (at < p->head->setup_count && instr.code != TT_INSTR_LOAD) return 0;
+    if (instr.code != TT_INSTR_REPEAT) continue;
+    const uint32_t words = instr.index + (instr.index + 1) / 2;
+    if (!instr.index || !instr.arg || words > count - at - 1) return 0;
+    for (uint32_t i = 0; i < instr.index; i++) {
+      const uint32_t code = unpack(p, at + 1 + i).code;
+      if (code == TT_INSTR_REPEAT || code == TT_INSTR_LOAD || !loop_adds(p, at + 1, i)) return 0;
+    }
+    at += words;
+  }
+  return 1;
+}
+
 /* Whether y-planes lo .. hi are in the tensor's slots now. */
 static int present(const tt_tensor *t, tti_rows r) {
   return r.lo >= r.hi || (r.hi <= t->produced && r.lo + t->capacity >= t->produced);
@@ -410,18 +464,30 @@ static int step_run(const tti_program *p, tti_instr instr) {
   return 1;
 }
 
+static uint32_t spill_blocks(const tt_spill *s) { return tti_divide_up(s->height, s->rows); }
+
+/* A map's first block leaves: what has left before and had its tags in the same places cannot come back. */
+static void take_tags(const tti_program *p, const tt_spill *s) {
+  for (uint32_t i = 0; i < p->head->spill_count; i++) {
+    tt_spill *other = &p->spills[i];
+    const int apart = s->tag + spill_blocks(s) <= other->tag || other->tag + spill_blocks(other) <= s->tag;
+    if (other != s && other->sealed && !apart) other->lost = 1;
+  }
+}
+
 static int step_spill(const tti_program *p, tti_instr instr, int fetch) {
-  const uint32_t at = instr.arg;
-  if (instr.index >= p->head->tensor_count || at >= p->head->spill_count) return 0;
+  if (instr.index >= p->head->tensor_count || !p->tensors[instr.index].spill) return 0;
   tt_tensor *t = &p->tensors[instr.index];
-  const tti_rows r = {p->spills[at].row_begin, p->spills[at].row_end};
-  if (!contiguous(t, r.lo, r.hi)) return 0;
+  tt_spill *s = &p->spills[t->spill - 1];
+  if (instr.arg >= spill_blocks(s)) return 0;
+  const tti_rows r = tti_spill_rows(s, instr.arg);
+  if (!contiguous(t, r.lo, r.hi) || s->lost) return 0;
   if (!fetch) {
-    if (p->spills[at].sealed || !present(t, r)) return 0;
-    p->spills[at].sealed = 1;
+    if (instr.arg != s->sealed || !present(t, r)) return 0;
+    if (!s->sealed++) take_tags(p, s);
     return 1;
   }
-  if (!p->spills[at].sealed || r.lo != t->produced) return 0;
+  if (instr.arg >= s->sealed || r.lo != t->produced) return 0;
   t->produced = r.hi;
   return 1;
 }
@@ -493,8 +559,21 @@ static int check_ports(const tti_program *p, const tt_port_tensor *ports, uint32
   return 1;
 }
 
+/* Blocks are numbered one after the other, so that no two have one nonce. */
+static int check_spills(const tti_program *p) {
+  uint64_t blocks = 0;
+  for (uint32_t i = 0; i < p->head->spill_count; i++) {
+    const tt_spill *s = &p->spills[i];
+    if (!s->rows || !s->height || s->first != blocks) return 0;
+    blocks += spill_blocks(s);
+    if ((uint64_t)s->tag + spill_blocks(s) > p->head->tag_count) return 0;
+  }
+  return blocks <= UINT32_MAX;
+}
+
 static int check_records(const tti_program *p) {
   const tt_program *h = p->head;
+  if (!check_spills(p)) return 0;
   for (uint32_t i = 0; i < h->tensor_count; i++)
     if (!check_tensor(p, &p->tensors[i])) return 0;
   for (uint32_t i = 0; i < h->op_count; i++)
@@ -504,9 +583,8 @@ static int check_records(const tti_program *p) {
     if (!load->chunk || load->chunk >= h->chunk_count || !load->bytes || !in_data(p, load->offset, load->bytes))
       return 0;
   }
-  for (uint32_t i = 0; i < h->setup_count; i++)
-    if (tti_instr_at(p, i).code != TT_INSTR_LOAD) return 0;
-  return check_ports(p, p->inputs, h->input_count, 1) && check_ports(p, p->outputs, h->output_count, 0);
+  return check_loops(p) && check_ports(p, p->inputs, h->input_count, 1) &&
+         check_ports(p, p->outputs, h->output_count, 0);
 }
 
 tt_status tti_program_open(tti_program *p, uint8_t *arena, size_t offset, size_t bytes, size_t arena_bytes) {
@@ -519,6 +597,7 @@ tt_status tti_program_open(tti_program *p, uint8_t *arena, size_t offset, size_t
   if (!h->workers || h->workers > TT_MAX_WORKERS || !h->piece_bytes || h->piece_bytes % sizeof(float))
     return TT_ERROR_PROGRAM;
   if (h->operand_count % 2 || h->setup_count > h->instr_count) return TT_ERROR_PROGRAM;
+  if ((uint64_t)h->tag_count * TT_TAG_BYTES > h->data_offset - (offset + bytes)) return TT_ERROR_PROGRAM;
   p->head = h;
   p->tensors = (tt_tensor *)(uintptr_t)section(&at, &left, h->tensor_count, sizeof(tt_tensor));
   p->ops = (tt_op *)(uintptr_t)section(&at, &left, h->op_count, sizeof(tt_op));
@@ -529,10 +608,11 @@ tt_status tti_program_open(tti_program *p, uint8_t *arena, size_t offset, size_t
   p->outputs = section(&at, &left, h->output_count, sizeof(tt_port_tensor));
   p->operands = section(&at, &left, h->operand_count, sizeof(uint16_t));
   p->tables = section(&at, &left, h->table_count, sizeof(int32_t));
+  p->tags = arena + offset + bytes;
   if (!at || left || !check_records(p)) return TT_ERROR_PROGRAM;
   tti_rewind(p);
-  for (uint32_t i = 0; i < h->instr_count; i++)
-    if (tti_step(p, tti_instr_at(p, i)) != TT_OK) return TT_ERROR_PROGRAM;
+  for (tti_cursor c = tti_cursor_at(p, 0); c.at < h->instr_count; c = tti_cursor_after(p, c))
+    if (tti_step(p, tti_instr_at(p, c)) != TT_OK) return TT_ERROR_PROGRAM;
   tti_rewind(p);
   return TT_OK;
 }

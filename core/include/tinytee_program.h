@@ -7,6 +7,8 @@
  *     tt_program | tt_tensor[] | tt_op[] | tt_load[] | tt_spill[] | tt_instr[] | tt_port_tensor[] | operands[] |
  * tables[]
  *
+ * The tags of what is spilled follow it there: tag_count places of TT_TAG_BYTES.
+ *
  * Fields marked 'runtime' are written by the core; the compiler leaves them zero.
  */
 #ifndef TINYTEE_PROGRAM_H
@@ -15,8 +17,8 @@
 
 enum {
   TT_PROGRAM_MAGIC = 0x50545454, /* "TTTP" */
-  TT_PROGRAM_VERSION = 1,
-  TT_BUNDLE_VERSION = 3,
+  TT_PROGRAM_VERSION = 2,
+  TT_BUNDLE_VERSION = 4,
   TT_ENGINE_BYTES = 1024, /* the engine's state, at the start of the arena; the program follows */
   TT_TAG_BYTES = 16,      /* tag of every sealed chunk, whatever the suite */
   TT_NONCE_BYTES = 32,    /* room for a nonce; a suite with shorter ones uses the first bytes */
@@ -139,7 +141,7 @@ typedef struct tt_tensor {
   uint16_t height, capacity; /* y-planes; slots */
   uint16_t pad_left, pad_right;
   uint8_t elem_bytes, zero_point;
-  uint16_t reserved;
+  uint16_t spill;    /* 1 + its place in tt_spill[]; 0: it never leaves */
   uint32_t produced; /* runtime: y-planes written so far in this run */
 } tt_tensor;
 
@@ -235,11 +237,15 @@ typedef struct tt_load {
   uint32_t chunk, offset, bytes;
 } tt_load;
 
-/* A row block that leaves the arena sealed and comes back. */
+/* A feature map that leaves the arena sealed, in blocks of 'rows' y-planes, first to last, and comes back as often as
+ * it is read, perhaps to other places (tensors). Its tags share their places with those of maps that come back for the
+ * last time before it leaves. */
 typedef struct tt_spill {
-  uint32_t row_begin, row_end;
-  uint32_t sealed; /* runtime: whether it has left in this run; once only, for its nonce's sake */
-  uint8_t tag[16]; /* runtime */
+  uint32_t first; /* number of its first block: the blocks of all maps are numbered one after the other */
+  uint32_t tag;   /* place of its first block's tag; the others follow */
+  uint16_t rows, height;
+  uint16_t sealed; /* runtime: blocks that have left in this run, each once only, for its nonce's sake */
+  uint16_t lost;   /* runtime: whether another map's tags have taken the places of its tags */
 } tt_spill;
 
 /* A tensor that crosses the boundary in blocks of rows_per_chunk y-planes, dense (no padding). */
@@ -254,12 +260,15 @@ enum {
   TT_INSTR_LOAD,    /* arg: index in tt_load[] */
   TT_INSTR_INPUT,   /* index: input; arg: until this many y-planes are produced */
   TT_INSTR_OUTPUT, /* index: output; arg: begin of the row block; it ends rows_per_chunk later or at the last y-plane */
-  TT_INSTR_SPILL,  /* index: tensor; arg: index in tt_spill[] */
-  TT_INSTR_FETCH   /* likewise */
+  TT_INSTR_SPILL,  /* index: tensor; arg: which of its row blocks */
+  TT_INSTR_FETCH,  /* likewise */
+  TT_INSTR_REPEAT  /* index: how many instructions follow; arg: how often they are gone through */
 };
 
 /* An instruction is 32 bits: code in bits 0 .. 3, index in bits 4 .. 15, arg in bits 16 .. 31. A plan for little memory
- * takes many small steps, and all of them lie in the arena. */
+ * takes many small steps, most of which differ from the one before in how far they go alone: those are a loop. Behind
+ * its instructions it says for each, in 16 bits and filled up to 32, what every time after the first adds to its arg,
+ * at least 1. Loops hold no loops, and no loads. */
 typedef struct tt_instr {
   uint32_t bits;
 } tt_instr;
@@ -270,7 +279,8 @@ typedef struct tt_program {
   uint32_t magic, version;
   uint32_t arena_bytes; /* high-water mark: nothing of this program lies beyond */
   uint32_t data_offset; /* engine's state and program end here; tensors and weights lie above */
-  uint32_t tensor_count, op_count, load_count, spill_count, instr_count;
+  uint32_t tensor_count, op_count, load_count, spill_count;
+  uint32_t instr_count; /* 32-bit words */
   uint32_t chunk_count; /* of the bundle, chunk 0 included */
   uint32_t setup_count; /* the first instrs, all LOAD: done once after open (pinned weights) */
   uint32_t input_count, output_count;
@@ -279,6 +289,7 @@ typedef struct tt_program {
   uint32_t workers;       /* most threads that may share a run, 1 .. TT_MAX_WORKERS */
   uint32_t
       piece_bytes; /* a chunk, but for chunk 0, is sealed in pieces of so many bytes, so that they share that too */
+  uint32_t tag_count;
 } tt_program;
 
 /* The bundle, a file: a preamble that anyone may read and that the wrapped key authenticates, then the sealed chunks.
@@ -305,7 +316,7 @@ enum {
   TT_DOMAIN_CHUNK = 1,  /* bundle key; in place of the run the piece; index k */
   TT_DOMAIN_INPUT = 2,  /* I/O key; index counts the run's inputs */
   TT_DOMAIN_OUTPUT = 3, /* I/O key; index counts the run's outputs */
-  TT_DOMAIN_SPILL = 4   /* spill key (random, never leaves the engine); index of the tt_spill */
+  TT_DOMAIN_SPILL = 4   /* spill key (random, never leaves the engine); index: the block's number */
 };
 
 #endif

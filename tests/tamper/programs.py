@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from tinytee.bundle import Bundle, Manifest, Preprocessing, TensorSpec
 from tinytee.bundle.abi import constants as c
 from tinytee.bundle.abi import ffi, record_bytes
@@ -23,23 +26,39 @@ def _instr(code: int, index: int, arg: int) -> dict[str, int]:
     return {"bits": code | index << c.TT_INSTR_INDEX_SHIFT | arg << c.TT_INSTR_ARG_SHIFT}
 
 
-def passthrough(shape: Shape = SMALL, rows: int = 3, port: Port | None = None) -> Lowered:
+def _repeat(length: int, times: int, adds: list[int]) -> tuple[dict[str, int], list[dict[str, int]]]:
+    """The words before and behind a loop's instructions."""
+    padded = [*adds, *[0] * (len(adds) % 2)]
+    return _instr(c.TT_INSTR_REPEAT, length, times), [
+        {"bits": low | high << 16} for low, high in zip(padded[::2], padded[1::2], strict=True)
+    ]
+
+
+def passthrough(
+    shape: Shape = SMALL,
+    rows: int = 3,
+    port: Port | None = None,
+    change: Callable[[dict[str, Any]], None] = lambda records: None,
+) -> Lowered:
     """Input -> (spill, fetch back into another tensor, row block by row block) -> output; three chunks, one pinned.
 
-    Chunks 1 (pinned), 2 and 3 are loaded, and not used.
+    Chunks 1 (pinned), 2 and 3 are loaded, and not used. Spills and fetches are loops. change may spoil the records:
+    "head", "tensors", "loads", "spills", "instrs", "ports".
     """
     row_bytes = shape.row_elems * 4
     begins = range(0, shape.height, rows)
     instrs = [_instr(c.TT_INSTR_LOAD, 0, 0), _instr(c.TT_INSTR_LOAD, 0, 1)]
     instrs += [_instr(c.TT_INSTR_INPUT, 0, min(shape.height, y + rows)) for y in begins]
-    instrs += [_instr(c.TT_INSTR_SPILL, 0, k) for k in range(len(begins))]
+    repeat, adds = _repeat(1, len(begins), [1])
+    instrs += [repeat, _instr(c.TT_INSTR_SPILL, 0, 0), *adds]
     instrs.append(_instr(c.TT_INSTR_LOAD, 0, 2))
-    instrs += [_instr(c.TT_INSTR_FETCH, 1, k) for k in range(len(begins))]
+    instrs += [repeat, _instr(c.TT_INSTR_FETCH, 1, 0), *adds]
     instrs += [_instr(c.TT_INSTR_OUTPUT, 0, y) for y in begins]
 
-    sizes = (("tt_program", 1), ("tt_tensor", 2), ("tt_load", 3), ("tt_spill", len(begins)))
+    sizes = (("tt_program", 1), ("tt_tensor", 2), ("tt_load", 3), ("tt_spill", 1))
     sizes += (("tt_instr", len(instrs)), ("tt_port_tensor", 2))
-    data_offset = _round_up(c.TT_ENGINE_BYTES + sum(ffi.sizeof(name) * count for name, count in sizes))
+    data_offset = c.TT_ENGINE_BYTES + sum(ffi.sizeof(name) * count for name, count in sizes)
+    data_offset = _round_up(data_offset + c.TT_TAG_BYTES * len(begins))
     map_bytes = _round_up(shape.height * row_bytes)
     weights_offset = data_offset + 2 * map_bytes
     head = {
@@ -49,7 +68,8 @@ def passthrough(shape: Shape = SMALL, rows: int = 3, port: Port | None = None) -
         "data_offset": data_offset,
         "tensor_count": 2,
         "load_count": 3,
-        "spill_count": len(begins),
+        "spill_count": 1,
+        "tag_count": len(begins),
         "instr_count": len(instrs),
         "chunk_count": 4,
         "setup_count": 1,
@@ -59,25 +79,26 @@ def passthrough(shape: Shape = SMALL, rows: int = 3, port: Port | None = None) -
         "piece_bytes": PIECE_BYTES,
     }
     tensor = {"row_bytes": row_bytes, "height": shape.height, "width": shape.width, "channels": shape.channels}
-    tensor |= {"elem_bytes": 4}
-    tensor["capacity"] = shape.height
+    tensor |= {"elem_bytes": 4, "capacity": shape.height, "spill": 1}
     offsets = [data_offset, data_offset + map_bytes]
     loads = [{"chunk": k + 1, "offset": weights_offset + k * CHUNK_BYTES, "bytes": CHUNK_BYTES} for k in range(3)]
-    spills = [{"row_begin": y, "row_end": min(shape.height, y + rows)} for y in begins]
-    records = (
-        ffi.new("tt_program *", head),
-        ffi.new("tt_tensor[]", [{**tensor, "offset": offset} for offset in offsets]),
-        ffi.new("tt_load[]", loads),
-        ffi.new("tt_spill[]", spills),
-        ffi.new("tt_instr[]", instrs),
-        ffi.new("tt_port_tensor[]", [{"tensor": k, "rows_per_chunk": rows} for k in range(2)]),
-    )
+    records: dict[str, Any] = {
+        "head": head,
+        "tensors": [{**tensor, "offset": offset} for offset in offsets],
+        "loads": loads,
+        "spills": [{"rows": rows, "height": shape.height}],
+        "instrs": instrs,
+        "ports": [{"tensor": k, "rows_per_chunk": rows} for k in range(2)],
+    }
+    change(records)
+    kinds = {"head": "tt_program *", "tensors": "tt_tensor[]", "loads": "tt_load[]", "spills": "tt_spill[]"}
+    kinds |= {"instrs": "tt_instr[]", "ports": "tt_port_tensor[]"}
     if port is None:
         nchw = (0, shape.channels, shape.height, shape.width)
         port = Port("x", "t", nchw, "float32", (0, 2, 3, 1), True)
     given = Port("y", port.tensor, port.shape, port.dtype, port.perm, port.batched)
     return Lowered(
-        program=b"".join(record_bytes(record) for record in records),
+        program=b"".join(record_bytes(ffi.new(kind, records[name])) for name, kind in kinds.items()),
         piece_bytes=PIECE_BYTES,
         chunk_bytes=[CHUNK_BYTES] * 3,
         chunk=lambda k: bytes([k + 1]) * CHUNK_BYTES,

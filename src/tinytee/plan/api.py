@@ -29,7 +29,6 @@ from tinytee.plan.partition import Choice, Partitioner
 from tinytee.plan.profile import Profile
 from tinytee.plan.profile import load as load_profile
 from tinytee.plan.segments import SegmentTable
-from tinytee.plan.weights import aligned
 
 PANEL_BYTES = (0, 192 * 1024, 640 * 1024, 960 * 1024)
 """Variants of a network: convolutions by Winograd's or Strassen's method if what that keeps in the arena is at most so
@@ -191,8 +190,7 @@ class _Variant:
 
     def place(self, choices: list[Choice]) -> _Placed:
         layout = lay_out(self.network, choices)
-        program = lowering.program_bytes(self.network, choices, layout)
-        peak = aligned(constants.TT_ENGINE_BYTES + program) + layout.peak_bytes
+        peak = lowering.lower(self.network, choices, layout).arena_bytes
         return _Placed(self.network, choices, layout, sum(c.seconds for c in choices), peak)
 
     def best(self, budget_bytes: int, progress: Callable[[float], None] | None = None) -> _Best | None:

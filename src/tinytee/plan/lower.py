@@ -41,7 +41,7 @@ from tinytee.ir.quantized import (
     product_ratio,
     quantized_fill,
 )
-from tinytee.plan import weights
+from tinytee.plan import arena, loops, weights
 from tinytee.plan.layout import Layout
 from tinytee.plan.lowered import Lowered
 from tinytee.plan.network import Network
@@ -161,6 +161,35 @@ class _Chunks:
         return b"".join(part + bytes(-len(part) % weights.ALIGN) for part in parts)
 
 
+class _Spilled:
+    """The tensors that leave the arena sealed: their numbers, and the places of their blocks' tags."""
+
+    def __init__(self, network: Network, choices: list[Choice]) -> None:
+        self.tensors = sorted({tensor for choice in choices for tensor in choice.spilled})
+        self.network = network
+        self._lives: dict[int, tuple[int, int]] = {}
+
+    def number(self, tensor: int) -> int:
+        """1 + the number of a tensor's record; 0: it stays."""
+        return self.tensors.index(tensor) + 1 if tensor in self.tensors else 0
+
+    def touch(self, tensor: int, at: int) -> None:
+        """The instruction 'at' spills or fetches a block."""
+        self._lives[tensor] = (self._lives.get(tensor, (at, at))[0], at)
+
+    def records(self) -> tuple[list[dict[str, int]], int]:
+        """One for each, and how many tags there are place for: one place may serve several, one after the other."""
+        infos = [self.network.tensors[tensor] for tensor in self.tensors]
+        lives = [self._lives[tensor] for tensor in self.tensors]
+        tags = [arena.Buffer(i.name, i.blocks, *life) for i, life in zip(infos, lives, strict=True)]
+        places, tag_count = arena.place(tags)
+        firsts = np.cumsum([0] + [info.blocks for info in infos])
+        return [
+            {"first": int(first), "tag": place, "rows": info.block_rows, "height": info.shape.height}
+            for first, place, info in zip(firsts, places, infos, strict=False)
+        ], tag_count
+
+
 class _Records:
     """Collects a program's records; offsets are relative to the data part until ``encode`` knows where it begins."""
 
@@ -170,15 +199,14 @@ class _Records:
         self.tensors: list[dict[str, int]] = []
         self.ops: list[dict[str, Any]] = []
         self.loads: list[dict[str, int]] = []
-        self.spills: list[dict[str, int]] = []
         self.instrs: list[int] = []
         self.operands: list[int] = []
         self.tables: list[np.ndarray] = []
         self.table_count = 0
         self.setup_count = 0
         self._op_of: dict[int, int] = {}
-        self._spill_of: dict[tuple[int, int], int] = {}
         self._known_tables: dict[bytes, int] = {}
+        self._spilled = _Spilled(network, choices)
         for instance in layout.instances:
             self._add_tensor(instance)
         self.segment_of = {n: s for s, c in enumerate(choices) for n in range(c.segment.first, c.segment.last + 1)}
@@ -200,6 +228,7 @@ class _Records:
                 "pad_right": info.pad_right,
                 "elem_bytes": info.elem_bytes,
                 "zero_point": info.zero_point,
+                "spill": self._spilled.number(instance.tensor),
             }
         )
 
@@ -325,13 +354,10 @@ class _Records:
         elif step.kind == "output":
             self._add_instr(constants.TT_INSTR_OUTPUT, step.port, step.begin)
         else:
-            key = (step.tensor, step.begin)
-            if step.kind == "spill":
-                self._spill_of[key] = len(self.spills)
-                self.spills.append({"row_begin": step.begin, "row_end": step.end})
             code = constants.TT_INSTR_SPILL if step.kind == "spill" else constants.TT_INSTR_FETCH
             instance = self.layout.instance_of[step.segment, step.tensor]
-            self._add_instr(code, instance, self._spill_of[key])
+            self._spilled.touch(step.tensor, len(self.instrs))
+            self._add_instr(code, instance, step.begin // self.network.tensors[step.tensor].block_rows)
 
     def _add_instr(self, code: int, index: int, arg: int) -> None:
         if index > constants.TT_INSTR_MAX_INDEX or arg > constants.TT_INSTR_MAX_ARG:
@@ -365,18 +391,20 @@ class _Records:
         """The program's bytes and the arena that it needs."""
         self.operands += [0] * (len(self.operands) % 2)
         inputs, outputs = self.port_records()
+        instrs = loops.roll(self.instrs)
+        spills, tag_count = self._spilled.records()
         sections = [
             ("tt_tensor", self.tensors),
             ("tt_op", self.ops),
             ("tt_load", self.loads),
-            ("tt_spill", self.spills),
-            ("tt_instr", [{"bits": bits} for bits in self.instrs]),
+            ("tt_spill", spills),
+            ("tt_instr", [{"bits": bits} for bits in instrs]),
             ("tt_port_tensor", inputs),
             ("tt_port_tensor", outputs),
         ]
         size = ffi.sizeof("tt_program") + 2 * len(self.operands) + 4 * self.table_count
         size += sum(ffi.sizeof(kind) * len(records) for kind, records in sections)
-        data = weights.aligned(constants.TT_ENGINE_BYTES + size)
+        data = weights.aligned(constants.TT_ENGINE_BYTES + size + tag_count * constants.TT_TAG_BYTES)
         for records in (self.tensors, self.loads):
             for record in records:
                 record["offset"] += data
@@ -392,14 +420,15 @@ class _Records:
             "tensor_count": len(self.tensors),
             "op_count": len(self.ops),
             "load_count": len(self.loads),
-            "spill_count": len(self.spills),
-            "instr_count": len(self.instrs),
+            "spill_count": len(spills),
+            "instr_count": len(instrs),
             "chunk_count": len(self.chunks.sizes) + 1,
             "setup_count": self.setup_count,
             "input_count": len(inputs),
             "output_count": len(outputs),
             "operand_count": len(self.operands),
             "table_count": self.table_count,
+            "tag_count": tag_count,
             "workers": self.network.threads,
             "piece_bytes": piece_bytes(self.network.threads),
         }
@@ -476,8 +505,3 @@ def lower(network: Network, choices: list[Choice], layout: Layout) -> Lowered:
         inputs=tuple((port, graph.shapes[port.tensor]) for port in graph.inputs),
         outputs=tuple((port, graph.shapes[port.tensor]) for port in graph.outputs),
     )
-
-
-def program_bytes(network: Network, choices: list[Choice], layout: Layout) -> int:
-    """How long the program will be, without making it."""
-    return len(lower(network, choices, layout).program)

@@ -7,6 +7,7 @@ should: never written, overwritten by something else that lives there, or not ye
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
@@ -19,6 +20,27 @@ from tinytee.bundle.abi import ffi
 class Instruction:
     def __init__(self, bits: int) -> None:
         self.code, self.index, self.arg = bits & 15, bits >> 4 & 0xFFF, bits >> 16
+
+
+def unroll(words: list[int]) -> Iterator[Instruction]:
+    """The instructions of a run, loops gone through."""
+    at = 0
+    while at < len(words):
+        found = Instruction(words[at])
+        at += 1
+        if found.code != C.TT_INSTR_REPEAT:
+            yield found
+            continue
+        body = words[at : at + found.index]
+        at += found.index
+        packed = words[at : at + (found.index + 1) // 2]
+        at += len(packed)
+        adds = [word >> shift & 0xFFFF for word in packed for shift in (0, 16)]
+        for time in range(found.arg):
+            for bits, add in zip(body, adds, strict=False):
+                instr = Instruction(bits)
+                instr.arg += time * add
+                yield instr
 
 
 class Program:
@@ -40,7 +62,7 @@ class Program:
         self.ops = take("tt_op", h.op_count)
         self.loads = take("tt_load", h.load_count)
         self.spills = take("tt_spill", h.spill_count)
-        self.instrs = take("tt_instr", h.instr_count)
+        self.instrs = [instr.bits for instr in take("tt_instr", h.instr_count)]
         self.inputs = take("tt_port_tensor", h.input_count)
         self.outputs = take("tt_port_tensor", h.output_count)
         self.operands = take("uint16_t", h.operand_count)
@@ -54,13 +76,16 @@ class Oracle:
     def __init__(self, data: bytes, chunk_bytes: list[int]) -> None:
         self.program = Program(data)
         self.chunk_bytes = chunk_bytes
-        self.engine_and_program = C.TT_ENGINE_BYTES + len(data)
+        self.engine_and_program = C.TT_ENGINE_BYTES + len(data) + self.program.head.tag_count * C.TT_TAG_BYTES
+        assert self.engine_and_program <= self.program.head.data_offset
         self.cells: np.ndarray = np.zeros(self.program.head.arena_bytes, np.int32)
         self.names: dict[tuple, int] = {}
         self.highest = self.engine_and_program
         self.done = [0] * len(self.program.ops)
         self.produced = [0] * len(self.program.tensors)
-        self.spilled: dict[int, bool] = {}
+        self.tags: dict[int, int] = {}
+        """Of every place of a tag, the number of the block whose tag it is."""
+        self.sealed: set[int] = set()
         self.taken: list[list[int]] = [[] for _ in self.program.outputs]
 
     def name(self, *key: Any) -> int:
@@ -231,11 +256,25 @@ class Oracle:
     def kind_of(self, name: int) -> str:
         return next((key[0] for key, value in self.names.items() if value == name), "nothing")
 
+    def run_spill(self, instr: Instruction) -> None:
+        spill = self.program.spills[self.program.tensors[instr.index].spill - 1]
+        block, place = spill.first + instr.arg, spill.tag + instr.arg
+        assert place < self.program.head.tag_count
+        for y in range(instr.arg * spill.rows, min((instr.arg + 1) * spill.rows, spill.height)):
+            if instr.code == C.TT_INSTR_SPILL:
+                self.check_row(instr.index, y, "a spill")
+            else:
+                self.write_row(instr.index, y)
+        if instr.code == C.TT_INSTR_SPILL:
+            assert block not in self.sealed, "its nonce would be used twice"
+            self.sealed.add(block)
+            self.tags[place] = block
+        assert self.tags[place] == block, "its tag is not there"
+
     def run(self) -> int:
         """Replays the whole program. Returns the highest arena offset that was written."""
         p = self.program
-        for packed in p.instrs:
-            instr = Instruction(packed.bits)
+        for instr in unroll(p.instrs):
             if instr.code in (C.TT_INSTR_RUN, C.TT_INSTR_STREAM):
                 self.run_op(instr.index, instr.arg, instr.code == C.TT_INSTR_STREAM)
             elif instr.code == C.TT_INSTR_LOAD:
@@ -254,14 +293,7 @@ class Oracle:
                     self.check_row(port.tensor, y, "an output")
                     self.taken[instr.index].append(y)
             else:
-                spill = p.spills[instr.arg]
-                for y in range(spill.row_begin, spill.row_end):
-                    if instr.code == C.TT_INSTR_SPILL:
-                        self.check_row(instr.index, y, "a spill")
-                    else:
-                        assert self.spilled[instr.arg], "fetched before it was spilled"
-                        self.write_row(instr.index, y)
-                self.spilled[instr.arg] = True
+                self.run_spill(instr)
         for port, rows in zip(p.outputs, self.taken, strict=True):
             assert rows == list(range(p.tensors[port.tensor].height)), "every y-plane of every output leaves, in order"
         return self.highest
