@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+SEARCH_ROUNDS = 150
+SEARCH_PATIENCE = 20
+"""Rounds without a better placement after which the search goes on from the best."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +45,11 @@ def _place_in_order(buffers: Sequence[Buffer], order: Sequence[int]) -> tuple[li
 
 
 def place(buffers: Sequence[Buffer]) -> tuple[list[int], int]:
-    """Offsets for all buffers, and the peak in bytes: the best of several first-fit orders.
+    """Offsets for all buffers, and the peak in bytes: the best of several first-fit orders, and of a search from there.
 
     First fit by decreasing size is the usual heuristic for this problem (dynamic storage allocation, which is NP-hard);
-    long-lived first and in order of birth win where sizes are alike.
+    long-lived first and in order of birth win where sizes are alike. The search takes the buffer that reaches highest
+    and places it earlier, somewhere; it ends where no placement can be better.
     """
     count = range(len(buffers))
     keys = [
@@ -52,7 +58,25 @@ def place(buffers: Sequence[Buffer]) -> tuple[list[int], int]:
         lambda b: (-buffers[b].bytes * (buffers[b].end - buffers[b].begin + 1), buffers[b].begin),
         lambda b: (buffers[b].begin, -buffers[b].bytes),
     ]
-    return min((_place_in_order(buffers, sorted(count, key=key)) for key in keys), key=lambda found: found[1])
+    orders = [sorted(count, key=key) for key in keys]
+    tried = [(*_place_in_order(buffers, order), order) for order in orders]
+    best = now = min(tried, key=lambda found: found[1])
+    least, chance, in_vain = live_peak(buffers), random.Random(0), 0
+    for _ in range(SEARCH_ROUNDS):
+        if best[1] <= least:
+            break
+        offsets, _, order = now
+        highest = max(count, key=lambda b: offsets[b] + buffers[b].bytes)
+        at = order.index(highest)
+        to = chance.randrange(at + 1)
+        order = [*order[:to], highest, *order[to:at], *order[at + 1 :]]
+        now = (*_place_in_order(buffers, order), order)
+        in_vain += 1
+        if now[1] < best[1]:
+            best, in_vain = now, 0
+        elif in_vain == SEARCH_PATIENCE:
+            now, in_vain = best, 0
+    return best[0], best[1]
 
 
 def live_peak(buffers: Sequence[Buffer]) -> int:

@@ -23,6 +23,9 @@ from tinytee.plan.weights import Method
 BLOCK_BYTES = 32 * 1024
 """Row blocks of float32 that cross the boundary are about this large (at least one y-plane); uint8: a quarter."""
 
+NARROW_BLOCK_BYTES = 8 * 1024
+"""The same where every byte counts, for both."""
+
 
 @dataclass(frozen=True)
 class Way:
@@ -37,7 +40,7 @@ class TensorInfo:
     """A feature map.
 
     elem_bytes: 4 for float32, 1 for uint8, with its zero point. row_bytes: of a slot, padding included; block_rows:
-    y-planes that cross the boundary together.
+    y-planes that cross the boundary together, so that they have at most block_bytes or are one.
     """
 
     name: str
@@ -48,6 +51,7 @@ class TensorInfo:
     pad_right: int
     producer: int
     consumers: tuple[int, ...]
+    block_bytes: int
 
     @cached_property
     def row_bytes(self) -> int:
@@ -59,7 +63,7 @@ class TensorInfo:
 
     @cached_property
     def block_rows(self) -> int:
-        return max(1, min(self.shape.height, BLOCK_BYTES * self.elem_bytes // (4 * self.row_bytes)))
+        return max(1, min(self.shape.height, self.block_bytes // self.row_bytes))
 
     @property
     def blocks(self) -> int:
@@ -308,7 +312,7 @@ def build(
 
     ways: the convolutions to compute by Winograd's or Strassen's method (``choose_ways``).
     narrow: integer convolutions in the narrowest panels, their sums kept where a panel is larger than they, so that it
-    can be fed in parts: slower, in less memory.
+    can be fed in parts, and small row blocks: slower, in less memory.
     """
     quantized.check(graph)
     graph = quantized.split_means(_separate_outputs(graph))
@@ -361,6 +365,7 @@ def build(
             *padding[name],
             producers[name],
             tuple(consumers[name]),
+            NARROW_BLOCK_BYTES if narrow else BLOCK_BYTES * graph.elem_bytes(name) // 4,
         )
         for name, shape in shapes.items()
     )

@@ -27,7 +27,7 @@ from tinytee.plan.segments import Growth, Segment, SegmentTable
 from tinytee.plan.weights import aligned
 
 STAGING_BYTES = (960 * 1024, 640 * 1024, 256 * 1024, 64 * 1024, 16 * 1024)
-"""Sizes of the place that streamed weight blocks pass through."""
+"""Sizes of the place that streamed weight blocks pass through, at most: it is as large as the largest block."""
 
 SMALLER_STAGING_BYTES = (160 * 1024, 96 * 1024, 32 * 1024, 8 * 1024, 4 * 1024)
 """More of them for integer networks, whose panels are not to be split, and which run in less memory."""
@@ -121,7 +121,7 @@ class Partitioner:
         self.suite = suite
         self._stagings = STAGING_BYTES + (SMALLER_STAGING_BYTES if network.graph.quants else ())
         self._weights: dict[tuple[int, int, int], list[WeightChoice]] = {}
-        self._streams: dict[tuple[int, int], tuple[float, float]] = {}
+        self._streams: dict[tuple[int, int], tuple[float, float, int]] = {}
         self._spill_seconds = [
             profile.aead_seconds(suite, info.row_bytes * info.shape.height, info.blocks) for info in network.tensors
         ]
@@ -156,19 +156,21 @@ class Partitioner:
     def _open_seconds(self, count_bytes: int) -> float:
         return self.profile.aead_seconds(self.suite, count_bytes, -(-count_bytes // CHUNK_BYTES))
 
-    def _stream_costs(self, node: int, staging_bytes: int) -> tuple[float, float]:
-        """Seconds to stream a node's weights: in every step, and once (passes over the output of split panels)."""
+    def _stream_costs(self, node: int, staging_bytes: int) -> tuple[float, float, int]:
+        """Seconds to stream a node's weights: in every step, and once (passes over the output of split panels); and the
+        bytes of a block."""
         key = (node, staging_bytes)
         if key not in self._streams:
             info = self.network.nodes[node]
-            _, rows, blocks = stream_blocks(self.network, node, staging_bytes)
+            op: Any = info.op
+            panels, rows, blocks = stream_blocks(self.network, node, staging_bytes)
             passes = -(-info.depth // rows) - 1
             if info.whole_panels and passes:
-                return math.inf, math.inf
+                return math.inf, math.inf, 0
             rate = self.profile.aead_bytes_per_second[self.suite]
             each = info.stream_bytes / rate + blocks * (self.profile.chunk_seconds + self.profile.step_seconds)
             once = passes * self.network.tensors[info.output].shape.elems * self.profile.element_seconds
-            self._streams[key] = (each, once)
+            self._streams[key] = (each, once, panels * weights.panel_bytes(op, info.panel, rows))
         return self._streams[key]
 
     def streaming_choices(self, first: int, last: int, steps: int) -> list[WeightChoice]:
@@ -182,12 +184,12 @@ class Partitioner:
         by_size.sort(key=lambda n: -nodes[n].stream_bytes)
         found = []
         for staging in self._stagings:
-            resident, extra = total, 0.0
+            resident, extra, place = total, 0.0, 0
             for count, node in enumerate(by_size, start=1):
                 resident -= nodes[node].stream_bytes
-                each, once = self._stream_costs(node, staging)
+                each, once, block = self._stream_costs(node, staging)
                 extra += steps * each + once
-                place = aligned(min(staging, nodes[by_size[0]].stream_bytes))
+                place = max(place, aligned(block))
                 seconds = self._open_seconds(resident) + extra
                 if seconds == math.inf:
                     break
