@@ -155,15 +155,12 @@ static int check_strassen(const tti_program *p, const tt_op *op, const tt_tensor
   return elems <= UINT32_MAX && in_data(p, op->workspace, elems * sizeof(float));
 }
 
-/* Constants are three rows a panel; parts of sums that are fed apart have their place. */
-static int check_i8_conv(const tti_program *p, const tt_op *op, const tt_tensor *in, const tt_tensor *out) {
-  const uint64_t kept = (uint64_t)out->height * out->width * op->panel * sizeof(int32_t);
-  const int in_parts = op->k_per_block && op->k_per_block < tti_conv_depth(p, op);
+/* Constants are three rows a panel. */
+static int check_i8_conv(const tti_program *p, const tt_op *op, const tt_tensor *in) {
   if (op->variant || op->flags & ~(TT_FLAG_TWO_FIT | TT_FLAG_FOUR_FIT) ||
       (uint32_t)op->kernel_y * tti_i8_stretch(op, in).per_row > TTI_I8_RUNS)
     return 0;
-  return (!in_parts || in_data(p, op->workspace, kept)) &&
-         in_data(p, op->bias, (uint64_t)tti_conv_panels(p, op) * op->panel * 3 * sizeof(float));
+  return in_data(p, op->bias, (uint64_t)tti_conv_panels(p, op) * op->panel * 3 * sizeof(float));
 }
 
 /* Weights that are decoded, and the place for it. */
@@ -187,7 +184,7 @@ static int check_conv(const tti_program *p, const tt_op *op, const tt_tensor *in
   if (!check_window(op, in, out, 1)) return 0;
   const uint64_t depth = (uint64_t)op->kernel_y * (op->kernel_x + 3u) * (in->channels / op->groups);
   if (depth > INT32_MAX || (uint64_t)tti_conv_panels(p, op) * op->panel * sizeof(float) * depth > UINT32_MAX) return 0;
-  if (in->elem_bytes == 1) return check_i8_conv(p, op, in, out);
+  if (in->elem_bytes == 1) return check_i8_conv(p, op, in);
   if (op->variant && !check_coding(p, op)) return 0;
   if (op->flags & TT_FLAG_WINOGRAD && !check_winograd(p, op, in, out)) return 0;
   if (strassen && !check_strassen(p, op, in, out)) return 0;
@@ -426,14 +423,17 @@ static int contiguous(const tt_tensor *t, uint32_t lo, uint32_t hi) {
   return lo < hi && hi <= t->height && lo % t->capacity + (hi - lo) <= t->capacity;
 }
 
-/* A streamed convolution's blocks fit their place and are chunks of the bundle. */
-static int check_stream(const tti_program *p, const tt_op *op) {
+/* A streamed convolution's blocks fit their place and are chunks of the bundle; if sums of so many y-planes are fed in
+ * parts, integers have their place. */
+static int check_stream(const tti_program *p, const tt_op *op, uint32_t rows) {
   if (op->kind != TT_OP_CONV || !op->panels_per_block || !op->k_per_block) return 0;
   const uint32_t depth = tti_conv_depth(p, op);
   if (op->k_per_block < depth) {
     const uint8_t whole = tti_is_i8(p, op) ? 0 : TT_FLAG_WINOGRAD | TT_FLAG_STRASSEN;
     if (op->panels_per_block != 1 || op->flags & whole) return 0;
     if (op->variant && op->k_per_block % tti_coding_rows(op)) return 0;
+    const uint64_t kept = (uint64_t)rows * p->tensors[op->output].width * op->panel * sizeof(int32_t);
+    if (tti_is_i8(p, op) && !in_data(p, op->workspace, kept)) return 0;
   }
   const uint64_t blocks = tti_block_count(p, op);
   if (!op->first_chunk || op->first_chunk + blocks > p->head->chunk_count) return 0;
@@ -447,7 +447,7 @@ static int step_run(const tti_program *p, tti_instr instr) {
   const uint32_t height = tti_op_height(p, op), end = instr.arg;
   if (end <= op->done || end > height) return 0;
   if (op->kind == TT_OP_PERMUTE && end != height) return 0;
-  if (instr.code == TT_INSTR_STREAM && !check_stream(p, op)) return 0;
+  if (instr.code == TT_INSTR_STREAM && !check_stream(p, op, end - op->done)) return 0;
   if (instr.code == TT_INSTR_RUN && op->kind == TT_OP_CONV) {
     const tti_block whole = {0, tti_conv_panels(p, op), 0, tti_conv_depth(p, op)};
     if (!in_data(p, op->weights, tti_block_bytes(op, whole))) return 0;

@@ -175,7 +175,7 @@ typedef struct tt_tensor {
  *   in the input (a kernel row if groups = 1 and dilation_x or kernel_x = 1, else a kernel column's channels) begins a
  *   new four, filled with zeros. At 'bias', for each panel, int32 [panel] bias less z times the weights' sum, int32
  *   [panel] the same plus 128 times that sum, float32 [panel] multipliers. If k is fed in parts, its workspace holds
- *   int32 [height][width][panel].
+ *   int32 [y-planes of a step][width][panel].
  * - depthwise: likewise; weights int8 [ceil(kernel_y / 4)][kernel_x][channels][4], of 4 kernel rows, with zeros; at
  *   'bias' int32 [channels] bias less z times the weights' sum, float32 [channels] multipliers.
  * - max pool: as it is.

@@ -70,7 +70,7 @@ void tti_i8_conv_item(void *argument, uint32_t item, uint32_t worker) {
                   (size_t)(panel - b->panel_begin) * (b->k_end - b->k_begin) * row_bytes;
     row.constants = (const int32_t *)(const void *)(e->arena + op->bias + panel * 3 * row_bytes);
     for (uint32_t y = y0; y < y1; y++) {
-      int32_t *sums = kept + (size_t)y * out->width * op->panel;
+      int32_t *sums = kept + (size_t)(y - op->done) * out->width * op->panel;
       row.run_count = collect_runs(e, op, in, y, group * depth, b, runs);
       row.out = tti_pixels(e, out, y) + (size_t)(group * channels + first) * out->elem_bytes;
       row.begin = b->k_begin ? sums : NULL;

@@ -139,7 +139,10 @@ class _Builder:
 
     def workspaces(self) -> list[int]:
         """Each segment's workspace buffer (-1: none)."""
-        sizes = [workspace_bytes(self.network, c.segment.first, c.segment.last) for c in self.choices]
+        sizes = [
+            max(workspace_bytes(self.network, c.segment.first, c.segment.last), c.weights.kept_bytes)
+            for c in self.choices
+        ]
         return [self._add_buffer("workspace", size, n, n) if size else -1 for n, size in enumerate(sizes)]
 
 

@@ -272,7 +272,7 @@ class _Records:
                 record |= {"stream_rows": streams.rows, "stream_rate": streams.rate, "stream_base": streams.base}
         if node.method != "direct":
             record["flags"] |= _number("FLAG", node.method)
-        if node.workspace_bytes:
+        if layout.workspaces[segment] >= 0:
             record["workspace"] = layout.workspaces[segment]
         self._op_of[position] = len(self.ops)
         self.ops.append(record)

@@ -89,8 +89,10 @@ class Node:
         panel: a convolution's panel width.
         depth: rows of its panels.
         method: how it is computed.
-        workspace_bytes: what that needs besides, or the sums of an integer convolution that is fed k by k.
+        workspace_bytes: what that needs besides.
         whole_panels: whether streamed panels must not be split.
+        kept_row_bytes, most_kept_bytes: sums of an integer convolution's y-plane, which are kept while its panels are
+            fed in parts, and how many bytes of them may be.
         zero_point: of its first operand.
         seconds: predicted arithmetic (or sealing) time.
         step_seconds: predicted time to decode its weights, which every step takes.
@@ -109,6 +111,8 @@ class Node:
     method: Method = "direct"
     workspace_bytes: int = 0
     whole_panels: bool = False
+    kept_row_bytes: int = 0
+    most_kept_bytes: int = 0
     zero_point: int = 0
     seconds: float = 0.0
     step_seconds: float = 0.0
@@ -267,15 +271,14 @@ def _op_node(
         panel = choose_panel(op, shapes[op.output], profile, suite, narrow)
     zero_point = quantized.zero_point_of(graph.quants.get(op.inputs[0]) if op.inputs else None)
     small = sum(weights.aligned(piece.nbytes) for piece in weights.small_pieces(op, panel, zero_point))
-    depth = stream = workspace = 0
+    depth = stream = workspace = kept = most_kept = 0
     seconds = op_seconds(op, shapes, profile, panel or max(profile.panels))
     if isinstance(op, weights.AnyConv):
         depth = weights.conv_depth(op, method)
         stream = weights.panel_count(op, panel) * weights.panel_bytes(op, panel, depth)
     if isinstance(op, QConv):
-        kept = shapes[op.output].height * shapes[op.output].width * panel * 4
-        most = weights.panel_bytes(op, panel, depth) // 2 if narrow else quantized.KEPT_BYTES
-        workspace = weights.aligned(kept) if kept <= most else 0
+        kept = shapes[op.output].width * panel * 4
+        most_kept = weights.panel_bytes(op, panel, depth) if narrow else quantized.KEPT_BYTES
         seconds *= NARROW_SECONDS if narrow else 1.0
     decoding = 0.0
     if isinstance(op, Conv) and op.coding:
@@ -298,7 +301,9 @@ def _op_node(
         depth=depth,
         method=method,
         workspace_bytes=workspace,
-        whole_panels=method != "direct" or (isinstance(op, QConv) and not workspace),
+        whole_panels=method != "direct",
+        kept_row_bytes=kept,
+        most_kept_bytes=most_kept,
         zero_point=zero_point,
         seconds=seconds,
         step_seconds=decoding,

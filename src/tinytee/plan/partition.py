@@ -47,6 +47,7 @@ class WeightChoice:
         streamed: nodes whose convolution weights are streamed.
         staging_bytes: the place their blocks pass through (0 if none is streamed).
         resident_bytes: all other weights.
+        kept_bytes: integer sums of a step, while panels are fed in parts.
         seconds: predicted time to open them, all steps together.
     """
 
@@ -54,10 +55,11 @@ class WeightChoice:
     staging_bytes: int
     resident_bytes: int
     seconds: float
+    kept_bytes: int = 0
 
     @property
     def bytes(self) -> int:
-        return self.staging_bytes + self.resident_bytes
+        return self.staging_bytes + self.resident_bytes + self.kept_bytes
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,14 @@ class Partitioner:
             self._streams[key] = (each, once, panels * weights.panel_bytes(op, info.panel, rows))
         return self._streams[key]
 
+    def _kept_bytes(self, node: int, block: int, steps: int) -> int:
+        """Integer sums of a step that are kept while panels are fed in blocks of so many bytes; 0 for whole panels.
+        A node alone in its segment takes even steps; of others it is not known here how far each goes."""
+        info = self.network.nodes[node]
+        if block >= weights.panel_bytes(info.op, info.panel, info.depth):  # type: ignore[arg-type]
+            return 0
+        return aligned(-(-info.height // steps) * info.kept_row_bytes)
+
     def streaming_choices(self, first: int, last: int, steps: int) -> list[WeightChoice]:
         """Ways to stream weights of nodes first .. last, the largest first; none larger and slower than another."""
         key = (first, last, steps)
@@ -184,16 +194,19 @@ class Partitioner:
         by_size.sort(key=lambda n: -nodes[n].stream_bytes)
         found = []
         for staging in self._stagings:
-            resident, extra, place = total, 0.0, 0
+            resident, extra, place, kept = total, 0.0, 0, 0
             for count, node in enumerate(by_size, start=1):
                 resident -= nodes[node].stream_bytes
                 each, once, block = self._stream_costs(node, staging)
                 extra += steps * each + once
                 place = max(place, aligned(block))
+                kept = max(kept, self._kept_bytes(node, block, steps if first == last else 1))
+                if kept > nodes[node].most_kept_bytes:
+                    break
                 seconds = self._open_seconds(resident) + extra
                 if seconds == math.inf:
                     break
-                found.append(WeightChoice(tuple(by_size[:count]), place, resident, seconds))
+                found.append(WeightChoice(tuple(by_size[:count]), place, resident, seconds, kept))
         found.sort(key=lambda choice: (choice.seconds, choice.bytes))
         kept: list[WeightChoice] = []
         for choice in found:
