@@ -19,9 +19,9 @@ enum {
   TT_PROGRAM_MAGIC = 0x50545454, /* "TTTP" */
   TT_PROGRAM_VERSION = 2,
   TT_BUNDLE_VERSION = 4,
-  TT_ENGINE_BYTES = 1024, /* the engine's state, at the start of the arena; the program follows */
-  TT_TAG_BYTES = 16,      /* tag of every sealed chunk, whatever the suite */
-  TT_NONCE_BYTES = 32,    /* room for a nonce; a suite with shorter ones uses the first bytes */
+  TT_ENGINE_BYTES = 256, /* the engine's state, at the start of the arena; the program follows */
+  TT_TAG_BYTES = 16,     /* tag of every sealed chunk, whatever the suite */
+  TT_NONCE_BYTES = 32,   /* room for a nonce; a suite with shorter ones uses the first bytes */
   TT_KEY_BYTES = 32,
   TT_ALIGN = 64, /* of every tensor and weight offset in the arena */
   TT_MAX_KERNEL_Y = 256,

@@ -23,7 +23,7 @@ from tinytee.plan.weights import Method
 BLOCK_BYTES = 32 * 1024
 """Row blocks of float32 that cross the boundary are about this large (at least one y-plane); uint8: a quarter."""
 
-NARROW_BLOCK_BYTES = 8 * 1024
+NARROW_BLOCK_BYTES = 4 * 1024
 """The same where every byte counts, for both."""
 
 

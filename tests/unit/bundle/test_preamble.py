@@ -215,5 +215,5 @@ def test_wrong_preprocessing_is_refused(wrong: dict[str, Any]) -> None:
 
 
 def test_constants_come_from_the_headers() -> None:
-    assert c.TT_ENGINE_BYTES == 1024
+    assert c.TT_ENGINE_BYTES == 256
     assert ffi.sizeof("tt_bundle_header") == 80

@@ -178,8 +178,8 @@ def mobilenet() -> Graph:
 
 
 def test_a_slow_cipher_makes_it_pay(mobilenet: Graph) -> None:
-    with_it = make_plan(mobilenet, 512 << 10, SLOW_AEAD)
-    without = make_plan(mobilenet, 512 << 10, SLOW_AEAD, entropy="never")
+    with_it = make_plan(mobilenet, 320 << 10, SLOW_AEAD)
+    without = make_plan(mobilenet, 320 << 10, SLOW_AEAD, entropy="never")
     assert with_it.entropy_coded
     assert not without.entropy_coded
     assert with_it.predicted_seconds < without.predicted_seconds
