@@ -194,19 +194,19 @@ class Partitioner:
         by_size.sort(key=lambda n: -nodes[n].stream_bytes)
         found = []
         for staging in self._stagings:
-            resident, extra, place, kept = total, 0.0, 0, 0
+            resident, extra, place, sums = total, 0.0, 0, 0
             for count, node in enumerate(by_size, start=1):
                 resident -= nodes[node].stream_bytes
                 each, once, block = self._stream_costs(node, staging)
                 extra += steps * each + once
                 place = max(place, aligned(block))
-                kept = max(kept, self._kept_bytes(node, block, steps if first == last else 1))
-                if kept > nodes[node].most_kept_bytes:
+                sums = max(sums, self._kept_bytes(node, block, steps if first == last else 1))
+                if sums > nodes[node].most_kept_bytes:
                     break
                 seconds = self._open_seconds(resident) + extra
                 if seconds == math.inf:
                     break
-                found.append(WeightChoice(tuple(by_size[:count]), place, resident, seconds, kept))
+                found.append(WeightChoice(tuple(by_size[:count]), place, resident, seconds, sums))
         found.sort(key=lambda choice: (choice.seconds, choice.bytes))
         kept: list[WeightChoice] = []
         for choice in found:
