@@ -822,8 +822,10 @@ static void binary(unsigned kind, const float *a, size_t a_step, const float *b,
 
 /* ---- local response normalization */
 
+/* A vector is stored when the next one has been summed, which reads of it. */
 static void lrn(const float *in, float *out, size_t channels, size_t size, float alpha, float beta, float bias) {
-  const size_t before = (size - 1) / 2, after = size - 1 - before;
+  const size_t before = (size - 1) / 2, after = size - 1 - before, last = (channels - 1) / TTI_LANES * TTI_LANES;
+  vf ready = v_set(0.0f);
   for (size_t n = 0; n < channels; n += TTI_LANES) {
     float sums[TTI_LANES] = {0};
     const size_t lanes = channels - n < TTI_LANES ? channels - n : TTI_LANES;
@@ -846,8 +848,11 @@ static void lrn(const float *in, float *out, size_t channels, size_t size, float
     const vf scale = beta == 0.75f  ? 1.0f / (root * v_sqrt(root))
                      : beta == 0.5f ? 1.0f / root
                                     : v_pow(base, v_set(-beta));
-    v_store_part(out + n, v_load_part(in + n, lanes) * scale, lanes);
+    const vf next = v_load_part(in + n, lanes) * scale;
+    if (n) v_store(out + n - TTI_LANES, ready);
+    ready = next;
   }
+  v_store_part(out + last, ready, channels - last);
 }
 
 /* 'parts' is a constant at most calls, so that the compiler interleaves whole vectors. */

@@ -191,7 +191,7 @@ typedef struct tti_kernels {
   /* out[p * channels + c] = a[p * channels + c] op b[c], p < pixels; with b_first, b[c] op a. out may equal a. */
   void (*binary_pixels)(unsigned kind, const float *a, const float *b, int b_first, float *out, size_t pixels,
                         size_t channels);
-  /* Local response normalization of one pixel, ONNX LRN. */
+  /* Local response normalization of one pixel, ONNX LRN. out may equal in if size is at most 9. */
   void (*lrn)(const float *in, float *out, size_t channels, size_t size, float alpha, float beta, float bias);
   /* out[i * parts + p] = in[p * each + i]: the shuffle of channels between groups. */
   void (*interleave)(const float *in, size_t parts, size_t each, float *out);

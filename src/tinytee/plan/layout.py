@@ -6,12 +6,12 @@ spilled, a ring in the producer's segment and one in each reader's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tinytee.plan import arena
 from tinytee.plan.arena import Buffer
-from tinytee.plan.network import Network
-from tinytee.plan.partition import Choice, overwrites, workspace_bytes
+from tinytee.plan.network import Network, overwrites
+from tinytee.plan.partition import Choice, workspace_bytes
 from tinytee.plan.segments import Growth
 from tinytee.plan.weights import aligned
 
@@ -105,15 +105,24 @@ class _Builder:
             self._add_instance(tensor, buffer, info.shape.height, segments)
 
     def rings(self) -> None:
-        """Tensors inside one segment, and those that are spilled."""
-        for tensor, info in enumerate(self.network.tensors):
+        """Tensors inside one segment, and those that are spilled; an overwritten one shares its successor's ring."""
+        latest_first = sorted(enumerate(self.network.tensors), key=lambda found: -found[1].producer)
+        rings: dict[int, int] = {}
+        for tensor, info in latest_first:
             segments = self._readers(tensor)
             if len(segments) > 1 and tensor not in self.spilled:
                 continue
             for segment in segments:
-                capacity = self.growths[segment].slots[tensor]
-                size = aligned(capacity * info.row_bytes)
-                self._add_instance(tensor, self._add_buffer(info.name, size, segment, segment), capacity, [segment])
+                growth = self.growths[segment]
+                capacity, successor = growth.slots[tensor], growth.shared.get(tensor)
+                if successor is None:
+                    size = aligned(capacity * info.row_bytes)
+                    rings[tensor] = self._add_buffer(info.name, size, segment, segment)
+                else:
+                    rings[tensor] = rings[successor]
+                    old = self.buffers[rings[tensor]]
+                    self.buffers[rings[tensor]] = replace(old, name=f"{info.name}, {old.name}")
+                self._add_instance(tensor, rings[tensor], capacity, [segment])
 
     def weights(self, pinned: frozenset[int]) -> tuple[dict[tuple[int, int], tuple[int, int]], list[int]]:
         """One buffer a segment for its resident weights, one for its staging place.

@@ -12,8 +12,8 @@ from functools import cached_property
 import numpy as np
 
 from tinytee.bundle.abi import constants
-from tinytee.ir.graph import Conv, DepthwiseConv, Graph, Op, Shape, Unary
-from tinytee.ir.quantized import QConv, QDepthwiseConv
+from tinytee.ir.graph import Binary, Conv, DepthwiseConv, Graph, LayerNorm, Lrn, Op, Shape, Unary
+from tinytee.ir.quantized import QBinary, QConv, QDepthwiseConv, QLut
 from tinytee.plan import quantized, rowmap, weights
 from tinytee.plan.cost import conv_seconds, op_seconds, strassen_seconds, winograd_seconds
 from tinytee.plan.profile import Profile
@@ -375,6 +375,37 @@ def build(
         for name, shape in shapes.items()
     )
     return Network(graph, tuple(nodes), tensors, profile.threads, profile.cache_bytes)
+
+
+LRN_IN_PLACE_SIZE = 9
+"""Most channels that a local response normalization sums up and may still write over what it reads: up to four before
+one, the narrowest vector (``lrn`` in kernels/f32.c)."""
+
+
+def overwrites(network: Network, node: int) -> tuple[int, int] | None:
+    """(operand, output) where a node may write its output over an operand that dies with it.
+
+    Its y-plane y must depend on no other y-plane of that operand, and both must have the same slots.
+    """
+    info = network.nodes[node]
+    op = info.op
+    if isinstance(op, Conv):
+        candidates = info.inputs[1:]
+    elif (
+        isinstance(op, Unary | Binary | LayerNorm | QBinary | QLut)
+        or (isinstance(op, DepthwiseConv) and op.weight.shape[:2] == (1, 1) and op.strides == (1, 1))
+        or (isinstance(op, Lrn) and op.size <= LRN_IN_PLACE_SIZE)
+    ):
+        candidates = info.inputs
+    else:
+        return None
+    output = network.tensors[info.output]
+    for tensor in candidates:
+        operand = network.tensors[tensor]
+        same = (operand.shape, operand.pad_left, operand.pad_right) == (output.shape, output.pad_left, output.pad_right)
+        if same and operand.last_use == node and info.inputs.count(tensor) == 1:
+            return tensor, info.output
+    return None
 
 
 def block_floor(rows: np.ndarray, info: TensorInfo) -> np.ndarray:

@@ -18,10 +18,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-from tinytee.ir.graph import Binary, Conv, DepthwiseConv, LayerNorm, Unary
-from tinytee.ir.quantized import QBinary, QLut
 from tinytee.plan import weights
-from tinytee.plan.network import Network
+from tinytee.plan.network import Network, overwrites
 from tinytee.plan.profile import Profile
 from tinytee.plan.segments import Growth, Segment, SegmentTable
 from tinytee.plan.weights import aligned
@@ -87,30 +85,6 @@ def stream_blocks(network: Network, node: int, staging_bytes: int) -> tuple[int,
 def workspace_bytes(network: Network, first: int, last: int) -> int:
     """The place that the nodes first .. last of a segment share for their workspaces."""
     return max(node.workspace_bytes for node in network.nodes[first : last + 1])
-
-
-def overwrites(network: Network, node: int) -> tuple[int, int] | None:
-    """(operand, output) where a node that runs alone may write its output over an operand that dies with it.
-
-    Its y-plane y must depend on no other y-plane of that operand, and both must have the same slots.
-    """
-    info = network.nodes[node]
-    op = info.op
-    if isinstance(op, Conv):
-        candidates = info.inputs[1:]
-    elif isinstance(op, Unary | Binary | LayerNorm | QBinary | QLut) or (
-        isinstance(op, DepthwiseConv) and op.weight.shape[:2] == (1, 1) and op.strides == (1, 1)
-    ):
-        candidates = info.inputs
-    else:
-        return None
-    output = network.tensors[info.output]
-    for tensor in candidates:
-        operand = network.tensors[tensor]
-        same = (operand.shape, operand.pad_left, operand.pad_right) == (output.shape, output.pad_left, output.pad_right)
-        if same and operand.last_use == node and info.inputs.count(tensor) == 1:
-            return tensor, info.output
-    return None
 
 
 class Partitioner:

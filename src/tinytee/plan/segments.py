@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinytee.ir.graph import Permute
-from tinytee.plan.network import Network, block_ceil, block_floor
+from tinytee.plan.network import Network, block_ceil, block_floor, overwrites
 from tinytee.plan.rowmap import Rows
 from tinytee.plan.weights import aligned
 
@@ -60,6 +60,8 @@ class Growth:
         self.frontiers: dict[int, Rows] = {}
         self.slots: dict[int, int] = {}
         """For every tensor written or read inside: its ring's capacity in y-planes (whole height at most)."""
+        self.shared: dict[int, int] = {}
+        """Tensors inside that are overwritten, to the one that takes their ring: their rows are as many, as far."""
         self._needs: dict[int, Rows] = {}
         self._frees: dict[int, Rows] = {}
         self._rings_in: dict[int, int] = {}
@@ -128,6 +130,10 @@ class Growth:
             if info.last_use > self.last:  # spilled row blocks leave only when they are whole
                 lowest = np.minimum(lowest, block_floor(frontier[:-1], info))
             slots = int(np.max(frontier[1:] - lowest, initial=1))
+        successor = self._successor(tensor, frontier)
+        if successor is not None:
+            self.shared[tensor], self.slots[tensor] = successor, self.slots[successor]
+            return
         blocked = info.last_use > self.last or self.network.nodes[info.producer].op is None
         blocked = blocked or any(self.network.nodes[c].op is None for c in info.consumers)
         self.slots[tensor] = self._capacity(tensor, slots, blocked)
@@ -137,6 +143,19 @@ class Growth:
         else:
             self._internal += ring
             self._far_bytes += info.whole_bytes if ring > self.network.cache_bytes else 0
+
+    def _successor(self, tensor: int, frontier: Rows | None) -> int | None:
+        """The tensor that is written over this one, step by step, where its only reader may do so and both live inside.
+
+        Whatever the reader's readers still want lies in slots that the ring has for them; every other slot is free when
+        a step begins, for rows of this tensor that the same step replaces."""
+        info = self.network.tensors[tensor]
+        if frontier is None or len(info.consumers) != 1 or info.last_use > self.last:
+            return None
+        pair = overwrites(self.network, info.last_use)
+        if pair is None or pair[0] != tensor or self.network.tensors[pair[1]].last_use > self.last:
+            return None
+        return pair[1] if np.array_equal(frontier, self.frontiers[info.last_use]) else None
 
     def _read(self, tensor: int, needs: Rows, frees: Rows) -> None:
         """A node inside reads a tensor whose producer is not in yet."""
