@@ -133,9 +133,12 @@ static inline uint32_t tti_stream_bytes(const tt_op *op, uint32_t rows) {
   return 9 * (uint32_t)sizeof(uint32_t) + 2 * tti_stream_words(op, rows) + low;
 }
 
+/* Constants of a convolution on uint8 that come before a panel's rows, as long as so many of them. */
+static inline uint32_t tti_fed_rows(const tt_op *op) { return op->flags & TT_FLAG_FED_CONSTANTS ? 3 : 0; }
+
 /* Bytes of a panel's first rows, which make whole groups and streams if the weights are coded (or are all). */
 static inline uint64_t tti_panel_bytes(const tt_op *op, uint32_t rows) {
-  const uint64_t panel = op->panel, codes = rows * panel;
+  const uint64_t panel = op->panel, codes = ((uint64_t)rows + tti_fed_rows(op)) * panel;
   if (op->variant == TT_CODING_NONE) return codes * sizeof(float);
   if (op->variant == TT_CODING_F16) return codes * 2;
   const uint64_t scales = ((uint64_t)rows + op->table - 1) / op->table * panel * sizeof(float);

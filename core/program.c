@@ -157,10 +157,11 @@ static int check_strassen(const tti_program *p, const tt_op *op, const tt_tensor
 
 /* Constants are three rows a panel. */
 static int check_i8_conv(const tti_program *p, const tt_op *op, const tt_tensor *in) {
-  if (op->variant || op->flags & ~(TT_FLAG_TWO_FIT | TT_FLAG_FOUR_FIT) ||
+  if (op->variant || op->flags & ~(TT_FLAG_TWO_FIT | TT_FLAG_FOUR_FIT | TT_FLAG_FED_CONSTANTS) ||
       (uint32_t)op->kernel_y * tti_i8_stretch(op, in).per_row > TTI_I8_RUNS)
     return 0;
-  return in_data(p, op->bias, (uint64_t)tti_conv_panels(p, op) * op->panel * 3 * sizeof(float));
+  return op->flags & TT_FLAG_FED_CONSTANTS ||
+         in_data(p, op->bias, (uint64_t)tti_conv_panels(p, op) * op->panel * 3 * sizeof(float));
 }
 
 /* Weights that are decoded, and the place for it. */
@@ -185,6 +186,7 @@ static int check_conv(const tti_program *p, const tt_op *op, const tt_tensor *in
   const uint64_t depth = (uint64_t)op->kernel_y * (op->kernel_x + 3u) * (in->channels / op->groups);
   if (depth > INT32_MAX || (uint64_t)tti_conv_panels(p, op) * op->panel * sizeof(float) * depth > UINT32_MAX) return 0;
   if (in->elem_bytes == 1) return check_i8_conv(p, op, in);
+  if (op->flags & TT_FLAG_FED_CONSTANTS) return 0;
   if (op->variant && !check_coding(p, op)) return 0;
   if (op->flags & TT_FLAG_WINOGRAD && !check_winograd(p, op, in, out)) return 0;
   if (strassen && !check_strassen(p, op, in, out)) return 0;

@@ -121,6 +121,7 @@ enum {
   TT_FLAG_COUNT_INCLUDE_PAD = 2, /* average pool */
   TT_FLAG_CONSTANT = 4,          /* binary: one operand is a constant at 'weights' */
   TT_FLAG_CONSTANT_FIRST = 8,    /* binary: it is the first operand */
+  TT_FLAG_FED_CONSTANTS = 4,     /* conv on uint8: constants come with the panels */
   TT_FLAG_LOG = 16,              /* softmax */
   TT_FLAG_SELECT_LAST = 32,      /* arg max */
   TT_FLAG_STRASSEN = 32,         /* conv: by Strassen's method */
@@ -174,7 +175,8 @@ typedef struct tt_tensor {
  *   most clip. Weights int8, panels of rows of [panel][4]: k is counted in fours, where each stretch that is contiguous
  *   in the input (a kernel row if groups = 1 and dilation_x or kernel_x = 1, else a kernel column's channels) begins a
  *   new four, filled with zeros. At 'bias', for each panel, int32 [panel] bias less z times the weights' sum, int32
- *   [panel] the same plus 128 times that sum, float32 [panel] multipliers. If k is fed in parts, its workspace holds
+ *   [panel] the same plus 128 times that sum, float32 [panel] multipliers; with TT_FLAG_FED_CONSTANTS that does not lie
+ *   there, but before each panel's rows, or part of them. If k is fed in parts, its workspace holds
  *   int32 [y-planes of a step][width][panel].
  * - depthwise: likewise; weights int8 [ceil(kernel_y / 4)][kernel_x][channels][4], of 4 kernel rows, with zeros; at
  *   'bias' int32 [channels] bias less z times the weights' sum, float32 [channels] multipliers.

@@ -66,9 +66,10 @@ void tti_i8_conv_item(void *argument, uint32_t item, uint32_t worker) {
     const uint32_t group = panel / group_panels, first = panel % group_panels * op->panel;
     const size_t row_bytes = (size_t)op->panel * 4;
     row.columns = tti_min(op->panel, channels - first);
-    row.weights = (const int8_t *)(e->arena + op->weights) +
-                  (size_t)(panel - b->panel_begin) * (b->k_end - b->k_begin) * row_bytes;
-    row.constants = (const int32_t *)(const void *)(e->arena + op->bias + panel * 3 * row_bytes);
+    const uint8_t *fed = e->arena + op->weights + (panel - b->panel_begin) * tti_panel_bytes(op, b->k_end - b->k_begin);
+    const uint8_t *constants = tti_fed_rows(op) ? fed : e->arena + op->bias + panel * 3 * row_bytes;
+    row.weights = (const int8_t *)(fed + tti_fed_rows(op) * row_bytes);
+    row.constants = (const int32_t *)(const void *)constants;
     for (uint32_t y = y0; y < y1; y++) {
       int32_t *sums = kept + (size_t)(y - op->done) * out->width * op->panel;
       row.run_count = collect_runs(e, op, in, y, group * depth, b, runs);

@@ -42,6 +42,9 @@ COARSE_RUNGS = 16
 """Every so many rungs below the highest that fits, a partition is considered as well: it leaves more for pinning. A
 network of at most FEW_NODES nodes is planned in no time, and has every rung considered."""
 
+BETWEEN_RUNGS_BYTES = 256
+"""The least memory is sought between the rungs, so closely."""
+
 FEW_NODES = 40
 
 
@@ -214,8 +217,8 @@ class _Variant:
                 best = _Best(placed, pinned, placed.seconds - saved)
         return best
 
-    def least_bytes(self, largest_bytes: int) -> int | None:
-        """The least that a partition for at most so many bytes takes as placed; None where nothing fits them."""
+    def least(self, largest_bytes: int) -> _Placed | None:
+        """The partition for at most so many bytes that takes least as placed; None where nothing fits them."""
         low, high = 0, _rung_above(largest_bytes)
         if self.rung(high) is None:
             return None
@@ -226,7 +229,16 @@ class _Variant:
             else:
                 high = middle
         placed = [self.rung(rung) for rung in range(high, high + RUNGS_PER_OCTAVE // 4)]
-        return min(p.peak_bytes for p in placed if p is not None)
+        too_few, enough = _rung_bytes(high - 1), _rung_bytes(high)
+        while enough - too_few > BETWEEN_RUNGS_BYTES:
+            middle = (too_few + enough) // 2
+            choices = self.partitioner.partition(middle)
+            if choices:
+                enough = middle
+                placed.append(self.place(choices))
+            else:
+                too_few = middle
+        return min((p for p in placed if p is not None), key=lambda p: p.peak_bytes)
 
     def _pin(self, placed: _Placed, budget_bytes: int) -> tuple[frozenset[int], float]:
         """Which nodes' weights to keep decrypted in what is left of the budget, and the time that saves a run."""
@@ -304,12 +316,17 @@ class Planner:
         Raises:
             BudgetError: not even the largest budget would do.
         """
-        direct = self._variants[0][1]
-        floors = [variant.least_bytes(self._largest) for variant in (direct, self._narrow) if variant]
-        found = [floor for floor in floors if floor is not None]
-        if not found:
+        least = self._least
+        if least is None:
             raise BudgetError(2 * self._largest, self._largest)
-        return min(found)
+        return least.peak_bytes
+
+    @cached_property
+    def _least(self) -> _Placed | None:
+        """What takes least memory, if the largest budget is enough for it."""
+        direct = self._variants[0][1]
+        found = [variant.least(self._largest) for variant in (direct, self._narrow) if variant]
+        return min((p for p in found if p is not None), key=lambda p: p.peak_bytes, default=None)
 
     def plan(self, budget_bytes: int, progress: Callable[[float], None] | None = None) -> Plan:
         """The fastest plan for a budget.
@@ -328,7 +345,10 @@ class Planner:
         if best is None and self._narrow not in (None, *variants):
             best = self._narrow.best(budget_bytes, progress)
         if best is None:
-            raise BudgetError(self._known_floor(budget_bytes), budget_bytes)
+            least = self._least
+            if least is None or least.peak_bytes > budget_bytes:
+                raise BudgetError(least.peak_bytes if least else self._known_floor(budget_bytes), budget_bytes)
+            best = _Best(least, frozenset(), least.seconds)
         return self._finish(best, budget_bytes)
 
     def layerwise(self, budget_bytes: int, *, pin: bool = True) -> Plan:

@@ -46,7 +46,7 @@ from tinytee.plan.layout import Layout
 from tinytee.plan.lowered import Lowered
 from tinytee.plan.network import Network
 from tinytee.plan.partition import Choice
-from tinytee.plan.quantized import Requantize, ScaledMean, products_in_16_bits
+from tinytee.plan.quantized import FedConv, Requantize, ScaledMean, products_in_16_bits
 from tinytee.plan.schedule import LoadStep, RunStep, Step, stream_geometry, unroll
 
 _KINDS: dict[type[Op], str] = {
@@ -67,6 +67,7 @@ _KINDS: dict[type[Op], str] = {
     ArgMax: "ARG_MAX",
     Constant: "CONSTANT",
     QConv: "CONV",
+    FedConv: "CONV",
     QDepthwiseConv: "DEPTHWISE",
     QBinary: "BINARY",
     QLut: "LOOKUP",
@@ -249,7 +250,8 @@ class _Records:
         if node.weight_bytes:
             pinned = position in layout.pinned
             base = layout.pinned[position] if pinned else layout.weights[segment, position]
-            first, *rest = [weights.aligned(p.nbytes) for p in weights.small_pieces(op, node.panel, node.zero_point)]
+            pieces = weights.small_pieces(op, node.panel, node.zero_point)
+            first, *rest = [weights.aligned(piece.nbytes) for piece in pieces] or [0]
             record["weights"], record["bias"] = base, base + (first if rest else 0)
             if isinstance(op, weights.AnyConv):
                 record["bias"], record["weights"] = base, base + first
@@ -288,7 +290,8 @@ class _Records:
                 record |= {"groups": op.groups, "flags": constants.TT_FLAG_RESIDUAL if len(op.inputs) > 1 else 0}
             case QConv():
                 record |= _window(op.weight.shape[1:3], op.strides, op.dilations, op.pads)
-                record |= {"groups": op.groups, "flags": _FIT[products_in_16_bits(op)]}
+                fed = constants.TT_FLAG_FED_CONSTANTS if isinstance(op, FedConv) else 0
+                record |= {"groups": op.groups, "flags": _FIT[products_in_16_bits(op)] | fed}
             case DepthwiseConv() | QDepthwiseConv():
                 record |= _window(op.weight.shape[:2], op.strides, op.dilations, op.pads)
             case Pool() | QPool():

@@ -317,10 +317,12 @@ def build(
 
     ways: the convolutions to compute by Winograd's or Strassen's method (``choose_ways``).
     narrow: integer convolutions in the narrowest panels, their sums kept where a panel is larger than they, so that it
-    can be fed in parts, and small row blocks: slower, in less memory.
+    can be fed in parts, constants fed with them where they are many, and small row blocks: slower, in less memory.
     """
     quantized.check(graph)
     graph = quantized.split_means(_separate_outputs(graph))
+    if narrow:
+        graph = quantized.feed_constants(graph)
     ways = ways or {}
     shapes = graph.shapes
     unfed = list(range(len(graph.inputs)))

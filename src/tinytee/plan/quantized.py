@@ -36,6 +36,35 @@ class Requantize(Quantize):
     """float32 in units of the output's scale to uint8."""
 
 
+CONSTANT_ROWS = 3
+"""Rows of a panel that the constants of a FedConv are as long as."""
+
+FED_CONSTANT_BYTES = 2048
+"""Constants longer than that come with the panels where every byte counts."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FedConv(QConv):
+    """A convolution whose constants come before the rows of each panel, so that they need not lie in the arena at once.
+
+    zero_point: of its input.
+    """
+
+    zero_point: int
+
+
+def feed_constants(graph: Graph) -> Graph:
+    """Replaces convolutions with many output channels by ones that are fed their constants."""
+
+    def fed(op: Op) -> Op:
+        if not isinstance(op, QConv) or 4 * CONSTANT_ROWS * len(op.weight) <= FED_CONSTANT_BYTES:
+            return op
+        quant = graph.quants.get(op.inputs[0])
+        return FedConv(**vars(op), zero_point=zero_point_of(quant))
+
+    return replace(graph, ops=tuple(fed(op) for op in graph.ops))
+
+
 def split_means(graph: Graph) -> Graph:
     """Replaces every mean over a map by a ScaledMean and a Requantize."""
     ops: list[Op] = []
@@ -60,7 +89,7 @@ def conv_rows(op: QConv) -> int:
 
 
 def pack_weights(op: QConv, panel: int, first: int, last: int) -> NDArray[np.int8]:
-    """Panels first .. last of the weights: [panels, rows, panel, 4], filled with zeros."""
+    """Panels first .. last of the weights: [panels, rows, panel, 4], filled with zeros; constants apart."""
     stretch, channels = Stretch.of(op.weight.shape, op.groups, op.dilations[1]), op.weight.shape[0] // op.groups
     per_group = -(-channels // panel)
     kernels = op.weight.reshape(op.groups, channels, stretch.count, stretch.length)

@@ -92,11 +92,16 @@ def without_codes(graph: Graph, outputs: Container[str] | None = None) -> Graph:
     return replace(graph, ops=tuple(ops))
 
 
+def constant_rows(op: AnyConv) -> int:
+    """Rows that the constants are as long as which come with every panel, and every part of one."""
+    return quantized.CONSTANT_ROWS if isinstance(op, quantized.FedConv) else 0
+
+
 def panel_bytes(op: AnyConv, panel: int, rows: int) -> int:
     """Bytes of so many rows of a panel; if it is coded, they begin a group, or a stream."""
     coding = coding_of(op)
     if coding is None:
-        return rows * panel * 4
+        return (rows + constant_rows(op)) * panel * 4
     if coding.kind == "fp16":
         return rows * panel * 2
     scales = -(-rows // coding.group) * 4 * panel
@@ -112,15 +117,20 @@ def panel_bytes(op: AnyConv, panel: int, rows: int) -> int:
 def split_rows(op: AnyConv, panel: int, most_bytes: int) -> int:
     """How many rows of a panel, at most, are fed at once into so many bytes; at least one row, group or stream."""
     coding = coding_of(op)
-    unit = 1 if coding is None else coding.unit
-    return max(1, most_bytes // panel_bytes(op, panel, unit)) * unit
+    if coding is None:
+        return max(1, most_bytes // (4 * panel) - constant_rows(op))
+    return max(1, most_bytes // panel_bytes(op, panel, coding.unit)) * coding.unit
 
 
 def pack_bytes(op: AnyConv, panel: int, panels: tuple[int, int], rows: tuple[int, int], method: Method) -> bytes:
     """Rows [begin, end) of panels [begin, end) as they lie in the arena."""
     coding = coding_of(op)
     if coding is None:
-        return as_bytes(pack_weights(op, panel, *panels, method)[:, slice(*rows)])
+        packed = pack_weights(op, panel, *panels, method)[:, slice(*rows)]
+        if isinstance(op, quantized.FedConv):
+            before = quantized.pack_constants(op, panel, op.zero_point)[slice(*panels)]
+            packed = np.concatenate([before.view(np.int8).reshape(len(before), -1, panel, 4), packed], axis=1)
+        return as_bytes(packed)
     channels = op.weight.shape[0] // op.groups
     parts = []
     for at in range(*panels):
@@ -209,6 +219,8 @@ def small_pieces(op: Op, panel: int, zero_point: int, method: Method = "direct")
     zero_point: of its first operand.
     """
     match op:
+        case quantized.FedConv():
+            return []
         case QConv():
             return [quantized.pack_constants(op, panel, zero_point)]
         case QDepthwiseConv():
