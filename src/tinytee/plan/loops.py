@@ -29,7 +29,7 @@ def roll(instrs: Sequence[int]) -> list[int]:
     shortest (dynamic programming from the end)."""
     bits = np.array(instrs, np.uint32)
     count = len(bits)
-    saved, lengths, times = _best_loops(bits)
+    saved, lengths, times = (found.tolist() for found in _best_loops(bits))
     rest = [0] * (count + 1)
     loops = [False] * count
     for at in range(count - 1, -1, -1):
@@ -45,9 +45,9 @@ def roll(instrs: Sequence[int]) -> list[int]:
             found.append(int(bits[at]))
             at += 1
             continue
-        length = int(lengths[at])
-        found += _loop(bits[at : at + 2 * length], length, int(times[at]))
-        at += length * int(times[at])
+        length = lengths[at]
+        found += _loop(bits[at : at + 2 * length], length, times[at])
+        at += length * times[at]
     return found
 
 
