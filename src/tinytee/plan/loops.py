@@ -61,6 +61,8 @@ def _best_loops(bits: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     for length in range(1, min(MAX_LENGTH, count // 2) + 1):
         adds = args[length:] - args[:-length]
         alike = (same[length:] == same[:-length]) & (adds > 0) & ~loads[length:]
+        if np.count_nonzero(alike) < length:  # not even twice
+            continue
         steady = alike[:-length] & alike[length:] & (adds[length:] == adds[:-length])
         often = np.minimum(_run_lengths(alike, count) // length + 1, _run_lengths(steady, count) // length + 2)
         often = np.minimum(often, _MAX_TIMES)
