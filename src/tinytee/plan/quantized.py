@@ -125,6 +125,16 @@ def pack_constants(op: QConv, panel: int, zero_point: int) -> NDArray[np.int32]:
     return np.ascontiguousarray(constants.reshape(3, -1, panel).transpose(1, 0, 2))
 
 
+def fed_constants(op: FedConv, panel: int) -> NDArray[np.int32]:
+    """``pack_constants``, found once: every block of the weights comes with some of them."""
+    if op not in _fed or _fed[op].shape[2] != panel:
+        _fed[op] = pack_constants(op, panel, op.zero_point)
+    return _fed[op]
+
+
+_fed: WeakKeyDictionary[FedConv, NDArray[np.int32]] = WeakKeyDictionary()
+
+
 def pack_depthwise(op: QDepthwiseConv, zero_point: int) -> list[NDArray]:
     """Weights by four kernel rows, [ceil(kernel_y / 4), kernel_x, channels, 4], and [biases, multipliers]."""
     kernel_y, kernel_x, channels = op.weight.shape

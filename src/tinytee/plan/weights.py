@@ -128,7 +128,7 @@ def pack_bytes(op: AnyConv, panel: int, panels: tuple[int, int], rows: tuple[int
     if coding is None:
         packed = pack_weights(op, panel, *panels, method)[:, slice(*rows)]
         if isinstance(op, quantized.FedConv):
-            before = quantized.pack_constants(op, panel, op.zero_point)[slice(*panels)]
+            before = quantized.fed_constants(op, panel)[slice(*panels)]
             packed = np.concatenate([before.view(np.int8).reshape(len(before), -1, panel, 4), packed], axis=1)
         return as_bytes(packed)
     channels = op.weight.shape[0] // op.groups
