@@ -15,17 +15,20 @@ enum { TTI_ITEM_WORK = 128 * 1024 };
 static inline uint32_t tti_min(uint32_t a, uint32_t b) { return a < b ? a : b; }
 static inline uint32_t tti_divide_up(uint32_t total, uint32_t each) { return (total + each - 1) / each; }
 
-/* The records of a program, in place. tensors[], ops[] and spills[] hold the run's counters as well. */
+/* The records of a program, in place, those of the part that is there. tensors[], ops[], spills[] and kept[] hold the
+ * run's counters as well. */
 typedef struct tti_program {
   const tt_program *head;
+  const tt_part *part;
   tt_tensor *tensors;
   tt_op *ops;
   const tt_load *loads;
   tt_spill *spills;
   const tt_instr *instrs;
-  const tt_port_tensor *inputs, *outputs;
+  const tt_port_tensor *ports;
   const uint16_t *operands;
   const int32_t *tables;
+  uint16_t *kept;
   uint8_t *tags;
 } tti_program;
 
@@ -64,6 +67,7 @@ struct tt_engine {
   uint32_t program_bytes;  /* plaintext of chunk 0 */
   tti_cursor next;         /* instruction */
   uint32_t block;          /* that a stream is at */
+  tt_load first, coming;   /* the part that a run begins with, and the one that is wanted; 0 bytes: none */
   uint32_t run, inputs_fed, outputs_taken;
   tti_ahead expected;
 };
@@ -91,10 +95,22 @@ uint32_t tti_op_height(const tti_program *p, const tt_op *op);
 /* What op reads of operand 'which' to compute its y-planes y0 .. y1, y0 < y1. Needs a validated op. */
 tti_rows tti_rows_needed(const tti_program *p, const tt_op *op, uint32_t which, uint32_t y0, uint32_t y1);
 
-/* Finds the sections of a program of 'bytes' bytes and checks every record on its own: after it, no tensor, weight
- * or table lies outside its place. Then goes through the instructions once, as a run would, and checks that each finds
- * its rows present and its memory within bounds. */
+/* Checks the head of a program of 'bytes' bytes, and opens part 0. */
 TT_MUST_USE tt_status tti_program_open(tti_program *p, uint8_t *arena, size_t offset, size_t bytes, size_t arena_bytes);
+
+/* Finds the sections of a part of so many bytes, which lies in its place, and checks every record on its own: after it,
+ * no tensor, weight or table lies outside its place. Then goes through the instructions once, as a run would, and
+ * checks that each finds its rows present and its memory within bounds. */
+TT_MUST_USE tt_status tti_part_open(tti_program *p, size_t bytes);
+
+/* Where parts lie. */
+static inline uint8_t *tti_part_place(const tti_program *p) { return (uint8_t *)(p->spills + p->head->spill_count); }
+
+/* The part that follows the one that is there, if it can follow: a load of 0 bytes if the run is over. */
+TT_MUST_USE tt_status tti_part_next(const tti_program *p, const uint8_t *arena, uint32_t after_chunk, tt_load *next);
+
+/* Keeps the counters of what outlives the part. */
+void tti_part_leave(const tti_program *p);
 
 /* Y-planes of a spilled map's block. */
 static inline tti_rows tti_spill_rows(const tt_spill *spill, uint32_t block) {
@@ -158,8 +174,9 @@ static inline uint32_t tti_slice_rows(const tt_op *op, uint32_t depth) {
   return tti_min(TT_SLICE_BYTES / (uint32_t)sizeof(float) / op->panel / unit * unit, depth);
 }
 
-/* Sets the counters back, as before a run. */
+/* Sets the counters back, as before a run; and those of the part, as at its beginning. */
 void tti_rewind(const tti_program *p);
+void tti_part_rewind(const tti_program *p);
 
 static inline const tt_tensor *tti_operand(const tti_program *p, const tt_op *op, uint32_t which) {
   return &p->tensors[p->operands[op->first_operand + which]];

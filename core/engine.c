@@ -3,7 +3,9 @@
 
 _Static_assert(sizeof(struct tt_engine) <= TT_ENGINE_BYTES, "the engine's state fits its place");
 _Static_assert(sizeof(tt_bundle_header) == 80, "the header has no holes");
-_Static_assert(sizeof(tt_instr) == 4 && sizeof(tt_tensor) == 32 && sizeof(tt_op) == 96, "records have no holes");
+_Static_assert(sizeof(tt_instr) == 4 && sizeof(tt_tensor) == 32 && sizeof(tt_op) == 96 && sizeof(tt_spill) == 16 &&
+                   sizeof(tt_part) == 28,
+               "records have no holes");
 
 /* A memset that the compiler keeps. */
 static void wipe(void *memory, size_t bytes) {
@@ -112,7 +114,7 @@ size_t tt_peak_bytes(const tt_engine *e) { return e->high_water; }
 static tti_instr next_instr(const tt_engine *e) { return tti_instr_at(&e->program, e->next); }
 
 static const tt_spill *spill_of(const tti_program *p, tti_instr instr) {
-  return &p->spills[p->tensors[instr.index].spill - 1];
+  return &p->spills[p->tensors[instr.index].home - 1];
 }
 
 /* Where the tag of a row block that leaves or comes back lies. */
@@ -121,7 +123,7 @@ static uint8_t *tag_of(const tti_program *p, tti_instr instr) {
 }
 
 static uint32_t output_rows(const tti_program *p, tti_instr instr) {
-  const tt_port_tensor *port = &p->outputs[instr.index];
+  const tt_port_tensor *port = &p->ports[instr.index];
   return tti_min(port->rows_per_chunk, p->tensors[port->tensor].height - instr.arg);
 }
 
@@ -132,6 +134,7 @@ static size_t dense_bytes(const tt_tensor *t, uint32_t rows) {
 /* Where a wanted chunk's plaintext goes. */
 static tt_load wanted_load(const tt_engine *e) {
   const tti_program *p = &e->program;
+  if (e->coming.bytes) return e->coming;
   const tti_instr instr = next_instr(e);
   if (instr.code == TT_INSTR_LOAD) return p->loads[instr.arg];
   const tt_op *op = &p->ops[instr.index];
@@ -142,27 +145,34 @@ static tt_load wanted_load(const tt_engine *e) {
 
 static uint32_t piece_count(const tti_program *p, uint32_t bytes) { return (bytes - 1) / p->head->piece_bytes + 1; }
 
+static void want_load(const tt_engine *e, tt_want *want) {
+  const tt_load load = wanted_load(e);
+  want->event = TT_WANT_CHUNK;
+  want->index = load.chunk;
+  want->bytes = load.bytes + (size_t)piece_count(&e->program, load.bytes) * TT_TAG_BYTES;
+}
+
 static void want_instr(const tt_engine *e, tt_want *want) {
   const tti_program *p = &e->program;
   const tti_instr instr = next_instr(e);
-  want->index = instr.index;
   if (instr.code == TT_INSTR_LOAD || instr.code == TT_INSTR_STREAM) {
-    const tt_load load = wanted_load(e);
-    want->event = TT_WANT_CHUNK;
-    want->index = load.chunk;
-    want->bytes = load.bytes + (size_t)piece_count(p, load.bytes) * TT_TAG_BYTES;
+    want_load(e, want);
   } else if (instr.code == TT_INSTR_INPUT) {
-    const tt_tensor *t = &p->tensors[p->inputs[instr.index].tensor];
+    const tt_port_tensor *port = &p->ports[instr.index];
+    const tt_tensor *t = &p->tensors[port->tensor];
     want->event = TT_WANT_INPUT;
+    want->index = port->port;
     want->row = t->produced;
     want->rows = instr.arg - t->produced;
     want->bytes = dense_bytes(t, want->rows) + TT_TAG_BYTES;
     make_nonce(want->nonce, TT_DOMAIN_INPUT, e->run, e->inputs_fed);
   } else if (instr.code == TT_INSTR_OUTPUT) {
+    const tt_port_tensor *port = &p->ports[instr.index];
     want->event = TT_GIVE_OUTPUT;
+    want->index = port->port;
     want->row = instr.arg;
     want->rows = output_rows(p, instr);
-    want->bytes = dense_bytes(&p->tensors[p->outputs[instr.index].tensor], want->rows) + TT_TAG_BYTES;
+    want->bytes = dense_bytes(&p->tensors[port->tensor], want->rows) + TT_TAG_BYTES;
     make_nonce(want->nonce, TT_DOMAIN_OUTPUT, e->run, e->outputs_taken);
   } else {
     const tt_spill *spill = spill_of(p, instr);
@@ -184,6 +194,8 @@ tt_status tt_poll(const tt_engine *e, tt_want *want) {
   if (e->state == TTI_PROGRAM_WANTED) {
     want->event = TT_WANT_CHUNK;
     want->bytes = e->program_bytes + (size_t)TT_TAG_BYTES;
+  } else if (e->coming.bytes) {
+    want_load(e, want);
   } else if (e->state != TTI_IDLE) {
     want_instr(e, want);
   }
@@ -282,7 +294,7 @@ static int needs_host(tti_instr instr) { return instr.code != TT_INSTR_RUN; }
 /* Goes on until the host is needed or the phase ends. */
 static tt_status advance(tt_engine *e) {
   const tti_program *p = &e->program;
-  const uint32_t end = e->state == TTI_SETTING_UP ? p->head->setup_count : p->head->instr_count;
+  const uint32_t end = e->state == TTI_SETTING_UP ? p->head->setup_count : p->part->instr_count;
   while (e->next.at < end && !needs_host(next_instr(e))) {
     const tti_instr instr = next_instr(e);
     run_op(e, &p->ops[instr.index], instr.arg, NULL);
@@ -290,7 +302,13 @@ static tt_status advance(tt_engine *e) {
     if (status != TT_OK) return fail(e, status);
     e->next = tti_cursor_after(p, e->next);
   }
-  if (e->next.at >= end) e->state = TTI_IDLE; /* beyond it where a loop begins there */
+  if (e->next.at < end) return TT_OK;
+  if (e->state == TTI_RUNNING && p->part->next_bytes) { /* beyond the end where a loop begins there */
+    tti_part_leave(p);
+    const tt_status status = tti_part_next(p, e->arena, e->coming.chunk, &e->coming);
+    return status == TT_OK ? TT_OK : fail(e, status);
+  }
+  e->state = TTI_IDLE;
   return TT_OK;
 }
 
@@ -307,17 +325,20 @@ tt_status tt_start(tt_engine *e) {
   if (e->state != TTI_IDLE || e->run == UINT32_MAX) return fail(e, TT_ERROR_STATE);
   e->run++;
   e->inputs_fed = e->outputs_taken = 0;
-  e->next = tti_cursor_at(&e->program, e->program.head->setup_count);
   e->state = TTI_RUNNING;
   tti_rewind(&e->program);
+  e->coming = e->first;
+  if (e->coming.bytes) return TT_OK;
+  e->next = tti_cursor_at(&e->program, e->program.head->setup_count);
   return advance(e);
 }
 
 /* ---- feeding and taking */
 
 static tt_status open_program(tt_engine *e) {
-  const tt_status status =
+  tt_status status =
       tti_program_open(&e->program, e->arena, TT_ENGINE_BYTES, e->program_bytes, e->declared_bytes);
+  if (status == TT_OK) status = tti_part_next(&e->program, e->arena, 0, &e->first);
   if (status != TT_OK) return fail(e, status);
   if (e->high_water < e->program.head->arena_bytes) e->high_water = e->program.head->arena_bytes;
   e->next = tti_cursor_at(&e->program, 0);
@@ -357,6 +378,22 @@ static void open_piece(void *argument, uint32_t item, uint32_t worker) {
     __atomic_store_n(&o->bad, 1, __ATOMIC_RELAXED);
 }
 
+/* Opens the wanted chunk of weights or instructions into its place. Whether it failed. */
+static int open_load(const tt_engine *e, const uint8_t *sealed) {
+  opening o = {e, sealed, wanted_load(e), 0};
+  tti_parallel(e, open_piece, &o, piece_count(&e->program, o.load.bytes));
+  return o.bad;
+}
+
+static tt_status feed_part(tt_engine *e, const uint8_t *sealed) {
+  if (open_load(e, sealed)) return fail(e, TT_ERROR_AUTHENTICATION);
+  const tt_status status = tti_part_open(&e->program, e->coming.bytes);
+  if (status != TT_OK) return fail(e, status);
+  e->coming.bytes = 0;
+  e->next = tti_cursor_at(&e->program, 0);
+  return advance(e);
+}
+
 static tt_status feed_instr(tt_engine *e, const tt_want *want, const uint8_t *sealed) {
   const tti_program *p = &e->program;
   const tt_port *port = e->port;
@@ -364,11 +401,9 @@ static tt_status feed_instr(tt_engine *e, const tt_want *want, const uint8_t *se
   uint8_t nonce[TT_NONCE_BYTES];
   int bad;
   if (want->event == TT_WANT_CHUNK) {
-    opening o = {e, sealed, wanted_load(e), 0};
-    tti_parallel(e, open_piece, &o, piece_count(p, o.load.bytes));
-    bad = o.bad;
+    bad = open_load(e, sealed);
   } else if (want->event == TT_WANT_INPUT) {
-    const tt_tensor *t = &p->tensors[p->inputs[instr.index].tensor];
+    const tt_tensor *t = &p->tensors[p->ports[instr.index].tensor];
     const size_t bytes = dense_bytes(t, want->rows);
     uint8_t *dense = tti_slot(e, t, want->row) + (size_t)want->rows * t->row_bytes - bytes;
     bad = port->open(port->context, TT_KEY_IO, want->nonce, NULL, 0, sealed, bytes, sealed + bytes, dense);
@@ -399,6 +434,7 @@ tt_status tt_feed(tt_engine *e, const uint8_t *sealed, size_t bytes) {
   if (want.event != TT_WANT_CHUNK && want.event != TT_WANT_INPUT && want.event != TT_WANT_FETCH)
     return fail(e, TT_ERROR_STATE);
   if (bytes != want.bytes) return fail(e, TT_ERROR_AUTHENTICATION);
+  if (e->coming.bytes) return feed_part(e, sealed);
   if (e->state != TTI_PROGRAM_WANTED) return feed_instr(e, &want, sealed);
   uint8_t nonce[TT_NONCE_BYTES];
   make_nonce(nonce, TT_DOMAIN_CHUNK, 0, 0);
@@ -416,16 +452,16 @@ tt_status tt_take(tt_engine *e, uint8_t *sealed, size_t bytes) {
     return fail(e, TT_ERROR_STATE);
   const tti_program *p = &e->program;
   const tt_port *port = e->port;
+  const tti_instr instr = next_instr(e);
   int bad;
   if (want.event == TT_GIVE_SPILL) {
-    const tti_instr instr = next_instr(e);
     const tt_tensor *t = &p->tensors[instr.index];
     uint8_t nonce[TT_NONCE_BYTES];
     make_nonce(nonce, TT_DOMAIN_SPILL, e->run, want.index);
     bad = port->seal(port->context, TT_KEY_SPILL, nonce, NULL, 0, tti_slot(e, t, want.row), bytes, sealed,
                      tag_of(p, instr));
   } else {
-    const tt_tensor *t = &p->tensors[p->outputs[want.index].tensor];
+    const tt_tensor *t = &p->tensors[p->ports[instr.index].tensor];
     const size_t plain = bytes - TT_TAG_BYTES;
     bad = port->seal(port->context, TT_KEY_IO, want.nonce, NULL, 0, tti_slot(e, t, want.row), plain, sealed,
                      sealed + plain);

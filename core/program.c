@@ -69,10 +69,42 @@ tti_rows tti_rows_needed(const tti_program *p, const tt_op *op, uint32_t which, 
   }
 }
 
+/* The counter that a tensor has beyond the part, if it has one. */
+static uint16_t *kept_of(const tti_program *p, const tt_tensor *t) {
+  return t->home > p->head->spill_count ? &p->kept[t->home - p->head->spill_count - 1] : NULL;
+}
+
+void tti_part_rewind(const tti_program *p) {
+  for (uint32_t i = 0; i < p->part->tensor_count; i++) {
+    const uint16_t *kept = kept_of(p, &p->tensors[i]);
+    p->tensors[i].produced = kept ? *kept : 0;
+  }
+  for (uint32_t i = 0; i < p->part->op_count; i++) p->ops[i].done = p->ops[i].malformed = 0;
+  for (uint32_t i = 0; i < p->head->spill_count; i++) {
+    p->spills[i].sealed = p->spills[i].sealed_before;
+    p->spills[i].lost = p->spills[i].lost_before;
+  }
+}
+
+void tti_part_leave(const tti_program *p) {
+  for (uint32_t i = 0; i < p->part->tensor_count; i++) {
+    uint16_t *kept = kept_of(p, &p->tensors[i]);
+    if (kept) *kept = (uint16_t)p->tensors[i].produced;
+  }
+  for (uint32_t i = 0; i < p->head->spill_count; i++) {
+    p->spills[i].sealed_before = p->spills[i].sealed;
+    p->spills[i].lost_before = p->spills[i].lost;
+  }
+}
+
+static void forget_run(const tti_program *p) {
+  for (uint32_t i = 0; i < p->head->kept_count; i++) p->kept[i] = 0;
+  for (uint32_t i = 0; i < p->head->spill_count; i++) p->spills[i].sealed_before = p->spills[i].lost_before = 0;
+}
+
 void tti_rewind(const tti_program *p) {
-  for (uint32_t i = 0; i < p->head->tensor_count; i++) p->tensors[i].produced = 0;
-  for (uint32_t i = 0; i < p->head->op_count; i++) p->ops[i].done = p->ops[i].malformed = 0;
-  for (uint32_t i = 0; i < p->head->spill_count; i++) p->spills[i].sealed = p->spills[i].lost = 0;
+  forget_run(p);
+  tti_part_rewind(p);
 }
 
 /* ---- records */
@@ -86,7 +118,8 @@ static int in_data(const tti_program *p, uint64_t offset, uint64_t bytes) {
 static int check_tensor(const tti_program *p, const tt_tensor *t) {
   if (!t->height || !t->width || !t->channels || !t->capacity || t->capacity > t->height) return 0;
   if (t->elem_bytes != 1 && (t->elem_bytes != sizeof(float) || t->zero_point)) return 0;
-  if (t->spill && (t->spill > p->head->spill_count || p->spills[t->spill - 1].height != t->height)) return 0;
+  if (t->home > p->head->spill_count + p->head->kept_count) return 0;
+  if (t->home && t->home <= p->head->spill_count && p->spills[t->home - 1].height != t->height) return 0;
   if (t->width > INT32_MAX / 4 || t->channels > INT32_MAX / 4) return 0;
   const uint64_t row_bytes = ((uint64_t)t->pad_left + t->width + t->pad_right) * t->channels * t->elem_bytes;
   return row_bytes == t->row_bytes && in_data(p, t->offset, row_bytes * t->capacity);
@@ -237,7 +270,7 @@ static int check_concat(const tti_program *p, const tt_op *op, const tt_tensor *
 
 /* count table entries, each below limit and at least least. */
 static int check_indices(const tti_program *p, uint64_t at, uint64_t count, uint32_t limit, int32_t least) {
-  if (at > p->head->table_count || count > p->head->table_count - at) return 0;
+  if (at > p->part->table_count || count > p->part->table_count - at) return 0;
   for (uint64_t i = 0; i < count; i++)
     if (p->tables[at + i] < least || p->tables[at + i] >= (int64_t)limit) return 0;
   return 1;
@@ -254,7 +287,7 @@ static int check_resize(const tti_program *p, const tt_op *op, const tt_tensor *
   const uint64_t ys = (uint64_t)out->height * op->kernel_y, xs = (uint64_t)out->width * op->kernel_x, at = op->table;
   if (!op->kernel_y || !op->kernel_x || in->channels != out->channels) return 0;
   return check_indices(p, at, ys, in->height, 0) && check_indices(p, at + 2 * ys, xs, in->width, 0) &&
-         at + 2 * ys + 2 * xs <= p->head->table_count;
+         at + 2 * ys + 2 * xs <= p->part->table_count;
 }
 
 static int check_permute(const tti_program *p, const tt_op *op, const tt_tensor *in, const tt_tensor *out) {
@@ -349,12 +382,12 @@ static int check_kind(const tti_program *p, const tt_op *op, const tt_tensor *in
 }
 
 static int check_op(const tti_program *p, const tt_op *op) {
-  if (!op->kind || op->kind >= TT_OP_END || op->activation >= TT_ACT_END || op->output >= p->head->tensor_count)
+  if (!op->kind || op->kind >= TT_OP_END || op->activation >= TT_ACT_END || op->output >= p->part->tensor_count)
     return 0;
-  if (op->first_operand > p->head->operand_count || op->operand_count > p->head->operand_count - op->first_operand)
+  if (op->first_operand > p->part->operand_count || op->operand_count > p->part->operand_count - op->first_operand)
     return 0;
   for (uint32_t i = 0; i < op->operand_count; i++)
-    if (p->operands[op->first_operand + i] >= p->head->tensor_count) return 0;
+    if (p->operands[op->first_operand + i] >= p->part->tensor_count) return 0;
   if (op->operand_count == 0 && op->kind != TT_OP_CONSTANT) return 0;
   const tt_tensor *out = &p->tensors[op->output];
   return check_types(p, op, out) && check_kind(p, op, op->operand_count ? tti_operand(p, op, 0) : NULL, out);
@@ -382,7 +415,7 @@ tti_instr tti_instr_at(const tti_program *p, tti_cursor cursor) {
 }
 
 tti_cursor tti_cursor_at(const tti_program *p, uint32_t at) {
-  const int loops = at < p->head->instr_count && unpack(p, at).code == TT_INSTR_REPEAT;
+  const int loops = at < p->part->instr_count && unpack(p, at).code == TT_INSTR_REPEAT;
   const tti_cursor cursor = {at + (uint32_t)loops, loops ? at + 1 : 0, 0};
   return cursor;
 }
@@ -397,12 +430,11 @@ tti_cursor tti_cursor_after(const tti_program *p, tti_cursor cursor) {
   return cursor;
 }
 
-/* Loops are whole, and every time goes farther than the one before; the setup is loads alone. */
+/* Loops are whole, and every time goes farther than the one before. */
 static int check_loops(const tti_program *p) {
-  const uint32_t count = p->head->instr_count;
+  const uint32_t count = p->part->instr_count;
   for (uint32_t at = 0; at < count; at++) {
     const tti_instr instr = unpack(p, at);
-    if (at < p->head->setup_count && instr.code != TT_INSTR_LOAD) return 0;
     if (instr.code != TT_INSTR_REPEAT) continue;
     const uint32_t words = instr.index + (instr.index + 1) / 2;
     if (!instr.index || !instr.arg || words > count - at - 1) return 0;
@@ -443,7 +475,7 @@ static int check_stream(const tti_program *p, const tt_op *op, uint32_t rows) {
 }
 
 static int step_run(const tti_program *p, tti_instr instr) {
-  if (instr.index >= p->head->op_count) return 0;
+  if (instr.index >= p->part->op_count) return 0;
   tt_op *op = &p->ops[instr.index];
   tt_tensor *out = &p->tensors[op->output];
   const uint32_t height = tti_op_height(p, op), end = instr.arg;
@@ -478,9 +510,10 @@ static void take_tags(const tti_program *p, const tt_spill *s) {
 }
 
 static int step_spill(const tti_program *p, tti_instr instr, int fetch) {
-  if (instr.index >= p->head->tensor_count || !p->tensors[instr.index].spill) return 0;
+  if (instr.index >= p->part->tensor_count) return 0;
   tt_tensor *t = &p->tensors[instr.index];
-  tt_spill *s = &p->spills[t->spill - 1];
+  if (!t->home || t->home > p->head->spill_count) return 0;
+  tt_spill *s = &p->spills[t->home - 1];
   if (instr.arg >= spill_blocks(s)) return 0;
   const tti_rows r = tti_spill_rows(s, instr.arg);
   if (!contiguous(t, r.lo, r.hi) || s->lost) return 0;
@@ -495,18 +528,18 @@ static int step_spill(const tti_program *p, tti_instr instr, int fetch) {
 }
 
 static int step_input(const tti_program *p, tti_instr instr) {
-  if (instr.index >= p->head->input_count) return 0;
-  tt_tensor *t = &p->tensors[p->inputs[instr.index].tensor];
+  if (instr.index >= p->part->port_count) return 0;
+  tt_tensor *t = &p->tensors[p->ports[instr.index].tensor];
   if (!contiguous(t, t->produced, instr.arg)) return 0;
   t->produced = instr.arg;
   return 1;
 }
 
 static int step_output(const tti_program *p, tti_instr instr) {
-  if (instr.index >= p->head->output_count) return 0;
-  const tt_port_tensor *port = &p->outputs[instr.index];
+  if (instr.index >= p->part->port_count) return 0;
+  const tt_port_tensor *port = &p->ports[instr.index];
   const tt_tensor *t = &p->tensors[port->tensor];
-  if (instr.arg >= t->height) return 0;
+  if (instr.arg >= t->height || t->pad_left || t->pad_right) return 0;
   const tti_rows r = {instr.arg, tti_min(port->rows_per_chunk, t->height - instr.arg) + instr.arg};
   return contiguous(t, r.lo, r.hi) && present(t, r);
 }
@@ -519,7 +552,7 @@ tt_status tti_step(const tti_program *p, tti_instr instr) {
       good = step_run(p, instr);
       break;
     case TT_INSTR_LOAD:
-      good = instr.arg < p->head->load_count;
+      good = instr.arg < p->part->load_count;
       break;
     case TT_INSTR_INPUT:
       good = step_input(p, instr);
@@ -552,15 +585,6 @@ static const void *section(const uint8_t **at, size_t *left, uint32_t count, siz
   return here;
 }
 
-static int check_ports(const tti_program *p, const tt_port_tensor *ports, uint32_t count, int padded) {
-  for (uint32_t i = 0; i < count; i++) {
-    if (ports[i].tensor >= p->head->tensor_count || !ports[i].rows_per_chunk) return 0;
-    const tt_tensor *t = &p->tensors[ports[i].tensor];
-    if (!padded && (t->pad_left || t->pad_right)) return 0;
-  }
-  return 1;
-}
-
 /* Blocks are numbered one after the other, so that no two have one nonce. */
 static int check_spills(const tti_program *p) {
   uint64_t blocks = 0;
@@ -574,19 +598,58 @@ static int check_spills(const tti_program *p) {
 }
 
 static int check_records(const tti_program *p) {
-  const tt_program *h = p->head;
-  if (!check_spills(p)) return 0;
+  const tt_part *h = p->part;
   for (uint32_t i = 0; i < h->tensor_count; i++)
     if (!check_tensor(p, &p->tensors[i])) return 0;
   for (uint32_t i = 0; i < h->op_count; i++)
     if (!check_op(p, &p->ops[i])) return 0;
   for (uint32_t i = 0; i < h->load_count; i++) {
     const tt_load *load = &p->loads[i];
-    if (!load->chunk || load->chunk >= h->chunk_count || !load->bytes || !in_data(p, load->offset, load->bytes))
+    if (!load->chunk || load->chunk >= p->head->chunk_count || !load->bytes || !in_data(p, load->offset, load->bytes))
       return 0;
   }
-  return check_loops(p) && check_ports(p, p->inputs, h->input_count, 1) &&
-         check_ports(p, p->outputs, h->output_count, 0);
+  for (uint32_t i = 0; i < h->port_count; i++)
+    if (p->ports[i].tensor >= h->tensor_count || !p->ports[i].rows_per_chunk) return 0;
+  return check_loops(p);
+}
+
+tt_status tti_part_next(const tti_program *p, const uint8_t *arena, uint32_t after_chunk, tt_load *next) {
+  uint8_t *place = tti_part_place(p);
+  *next = (tt_load){p->part->next_chunk, (uint32_t)(place - arena), p->part->next_bytes};
+  if (!next->bytes) return TT_OK;
+  const int good = next->chunk > after_chunk && next->chunk < p->head->chunk_count &&
+                   next->bytes <= (size_t)((uint8_t *)p->kept - place);
+  return good ? TT_OK : TT_ERROR_PROGRAM;
+}
+
+tt_status tti_part_open(tti_program *p, size_t bytes) {
+  const uint8_t *at = tti_part_place(p);
+  size_t left = bytes;
+  const tt_part *h = section(&at, &left, 1, sizeof(tt_part));
+  if (!h || h->operand_count % 2) return TT_ERROR_PROGRAM;
+  p->part = h;
+  p->tensors = (tt_tensor *)(uintptr_t)section(&at, &left, h->tensor_count, sizeof(tt_tensor));
+  p->ops = (tt_op *)(uintptr_t)section(&at, &left, h->op_count, sizeof(tt_op));
+  p->loads = section(&at, &left, h->load_count, sizeof(tt_load));
+  p->instrs = section(&at, &left, h->instr_count, sizeof(tt_instr));
+  p->ports = section(&at, &left, h->port_count, sizeof(tt_port_tensor));
+  p->operands = section(&at, &left, h->operand_count, sizeof(uint16_t));
+  p->tables = section(&at, &left, h->table_count, sizeof(int32_t));
+  if (!at || left || !check_records(p)) return TT_ERROR_PROGRAM;
+  tti_part_rewind(p);
+  for (tti_cursor c = tti_cursor_at(p, 0); c.at < h->instr_count; c = tti_cursor_after(p, c))
+    if (tti_step(p, tti_instr_at(p, c)) != TT_OK) return TT_ERROR_PROGRAM;
+  tti_part_rewind(p);
+  return TT_OK;
+}
+
+/* The setup is loads alone; if other parts follow part 0, it is all that this one holds. */
+static int check_setup(const tti_program *p) {
+  const uint32_t count = p->head->setup_count;
+  if (count > p->part->instr_count || (p->part->next_bytes && count < p->part->instr_count)) return 0;
+  for (uint32_t at = 0; at < count; at++)
+    if (unpack(p, at).code != TT_INSTR_LOAD) return 0;
+  return 1;
 }
 
 tt_status tti_program_open(tti_program *p, uint8_t *arena, size_t offset, size_t bytes, size_t arena_bytes) {
@@ -598,23 +661,14 @@ tt_status tti_program_open(tti_program *p, uint8_t *arena, size_t offset, size_t
     return TT_ERROR_PROGRAM;
   if (!h->workers || h->workers > TT_MAX_WORKERS || !h->piece_bytes || h->piece_bytes % sizeof(float))
     return TT_ERROR_PROGRAM;
-  if (h->operand_count % 2 || h->setup_count > h->instr_count) return TT_ERROR_PROGRAM;
-  if ((uint64_t)h->tag_count * TT_TAG_BYTES > h->data_offset - (offset + bytes)) return TT_ERROR_PROGRAM;
+  const uint64_t behind = (uint64_t)h->tag_count * TT_TAG_BYTES + ((uint64_t)h->kept_count + 1) / 2 * 4;
+  if (h->data_offset % 4 || behind > h->data_offset - (offset + bytes)) return TT_ERROR_PROGRAM;
   p->head = h;
-  p->tensors = (tt_tensor *)(uintptr_t)section(&at, &left, h->tensor_count, sizeof(tt_tensor));
-  p->ops = (tt_op *)(uintptr_t)section(&at, &left, h->op_count, sizeof(tt_op));
-  p->loads = section(&at, &left, h->load_count, sizeof(tt_load));
+  p->tags = arena + h->data_offset - (size_t)h->tag_count * TT_TAG_BYTES;
+  p->kept = (uint16_t *)(void *)(arena + h->data_offset - behind);
   p->spills = (tt_spill *)(uintptr_t)section(&at, &left, h->spill_count, sizeof(tt_spill));
-  p->instrs = section(&at, &left, h->instr_count, sizeof(tt_instr));
-  p->inputs = section(&at, &left, h->input_count, sizeof(tt_port_tensor));
-  p->outputs = section(&at, &left, h->output_count, sizeof(tt_port_tensor));
-  p->operands = section(&at, &left, h->operand_count, sizeof(uint16_t));
-  p->tables = section(&at, &left, h->table_count, sizeof(int32_t));
-  p->tags = arena + offset + bytes;
-  if (!at || left || !check_records(p)) return TT_ERROR_PROGRAM;
-  tti_rewind(p);
-  for (tti_cursor c = tti_cursor_at(p, 0); c.at < h->instr_count; c = tti_cursor_after(p, c))
-    if (tti_step(p, tti_instr_at(p, c)) != TT_OK) return TT_ERROR_PROGRAM;
-  tti_rewind(p);
-  return TT_OK;
+  if (!at || !check_spills(p)) return TT_ERROR_PROGRAM;
+  forget_run(p);
+  const tt_status status = tti_part_open(p, left);
+  return status == TT_OK && !check_setup(p) ? TT_ERROR_PROGRAM : status;
 }

@@ -2,12 +2,16 @@
  * the program exists here and nowhere else: the core includes this header, the compiler parses it (with cffi), so
  * it keeps to plain enums and structs. All fields are little-endian and naturally aligned; sizes are multiples of 4.
  *
- * A program is one contiguous piece of memory that stays in the arena, right after the engine's state:
+ * A program lies in the arena right after the engine's state. Its head stays there; its instructions and the records
+ * that they name come in parts, one of which is there at a time:
  *
- *     tt_program | tt_tensor[] | tt_op[] | tt_load[] | tt_spill[] | tt_instr[] | tt_port_tensor[] | operands[] |
- * tables[]
+ *     tt_program | tt_spill[] | the part | kept[] | tags
+ *     a part: tt_part | tt_tensor[] | tt_op[] | tt_load[] | tt_instr[] | tt_port_tensor[] | operands[] | tables[]
  *
- * The tags of what is spilled follow it there: tag_count places of TT_TAG_BYTES.
+ * Chunk 0 is the head and part 0, which holds the setup. Where memory is plenty it holds all else as well; otherwise
+ * there is a part for each few operators, a chunk of the bundle that a run is fed between those of weights and that
+ * takes the place of the part before. What outlives a part stands between it and the data, where data_offset ends:
+ * kept[kept_count] of 16 bits and the tags of what is spilled, tag_count places of TT_TAG_BYTES.
  *
  * Fields marked 'runtime' are written by the core; the compiler leaves them zero.
  */
@@ -17,8 +21,8 @@
 
 enum {
   TT_PROGRAM_MAGIC = 0x50545454, /* "TTTP" */
-  TT_PROGRAM_VERSION = 2,
-  TT_BUNDLE_VERSION = 4,
+  TT_PROGRAM_VERSION = 3,
+  TT_BUNDLE_VERSION = 5,
   TT_ENGINE_BYTES = 256, /* the engine's state, at the start of the arena; the program follows */
   TT_TAG_BYTES = 16,     /* tag of every sealed chunk, whatever the suite */
   TT_NONCE_BYTES = 32,   /* room for a nonce; a suite with shorter ones uses the first bytes */
@@ -142,7 +146,8 @@ typedef struct tt_tensor {
   uint16_t height, capacity; /* y-planes; slots */
   uint16_t pad_left, pad_right;
   uint8_t elem_bytes, zero_point;
-  uint16_t spill;    /* 1 + its place in tt_spill[]; 0: it never leaves */
+  uint16_t home;     /* that it has beyond this part: 0: none, to spill_count: 1 + its place in tt_spill[], for it leaves
+                        the arena; above that: spill_count + 1 + its place in kept[], for it stays */
   uint32_t produced; /* runtime: y-planes written so far in this run */
 } tt_tensor;
 
@@ -244,15 +249,17 @@ typedef struct tt_load {
  * last time before it leaves. */
 typedef struct tt_spill {
   uint32_t first; /* number of its first block: the blocks of all maps are numbered one after the other */
-  uint32_t tag;   /* place of its first block's tag; the others follow */
+  uint16_t tag;   /* place of its first block's tag; the others follow */
   uint16_t rows, height;
-  uint16_t sealed; /* runtime: blocks that have left in this run, each once only, for its nonce's sake */
-  uint16_t lost;   /* runtime: whether another map's tags have taken the places of its tags */
+  uint16_t sealed, sealed_before; /* runtime: blocks that have left in this run, each once only, for its nonce's sake;
+                                     and before this part */
+  uint8_t lost, lost_before;      /* runtime: whether another map's tags have taken the places of its tags */
 } tt_spill;
 
-/* A tensor that crosses the boundary in blocks of rows_per_chunk y-planes, dense (no padding). */
+/* A tensor that crosses the boundary, as input or output number 'port', in blocks of rows_per_chunk y-planes, dense (no
+ * padding). */
 typedef struct tt_port_tensor {
-  uint16_t tensor, reserved;
+  uint16_t tensor, port;
   uint32_t rows_per_chunk;
 } tt_port_tensor;
 
@@ -260,8 +267,8 @@ enum {
   TT_INSTR_RUN = 1, /* index: operator; arg: until this many y-planes are done */
   TT_INSTR_STREAM,  /* likewise, for a convolution whose weights are fed block by block */
   TT_INSTR_LOAD,    /* arg: index in tt_load[] */
-  TT_INSTR_INPUT,   /* index: input; arg: until this many y-planes are produced */
-  TT_INSTR_OUTPUT, /* index: output; arg: begin of the row block; it ends rows_per_chunk later or at the last y-plane */
+  TT_INSTR_INPUT,   /* index: in tt_port_tensor[]; arg: until this many y-planes are produced */
+  TT_INSTR_OUTPUT,  /* likewise; arg: begin of the row block; it ends rows_per_chunk later or at the last y-plane */
   TT_INSTR_SPILL,  /* index: tensor; arg: which of its row blocks */
   TT_INSTR_FETCH,  /* likewise */
   TT_INSTR_REPEAT  /* index: how many instructions follow; arg: how often they are gone through */
@@ -281,18 +288,24 @@ typedef struct tt_program {
   uint32_t magic, version;
   uint32_t arena_bytes; /* high-water mark: nothing of this program lies beyond */
   uint32_t data_offset; /* engine's state and program end here; tensors and weights lie above */
-  uint32_t tensor_count, op_count, load_count, spill_count;
-  uint32_t instr_count; /* 32-bit words */
+  uint32_t spill_count, tag_count;
+  uint32_t kept_count;  /* feature maps that stay in the arena from part to part: y-planes of each that are there */
   uint32_t chunk_count; /* of the bundle, chunk 0 included */
-  uint32_t setup_count; /* the first instrs, all LOAD: done once after open (pinned weights) */
-  uint32_t input_count, output_count;
-  uint32_t operand_count; /* uint16_t each, an even number */
-  uint32_t table_count;   /* 4 bytes each */
-  uint32_t workers;       /* most threads that may share a run, 1 .. TT_MAX_WORKERS */
+  uint32_t setup_count; /* the first instrs of part 0, all LOAD: done once after open (pinned weights) */
+  uint32_t workers;     /* most threads that may share a run, 1 .. TT_MAX_WORKERS */
   uint32_t
       piece_bytes; /* a chunk, but for chunk 0, is sealed in pieces of so many bytes, so that they share that too */
-  uint32_t tag_count;
 } tt_program;
+
+/* The counts of a part, and the one that follows: a later chunk of so many bytes (0: the run is over). If any follows
+ * part 0, that one is the setup alone. At a part's end all that it began is complete. */
+typedef struct tt_part {
+  uint32_t next_chunk, next_bytes;
+  uint32_t instr_count; /* 32-bit words */
+  uint32_t table_count; /* 4 bytes each */
+  uint16_t tensor_count, op_count, load_count, port_count;
+  uint32_t operand_count; /* uint16_t each, an even number */
+} tt_part;
 
 /* The bundle, a file: a preamble that anyone may read and that the wrapped key authenticates, then the sealed chunks.
  *

@@ -43,7 +43,7 @@ def passthrough(
     """Input -> (spill, fetch back into another tensor, row block by row block) -> output; three chunks, one pinned.
 
     Chunks 1 (pinned), 2 and 3 are loaded, and not used. Spills and fetches are loops. change may spoil the records:
-    "head", "tensors", "loads", "spills", "instrs", "ports".
+    "head", "spills", "part", "tensors", "loads", "instrs", "ports".
     """
     row_bytes = shape.row_elems * 4
     begins = range(0, shape.height, rows)
@@ -53,9 +53,9 @@ def passthrough(
     instrs += [repeat, _instr(c.TT_INSTR_SPILL, 0, 0), *adds]
     instrs.append(_instr(c.TT_INSTR_LOAD, 0, 2))
     instrs += [repeat, _instr(c.TT_INSTR_FETCH, 1, 0), *adds]
-    instrs += [_instr(c.TT_INSTR_OUTPUT, 0, y) for y in begins]
+    instrs += [_instr(c.TT_INSTR_OUTPUT, 1, y) for y in begins]
 
-    sizes = (("tt_program", 1), ("tt_tensor", 2), ("tt_load", 3), ("tt_spill", 1))
+    sizes = (("tt_program", 1), ("tt_spill", 1), ("tt_part", 1), ("tt_tensor", 2), ("tt_load", 3))
     sizes += (("tt_instr", len(instrs)), ("tt_port_tensor", 2))
     data_offset = c.TT_ENGINE_BYTES + sum(ffi.sizeof(name) * count for name, count in sizes)
     data_offset = _round_up(data_offset + c.TT_TAG_BYTES * len(begins))
@@ -66,24 +66,20 @@ def passthrough(
         "version": c.TT_PROGRAM_VERSION,
         "arena_bytes": weights_offset + 3 * CHUNK_BYTES,
         "data_offset": data_offset,
-        "tensor_count": 2,
-        "load_count": 3,
         "spill_count": 1,
         "tag_count": len(begins),
-        "instr_count": len(instrs),
         "chunk_count": 4,
         "setup_count": 1,
-        "input_count": 1,
-        "output_count": 1,
         "workers": 1,
         "piece_bytes": PIECE_BYTES,
     }
     tensor = {"row_bytes": row_bytes, "height": shape.height, "width": shape.width, "channels": shape.channels}
-    tensor |= {"elem_bytes": 4, "capacity": shape.height, "spill": 1}
+    tensor |= {"elem_bytes": 4, "capacity": shape.height, "home": 1}
     offsets = [data_offset, data_offset + map_bytes]
     loads = [{"chunk": k + 1, "offset": weights_offset + k * CHUNK_BYTES, "bytes": CHUNK_BYTES} for k in range(3)]
     records: dict[str, Any] = {
         "head": head,
+        "part": {"tensor_count": 2, "load_count": 3, "instr_count": len(instrs), "port_count": 2},
         "tensors": [{**tensor, "offset": offset} for offset in offsets],
         "loads": loads,
         "spills": [{"rows": rows, "height": shape.height}],
@@ -91,8 +87,8 @@ def passthrough(
         "ports": [{"tensor": k, "rows_per_chunk": rows} for k in range(2)],
     }
     change(records)
-    kinds = {"head": "tt_program *", "tensors": "tt_tensor[]", "loads": "tt_load[]", "spills": "tt_spill[]"}
-    kinds |= {"instrs": "tt_instr[]", "ports": "tt_port_tensor[]"}
+    kinds = {"head": "tt_program *", "spills": "tt_spill[]", "part": "tt_part *", "tensors": "tt_tensor[]"}
+    kinds |= {"loads": "tt_load[]", "instrs": "tt_instr[]", "ports": "tt_port_tensor[]"}
     if port is None:
         nchw = (0, shape.channels, shape.height, shape.width)
         port = Port("x", "t", nchw, "float32", (0, 2, 3, 1), True)

@@ -29,11 +29,11 @@ def put(at: int, *words: dict[str, int]) -> Callable[[dict[str, Any]], None]:
 
 
 def put_all(**fields: dict[str, int]) -> Callable[[dict[str, Any]], None]:
-    """Fields of the head, of the only spill, or of the first tensor."""
+    """Fields of the head, of the part, of the only spill, or of the first tensor."""
 
     def change(records: dict[str, Any]) -> None:
         for name, changed in fields.items():
-            (records["head"] if name == "head" else records[name][0]).update(changed)
+            (records[name] if name in ("head", "part") else records[name][0]).update(changed)
 
     return change
 
@@ -50,11 +50,11 @@ def two_maps(tag: int, tag_count: int) -> Callable[[dict[str, Any]], None]:
             for record in records[name]:
                 record["offset"] += 64
         records["spills"].append({**records["spills"][0], "first": 3, "tag": tag})
-        records["tensors"].append({**records["tensors"][1], "spill": 2})
-        records["head"]["tensor_count"] = 3
+        records["tensors"].append({**records["tensors"][1], "home": 2})
+        records["part"]["tensor_count"] = 3
         repeat, adds = word(c.TT_INSTR_REPEAT, 1, 3), {"bits": 1}
         records["instrs"][SPILLS + 3 : SPILLS + 3] = [repeat, word(c.TT_INSTR_SPILL, 2, 0), adds]
-        records["head"]["instr_count"] += 3
+        records["part"]["instr_count"] += 3
 
     return change
 
@@ -75,7 +75,7 @@ BAD_LOOPS = {
 
 def grow(records: dict[str, Any]) -> None:
     """Room for one more instruction; 64 bytes, that all else stays aligned."""
-    records["head"]["instr_count"] += 1
+    records["part"]["instr_count"] += 1
     for record in (records["head"], *records["tensors"], *records["loads"]):
         for field in ("offset", "data_offset", "arena_bytes"):
             if field in record:
@@ -88,8 +88,8 @@ BAD_SPILLS = {
     "numbered as others are": put_all(spills={"first": 1}),
     "whose tags have no place": put_all(spills={"tag": 1}),
     "whose tags lie beyond": put_all(head={"tag_count": 1 << 20}),
-    "of no record": put_all(tensors={"spill": 2}),
-    "of a tensor that stays": put_all(tensors={"spill": 0}),
+    "of no record": put_all(tensors={"home": 2}),
+    "of a tensor that stays": put_all(tensors={"home": 0}),
     "twice": put(SPILLS + 2, {"bits": 0}, word(c.TT_INSTR_SPILL, 0, 0)),
     "out of order": put(SPILLS + 1, word(c.TT_INSTR_SPILL, 0, 1)),
     "fetched from another place": put(FETCHES + 1, word(c.TT_INSTR_FETCH, 1, 1)),

@@ -10,7 +10,7 @@ fastest. A larger budget admits the same rungs and more.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -164,6 +164,8 @@ class _Placed:
     seconds: float
     peak_bytes: int
     """Engine and program included."""
+    in_parts: bool = False
+    """Whether a run is fed the program part by part."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,6 +185,7 @@ class _Variant:
         table = SegmentTable(network, _rung_bytes(_rung_above(largest_budget_bytes)), one_step=one_step)
         self.partitioner = Partitioner(network, table, profile, suite)
         self._rungs: dict[int, _Placed | None] = {}
+        self._in_parts: dict[_Placed, _Placed] = {}
 
     def rung(self, rung: int, progress: Callable[[float], None] | None = None) -> _Placed | None:
         """The best partition for a rung's size, placed; None where nothing fits it."""
@@ -195,6 +198,22 @@ class _Variant:
         layout = lay_out(self.network, choices)
         peak = lowering.lower(self.network, choices, layout).arena_bytes
         return _Placed(self.network, choices, layout, sum(c.seconds for c in choices), peak)
+
+    def in_parts(self, placed: _Placed) -> _Placed:
+        """The same with its program in parts, which a run opens and checks anew."""
+        if placed not in self._in_parts:
+            lowered = lowering.lower(self.network, placed.choices, placed.layout, in_parts=True)
+            self._in_parts[placed] = replace(placed, peak_bytes=lowered.arena_bytes, in_parts=True)
+        return self._in_parts[placed]
+
+    def _fitting(self, placed: _Placed, budget_bytes: int) -> _Placed | None:
+        """With its program whole, or else in parts; None where neither fits."""
+        if placed.peak_bytes <= budget_bytes:
+            return placed
+        if placed.layout.peak_bytes + constants.TT_ENGINE_BYTES >= budget_bytes:
+            return None
+        parted = self.in_parts(placed)
+        return parted if parted.peak_bytes <= budget_bytes else None
 
     def best(self, budget_bytes: int, progress: Callable[[float], None] | None = None) -> _Best | None:
         """The fastest partition that fits as placed, and what to pin in the rest."""
@@ -209,7 +228,8 @@ class _Variant:
                 if highest is not None or rung < top - RUNGS_PER_OCTAVE:
                     break
                 continue
-            if placed.peak_bytes > budget_bytes:
+            placed = self._fitting(placed, budget_bytes)
+            if placed is None:
                 continue
             highest = rung if highest is None else highest
             pinned, saved = self._pin(placed, budget_bytes)
@@ -238,7 +258,8 @@ class _Variant:
                 placed.append(self.place(choices))
             else:
                 too_few = middle
-        return min((p for p in placed if p is not None), key=lambda p: p.peak_bytes)
+        found = [p for p in placed if p is not None]
+        return min([*found, *map(self.in_parts, found)], key=lambda p: p.peak_bytes)
 
     def _pin(self, placed: _Placed, budget_bytes: int) -> tuple[frozenset[int], float]:
         """Which nodes' weights to keep decrypted in what is left of the budget, and the time that saves a run."""
@@ -390,7 +411,7 @@ class Planner:
     def _finish(self, best: _Best, budget_bytes: int) -> Plan:
         placed = best.placed
         layout = lay_out(placed.network, placed.choices, best.pinned) if best.pinned else placed.layout
-        lowered = lowering.lower(placed.network, placed.choices, layout)
+        lowered = lowering.lower(placed.network, placed.choices, layout, in_parts=placed.in_parts)
         _check_window(lowered, self.profile)
         return Plan(
             network=placed.network,

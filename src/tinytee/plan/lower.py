@@ -1,165 +1,29 @@
-"""From a plan to the core's records and the plaintext of the chunks."""
+"""From a plan to the core's records and the plaintext of the chunks.
+
+A program is one part, or many: a part for each segment, fed when its turn comes, so that the records of one segment
+alone are in memory at a time (decision 0016).
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from tinytee.bundle.abi import constants, ffi, record_bytes
 from tinytee.errors import UnsupportedModelError
-from tinytee.ir.graph import (
-    ArgMax,
-    Binary,
-    Concat,
-    Constant,
-    Conv,
-    DepthToSpace,
-    DepthwiseConv,
-    Gather,
-    Graph,
-    LayerNorm,
-    Lrn,
-    Op,
-    Permute,
-    Pool,
-    Reduce,
-    Resize,
-    Softmax,
-    SpaceToDepth,
-    Unary,
-)
-from tinytee.ir.quantized import (
-    Dequantize,
-    QBinary,
-    QConv,
-    QDepthwiseConv,
-    QLut,
-    QPool,
-    Quantize,
-    addition,
-    product_ratio,
-    quantized_fill,
-)
 from tinytee.plan import arena, loops, weights
+from tinytee.plan.chunks import Chunks, piece_bytes
 from tinytee.plan.layout import Layout
 from tinytee.plan.lowered import Lowered
 from tinytee.plan.network import Network
 from tinytee.plan.partition import Choice
-from tinytee.plan.quantized import FedConv, Requantize, ScaledMean, products_in_16_bits
-from tinytee.plan.schedule import LoadStep, RunStep, Step, stream_geometry, unroll
+from tinytee.plan.records import attributes, number
+from tinytee.plan.schedule import LoadStep, RowStep, RunStep, Step, stream_geometry, unroll
 
-_KINDS: dict[type[Op], str] = {
-    Conv: "CONV",
-    DepthwiseConv: "DEPTHWISE",
-    Reduce: "REDUCE",
-    Unary: "UNARY",
-    Binary: "BINARY",
-    Concat: "CONCAT",
-    Gather: "GATHER",
-    Resize: "RESIZE",
-    DepthToSpace: "DEPTH_TO_SPACE",
-    SpaceToDepth: "SPACE_TO_DEPTH",
-    Permute: "PERMUTE",
-    Lrn: "LRN",
-    Softmax: "SOFTMAX",
-    LayerNorm: "LAYER_NORM",
-    ArgMax: "ARG_MAX",
-    Constant: "CONSTANT",
-    QConv: "CONV",
-    FedConv: "CONV",
-    QDepthwiseConv: "DEPTHWISE",
-    QBinary: "BINARY",
-    QLut: "LOOKUP",
-    ScaledMean: "REDUCE",
-    Quantize: "CONVERT",
-    Requantize: "CONVERT",
-    Dequantize: "CONVERT",
-}
-
-
-SHARED_PIECE_BYTES = 64 * 1024
-"""Pieces that a chunk is sealed in where several threads open it: small enough to spread, long enough for the AEAD."""
-
-ONE_PIECE_BYTES = 1 << 30
-
-
-def piece_bytes(threads: int) -> int:
-    return SHARED_PIECE_BYTES if threads > 1 else ONE_PIECE_BYTES
-
-
-_FIT = {1: 0, 2: constants.TT_FLAG_TWO_FIT, 4: constants.TT_FLAG_FOUR_FIT}
-"""Flags of a convolution on uint8, by how many products fit 16 bits."""
-
-
-def _number(prefix: str, name: str) -> int:
-    return getattr(constants, f"TT_{prefix}_{name.upper()}")
-
-
-class _Chunks:
-    """The weight chunks: what each holds, made when asked for."""
-
-    def __init__(self, network: Network, choices: list[Choice], layout: Layout) -> None:
-        self.network, self.choices, self.layout = network, choices, layout
-        self.sizes: list[int] = []
-        self._makers: list[tuple[Any, ...]] = []
-        self._cached: tuple[int, bytes] | None = None
-
-    def add_resident(self, segment: int, begin: int, end: int) -> int:
-        self.sizes.append(end - begin)
-        self._makers.append(("resident", segment, begin, end))
-        return len(self.sizes)
-
-    def add_stream(self, segment: int, node: int) -> int:
-        """All blocks of a streamed convolution, in the core's order. Returns the first one's chunk number."""
-        info = self.network.nodes[node]
-        first = len(self.sizes) + 1
-        per_block, rows, blocks = stream_geometry(self.network, self.choices[segment], node)
-        depth = info.depth
-        panels = weights.panel_count(info.op, info.panel)  # type: ignore[arg-type]
-        splits = -(-depth // rows)
-        for block in range(blocks):
-            panel, row = block // splits * per_block, block % splits * rows
-            last_panel, last_row = min(panel + per_block, panels), min(row + rows, depth)
-            each = weights.panel_bytes(info.op, info.panel, last_row - row)  # type: ignore[arg-type]
-            self.sizes.append((last_panel - panel) * each)
-            self._makers.append(("stream", node, panel, last_panel, row, last_row))
-        return first
-
-    def make(self, number: int) -> bytes:
-        maker = self._makers[number]
-        if maker[0] == "resident":
-            _, segment, begin, end = maker
-            return self._resident(segment)[begin:end]
-        _, node, panel, last_panel, row, last_row = maker
-        info = self.network.nodes[node]
-        op: Any = info.op
-        return weights.pack_bytes(op, info.panel, (panel, last_panel), (row, last_row), info.method)
-
-    def _resident(self, segment: int) -> bytes:
-        """All weights that are loaded together: a segment's resident ones, or (-1) the pinned ones."""
-        if self._cached is None or self._cached[0] != segment:
-            if segment < 0:
-                nodes, streamed = sorted(self.layout.pinned), ()
-            else:
-                choice = self.choices[segment]
-                nodes = [n for n in range(choice.segment.first, choice.segment.last + 1) if n not in self.layout.pinned]
-                streamed = choice.weights.streamed
-            self._cached = (segment, b"".join(self._node_bytes(n, n not in streamed) for n in nodes))
-        return self._cached[1]
-
-    def _node_bytes(self, node: int, with_stream: bool) -> bytes:
-        info = self.network.nodes[node]
-        if info.op is None or not info.weight_bytes:
-            return b""
-        parts = [
-            weights.as_bytes(piece) for piece in weights.small_pieces(info.op, info.panel, info.zero_point, info.method)
-        ]
-        if with_stream and isinstance(info.op, weights.AnyConv):
-            panels = weights.panel_count(info.op, info.panel)
-            whole = ((0, panels), (0, info.depth))
-            parts.append(weights.pack_bytes(info.op, info.panel, *whole, info.method))
-        return b"".join(part + bytes(-len(part) % weights.ALIGN) for part in parts)
+_SETUP = -1
+"""The segment to which the pinned weights belong."""
 
 
 class _Spilled:
@@ -191,62 +55,177 @@ class _Spilled:
         ], tag_count
 
 
-class _Records:
-    """Collects a program's records; offsets are relative to the data part until ``encode`` knows where it begins."""
+@dataclass(eq=False)
+class _Part:
+    """Records of some segments. Offsets are relative to the data part until ``encode`` knows where it begins."""
 
-    def __init__(self, network: Network, choices: list[Choice], layout: Layout) -> None:
-        self.network, self.choices, self.layout = network, choices, layout
-        self.chunks = _Chunks(network, choices, layout)
-        self.tensors: list[dict[str, int]] = []
-        self.ops: list[dict[str, Any]] = []
-        self.loads: list[dict[str, int]] = []
-        self.instrs: list[int] = []
-        self.operands: list[int] = []
-        self.tables: list[np.ndarray] = []
-        self.table_count = 0
-        self.setup_count = 0
-        self._op_of: dict[int, int] = {}
-        self._known_tables: dict[bytes, int] = {}
-        self._spilled = _Spilled(network, choices)
-        for instance in layout.instances:
-            self._add_tensor(instance)
-        self.segment_of = {n: s for s, c in enumerate(choices) for n in range(c.segment.first, c.segment.last + 1)}
-        for position, node in enumerate(network.nodes):
-            if node.op is not None:
-                self._add_op(position)
+    chunk: int
+    """0: chunk 0, with the program's head."""
+    tensors: list[dict[str, int]] = field(default_factory=list)
+    ops: list[dict[str, Any]] = field(default_factory=list)
+    loads: list[dict[str, int]] = field(default_factory=list)
+    instrs: list[int] = field(default_factory=list)
+    ports: list[dict[str, int]] = field(default_factory=list)
+    operands: list[int] = field(default_factory=list)
+    tables: list[bytes] = field(default_factory=list)
+    tensor_of: dict[int, int] = field(default_factory=dict)
+    """Instance to its record; so for nodes, and for those that are inputs and outputs."""
+    op_of: dict[int, int] = field(default_factory=dict)
+    port_of: dict[tuple[str, int], int] = field(default_factory=dict)
+    _places: dict[bytes, int] = field(default_factory=dict)
+    _table_count: int = 0
 
-    def _add_tensor(self, instance: Any) -> None:
-        info = self.network.tensors[instance.tensor]
-        self.tensors.append(
-            {
-                "offset": self.layout.offsets[instance.buffer],
-                "row_bytes": info.row_bytes,
-                "height": info.shape.height,
-                "width": info.shape.width,
-                "channels": info.shape.channels,
-                "capacity": instance.capacity,
-                "pad_left": info.pad_left,
-                "pad_right": info.pad_right,
-                "elem_bytes": info.elem_bytes,
-                "zero_point": info.zero_point,
-                "spill": self._spilled.number(instance.tensor),
-            }
+    def add_table(self, *arrays: np.ndarray) -> int:
+        """Appends arrays (integers as int32, floats as float32) to the tables, each distinct content once."""
+        whole = b"".join(
+            np.ascontiguousarray(a, "<f4" if np.issubdtype(a.dtype, np.floating) else "<i4").tobytes() for a in arrays
         )
+        if whole not in self._places:
+            self._places[whole] = self._table_count
+            self.tables.append(whole)
+            self._table_count += len(whole) // 4
+        return self._places[whole]
 
-    def _add_op(self, position: int) -> None:
+    def add_instr(self, code: int, index: int, arg: int) -> None:
+        if index > constants.TT_INSTR_MAX_INDEX or arg > constants.TT_INSTR_MAX_ARG:
+            raise UnsupportedModelError(
+                f"the network is too large for a program: {index} operators or tensors ({constants.TT_INSTR_MAX_INDEX}"
+                f" are possible), or {arg} y-planes or row blocks ({constants.TT_INSTR_MAX_ARG} are possible)"
+            )
+        self.instrs.append(code | index << constants.TT_INSTR_INDEX_SHIFT | arg << constants.TT_INSTR_ARG_SHIFT)
+
+    def finish(self) -> None:
+        """Rolls the instructions; after it, nothing can be added."""
+        self.instrs = loops.roll(self.instrs)
+        self.operands += [0] * (len(self.operands) % 2)
+
+    @property
+    def _sections(self) -> list[tuple[str, list[Any]]]:
+        instrs = [{"bits": bits} for bits in self.instrs]
+        sections = [("tt_tensor", self.tensors), ("tt_op", self.ops), ("tt_load", self.loads), ("tt_instr", instrs)]
+        return [*sections, ("tt_port_tensor", self.ports), ("uint16_t", self.operands)]
+
+    @property
+    def bytes(self) -> int:
+        sections = sum(ffi.sizeof(kind) * len(records) for kind, records in self._sections)
+        return ffi.sizeof("tt_part") + sections + 4 * self._table_count
+
+    def encode(self, data: int, following: _Part | None) -> bytes:
+        """The part's bytes. data: where tensors and weights begin."""
+        for record in (*self.tensors, *self.loads):
+            record["offset"] += data
+        for record in self.ops:
+            for place in ("weights", "bias", "workspace"):
+                record[place] = record.get(place, 0) + data
+        head = {
+            "next_chunk": following.chunk if following else 0,
+            "next_bytes": following.bytes if following else 0,
+            "instr_count": len(self.instrs),
+            "table_count": self._table_count,
+            "tensor_count": len(self.tensors),
+            "op_count": len(self.ops),
+            "load_count": len(self.loads),
+            "port_count": len(self.ports),
+            "operand_count": len(self.operands),
+        }
+        encoded = [record_bytes(ffi.new("tt_part *", head))]
+        encoded += [record_bytes(ffi.new(f"{kind}[]", records)) for kind, records in self._sections if records]
+        return b"".join([*encoded, *self.tables])
+
+
+class _Program:
+    """Collects a program's records, step by step."""
+
+    def __init__(self, network: Network, choices: list[Choice], layout: Layout, *, in_parts: bool) -> None:
+        self.network, self.choices, self.layout, self.in_parts = network, choices, layout, in_parts
+        self.chunks = Chunks(network, choices, layout)
+        self.parts = [_Part(0)]
+        self.setup_count = 0
+        self._segment = _SETUP
+        self._spilled = _Spilled(network, choices)
+        self._step = 0
+        self._instances: list[list[int]] = [[] for _ in choices]
+        for (segment, _), instance in sorted(layout.instance_of.items(), key=lambda found: found[1]):
+            self._instances[segment].append(instance)
+        counts = np.bincount([i for instances in self._instances for i in instances])
+        crossing = [int(i) for i in np.flatnonzero(counts > 1) if in_parts]
+        kept = [i for i in crossing if not self._spilled.number(layout.instances[i].tensor)]
+        self._kept = {instance: place for place, instance in enumerate(kept)}
+        if len(self._spilled.tensors) + len(self._kept) > np.iinfo(np.uint16).max:
+            raise UnsupportedModelError("the network is too large for a program: more than 65,535 feature maps")
+
+    def add_step(self, step: Step) -> None:
+        while self._segment < step.segment:
+            self._segment += 1
+            self._begin_segment(self._segment)
+        self._step += 1
+        part = self.parts[-1]
+        if isinstance(step, LoadStep):
+            self._add_load(step)
+        elif isinstance(step, RunStep):
+            code = constants.TT_INSTR_STREAM if step.streamed else constants.TT_INSTR_RUN
+            part.add_instr(code, part.op_of[step.node], step.units)
+        elif step.kind == "input":
+            part.add_instr(constants.TT_INSTR_INPUT, self._port(step), step.end)
+        elif step.kind == "output":
+            part.add_instr(constants.TT_INSTR_OUTPUT, self._port(step), step.begin)
+        else:
+            code = constants.TT_INSTR_SPILL if step.kind == "spill" else constants.TT_INSTR_FETCH
+            tensor = part.tensor_of[self.layout.instance_of[step.segment, step.tensor]]
+            self._spilled.touch(step.tensor, self._step)
+            part.add_instr(code, tensor, step.begin // self.network.tensors[step.tensor].block_rows)
+
+    def _begin_segment(self, segment: int) -> None:
+        if self.in_parts:
+            self.parts.append(_Part(self.chunks.add_part()))
+        part = self.parts[-1]
+        for instance in self._instances[segment]:
+            if instance not in part.tensor_of:
+                part.tensor_of[instance] = len(part.tensors)
+                part.tensors.append(self._tensor_record(instance))
+        for node in range(self.choices[segment].segment.first, self.choices[segment].segment.last + 1):
+            if self.network.nodes[node].op is not None:
+                part.op_of[node] = len(part.ops)
+                part.ops.append(self._op_record(part, segment, node))
+
+    def _tensor_record(self, instance: int) -> dict[str, int]:
+        placed = self.layout.instances[instance]
+        info = self.network.tensors[placed.tensor]
+        home = self._spilled.number(placed.tensor)
+        if instance in self._kept:
+            home = len(self._spilled.tensors) + 1 + self._kept[instance]
+        return {
+            "offset": self.layout.offsets[placed.buffer],
+            "row_bytes": info.row_bytes,
+            "height": info.shape.height,
+            "width": info.shape.width,
+            "channels": info.shape.channels,
+            "capacity": placed.capacity,
+            "pad_left": info.pad_left,
+            "pad_right": info.pad_right,
+            "elem_bytes": info.elem_bytes,
+            "zero_point": info.zero_point,
+            "home": home,
+        }
+
+    def _op_record(self, part: _Part, segment: int, position: int) -> dict[str, Any]:
         network, layout = self.network, self.layout
-        node, segment = network.nodes[position], self.segment_of[position]
+        node = network.nodes[position]
         op = node.op
         assert op is not None
+
+        def operand(tensor: int) -> int:
+            return part.tensor_of[layout.instance_of[segment, tensor]]
+
         record: dict[str, Any] = {
-            "activation": _number("ACT", op.activation.kind),
+            "activation": number("ACT", op.activation.kind),
             "alpha": op.activation.alpha,
             "beta": op.activation.beta,
-            "output": layout.instance_of[segment, node.output],
+            "output": operand(node.output),
             "operand_count": len(node.inputs),
-            "first_operand": len(self.operands),
+            "first_operand": len(part.operands),
         }
-        self.operands += [layout.instance_of[segment, t] for t in node.inputs]
+        part.operands += [operand(tensor) for tensor in node.inputs]
         if node.weight_bytes:
             pinned = position in layout.pinned
             base = layout.pinned[position] if pinned else layout.weights[segment, position]
@@ -261,249 +240,83 @@ class _Records:
                     record |= {"panels_per_block": per_block, "k_per_block": rows}
                     record["first_chunk"] = self.chunks.add_stream(segment, position)
                 record["panel"] = node.panel
-        record |= self._attributes(op)
+        record |= attributes(op, network.graph, part.add_table)
         coding = weights.coding_of(op)
         if coding:
             codes = {"fp16": "F16", "int8": "I8", "int4": "I4"}
             record["table"] = coding.group
             if coding.streams is None:
-                record["variant"] = _number("CODING", codes[coding.kind])
+                record["variant"] = number("CODING", codes[coding.kind])
             else:
                 streams = coding.streams
-                record["variant"] = _number("CODING", codes[coding.kind] + "_RANS")
+                record["variant"] = number("CODING", codes[coding.kind] + "_RANS")
                 record |= {"stream_rows": streams.rows, "stream_rate": streams.rate, "stream_base": streams.base}
         if node.method != "direct":
-            record["flags"] |= _number("FLAG", node.method)
+            record["flags"] |= number("FLAG", node.method)
         if layout.workspaces[segment] >= 0:
             record["workspace"] = layout.workspaces[segment]
-        self._op_of[position] = len(self.ops)
-        self.ops.append(record)
+        return record
 
-    def _attributes(self, op: Op) -> dict[str, Any]:
-        """What each kind of operator says of itself."""
-        kind = _KINDS.get(type(op)) or ("MAX_POOL" if op.kind == "max" else "AVERAGE_POOL")  # type: ignore[attr-defined]
-        record: dict[str, Any] = {"kind": _number("OP", kind)}
-        out, quant = self.network.graph.shapes[op.output], self.network.graph.quants.get(op.output)
-        match op:
-            case Conv():
-                record |= _window(op.weight.shape[1:3], op.strides, op.dilations, op.pads)
-                record |= {"groups": op.groups, "flags": constants.TT_FLAG_RESIDUAL if len(op.inputs) > 1 else 0}
-            case QConv():
-                record |= _window(op.weight.shape[1:3], op.strides, op.dilations, op.pads)
-                fed = constants.TT_FLAG_FED_CONSTANTS if isinstance(op, FedConv) else 0
-                record |= {"groups": op.groups, "flags": _FIT[products_in_16_bits(op)] | fed}
-            case DepthwiseConv() | QDepthwiseConv():
-                record |= _window(op.weight.shape[:2], op.strides, op.dilations, op.pads)
-            case Pool() | QPool():
-                record |= _window(op.kernel, op.strides, op.dilations, op.pads)
-                record["flags"] = constants.TT_FLAG_COUNT_INCLUDE_PAD if op.count_include_pad else 0
-            case Reduce():
-                record["variant"] = _number("REDUCE", op.kind)
-            case Binary() | QBinary():
-                record["variant"] = _number("BINARY", "sub" if op.kind == "sum" else op.kind)
-                if op.constant is not None:
-                    height, width, channels = op.constant.shape
-                    first = constants.TT_FLAG_CONSTANT_FIRST if op.constant_first else 0
-                    record |= {"flags": constants.TT_FLAG_CONSTANT | first, "kernel_y": height, "kernel_x": width}
-                    record["groups"] = 0 if channels == out.channels else channels
-            case Concat():
-                record["variant"] = _number("CONCAT", op.axis)
-            case Gather():
-                axes = [(op.rows, out.height), (op.cols, out.width), (op.chans, out.channels)]
-                index = [np.arange(n) if given is None else np.asarray(given) for given, n in axes]
-                record |= {
-                    "table": self._add_table(*index),
-                    "p0": op.fill if quant is None else quantized_fill(op, quant),
-                }
-            case Resize():
-                record |= {"kernel_y": op.row_index.shape[1], "kernel_x": op.col_index.shape[1]}
-                record["table"] = self._add_table(op.row_index, op.row_weights, op.col_index, op.col_weights)
-            case DepthToSpace():
-                record |= {"kernel_y": op.block, "variant": constants.TT_DCR if op.mode == "DCR" else constants.TT_CRD}
-            case SpaceToDepth():
-                record["kernel_y"] = op.block
-            case Permute():
-                lead = constants.TT_PERMUTE_DIMS - len(op.dims)
-                record["table"] = self._add_table(np.array([1] * lead + list(op.dims) + [0] * lead + list(op.strides)))
-            case Lrn():
-                record |= {"kernel_x": op.size, "p0": op.alpha, "p1": op.beta, "p2": op.bias}
-            case Softmax():
-                record["flags"] = constants.TT_FLAG_LOG if op.log else 0
-            case LayerNorm():
-                record["p0"] = op.epsilon
-            case ArgMax():
-                record["flags"] = constants.TT_FLAG_SELECT_LAST if op.select_last else 0
-        return record | _quantized_attributes(op, self.network.graph)
-
-    def _add_table(self, *parts: np.ndarray) -> int:
-        """Appends arrays (integers as int32, floats as float32) to the tables, each distinct content once."""
-        whole = b"".join(
-            np.ascontiguousarray(p, "<f4" if np.issubdtype(p.dtype, np.floating) else "<i4").tobytes() for p in parts
-        )
-        if whole not in self._known_tables:
-            self._known_tables[whole] = self.table_count
-            self.tables.append(np.frombuffer(whole, np.uint8))
-            self.table_count += len(whole) // 4
-        return self._known_tables[whole]
-
-    def add_step(self, step: Step) -> None:
-        if isinstance(step, LoadStep):
-            self._add_load(step)
-        elif isinstance(step, RunStep):
-            code = constants.TT_INSTR_STREAM if step.streamed else constants.TT_INSTR_RUN
-            self._add_instr(code, self._op_of[step.node], step.units)
-        elif step.kind == "input":
-            self._add_instr(constants.TT_INSTR_INPUT, step.port, step.end)
-        elif step.kind == "output":
-            self._add_instr(constants.TT_INSTR_OUTPUT, step.port, step.begin)
-        else:
-            code = constants.TT_INSTR_SPILL if step.kind == "spill" else constants.TT_INSTR_FETCH
-            instance = self.layout.instance_of[step.segment, step.tensor]
-            self._spilled.touch(step.tensor, len(self.instrs))
-            self._add_instr(code, instance, step.begin // self.network.tensors[step.tensor].block_rows)
-
-    def _add_instr(self, code: int, index: int, arg: int) -> None:
-        if index > constants.TT_INSTR_MAX_INDEX or arg > constants.TT_INSTR_MAX_ARG:
-            raise UnsupportedModelError(
-                f"the network is too large for a program: {index} operators or tensors ({constants.TT_INSTR_MAX_INDEX}"
-                f" are possible), or {arg} y-planes or row blocks ({constants.TT_INSTR_MAX_ARG} are possible)"
-            )
-        self.instrs.append(code | index << constants.TT_INSTR_INDEX_SHIFT | arg << constants.TT_INSTR_ARG_SHIFT)
+    def _port(self, step: RowStep) -> int:
+        part = self.parts[-1]
+        if (step.kind, step.port) not in part.port_of:
+            part.port_of[step.kind, step.port] = len(part.ports)
+            tensor = part.tensor_of[self.layout.instance_of[step.segment, step.tensor]]
+            rows = self.network.tensors[step.tensor].block_rows
+            part.ports.append({"tensor": tensor, "port": step.port, "rows_per_chunk": rows})
+        return part.port_of[step.kind, step.port]
 
     def _add_load(self, step: LoadStep) -> None:
-        if step.segment < 0:
+        if step.segment == _SETUP:
             base = min(self.layout.pinned.values())
             self.setup_count += 1
         else:
             base = min(offset for (s, _), offset in self.layout.weights.items() if s == step.segment)
         chunk = self.chunks.add_resident(step.segment, step.begin, step.end)
-        self._add_instr(constants.TT_INSTR_LOAD, 0, len(self.loads))
-        self.loads.append({"chunk": chunk, "offset": base + step.begin, "bytes": step.end - step.begin})
-
-    def port_records(self) -> tuple[list[dict[str, int]], list[dict[str, int]]]:
-        ports: tuple[dict[int, dict[str, int]], dict[int, dict[str, int]]] = ({}, {})
-        for position, node in enumerate(self.network.nodes):
-            if node.op is None:
-                tensor = node.output if node.output >= 0 else node.inputs[0]
-                instance = self.layout.instance_of[self.segment_of[position], tensor]
-                rows = self.network.tensors[tensor].block_rows
-                ports[node.output < 0][node.port] = {"tensor": instance, "rows_per_chunk": rows}
-        return [ports[0][n] for n in sorted(ports[0])], [ports[1][n] for n in sorted(ports[1])]
+        part = self.parts[-1]
+        part.add_instr(constants.TT_INSTR_LOAD, 0, len(part.loads))
+        part.loads.append({"chunk": chunk, "offset": base + step.begin, "bytes": step.end - step.begin})
 
     def encode(self) -> tuple[bytes, int]:
-        """The program's bytes and the arena that it needs."""
-        self.operands += [0] * (len(self.operands) % 2)
-        inputs, outputs = self.port_records()
-        instrs = loops.roll(self.instrs)
+        """Chunk 0 and the arena that the program needs; sets the chunks of the other parts."""
+        for part in self.parts:
+            part.finish()
         spills, tag_count = self._spilled.records()
-        sections = [
-            ("tt_tensor", self.tensors),
-            ("tt_op", self.ops),
-            ("tt_load", self.loads),
-            ("tt_spill", spills),
-            ("tt_instr", [{"bits": bits} for bits in instrs]),
-            ("tt_port_tensor", inputs),
-            ("tt_port_tensor", outputs),
-        ]
-        size = ffi.sizeof("tt_program") + 2 * len(self.operands) + 4 * self.table_count
-        size += sum(ffi.sizeof(kind) * len(records) for kind, records in sections)
-        data = weights.aligned(constants.TT_ENGINE_BYTES + size + tag_count * constants.TT_TAG_BYTES)
-        for records in (self.tensors, self.loads):
-            for record in records:
-                record["offset"] += data
-        for record in self.ops:
-            for place in ("weights", "bias", "workspace"):
-                record[place] = record.get(place, 0) + data
-        arena_bytes = data + self.layout.peak_bytes
+        size = ffi.sizeof("tt_program") + ffi.sizeof("tt_spill") * len(spills) + max(part.bytes for part in self.parts)
+        size += -(-len(self._kept) // 2) * 4 + tag_count * constants.TT_TAG_BYTES
+        data = weights.aligned(constants.TT_ENGINE_BYTES + size)
         head = {
             "magic": constants.TT_PROGRAM_MAGIC,
             "version": constants.TT_PROGRAM_VERSION,
-            "arena_bytes": arena_bytes,
+            "arena_bytes": data + self.layout.peak_bytes,
             "data_offset": data,
-            "tensor_count": len(self.tensors),
-            "op_count": len(self.ops),
-            "load_count": len(self.loads),
             "spill_count": len(spills),
-            "instr_count": len(instrs),
+            "tag_count": tag_count,
+            "kept_count": len(self._kept),
             "chunk_count": len(self.chunks.sizes) + 1,
             "setup_count": self.setup_count,
-            "input_count": len(inputs),
-            "output_count": len(outputs),
-            "operand_count": len(self.operands),
-            "table_count": self.table_count,
-            "tag_count": tag_count,
             "workers": self.network.threads,
             "piece_bytes": piece_bytes(self.network.threads),
         }
-        parts = [record_bytes(ffi.new("tt_program *", head))]
-        parts += [record_bytes(ffi.new(f"{kind}[]", records)) for kind, records in sections if records]
-        parts.append(np.array(self.operands, "<u2").tobytes())
-        parts += [table.tobytes() for table in self.tables]
-        return b"".join(parts), arena_bytes
+        encoded = [part.encode(data, after) for part, after in zip(self.parts, [*self.parts[1:], None], strict=True)]
+        for part, content in zip(self.parts[1:], encoded[1:], strict=True):
+            self.chunks.set_part(part.chunk, content)
+        spilled = record_bytes(ffi.new("tt_spill[]", spills)) if spills else b""
+        return record_bytes(ffi.new("tt_program *", head)) + spilled + encoded[0], head["arena_bytes"]
 
 
-def _window(kernel: Any, strides: Any, dilations: Any, pads: Any) -> dict[str, int]:
-    return {
-        "kernel_y": kernel[0],
-        "kernel_x": kernel[1],
-        "stride_y": strides[0],
-        "stride_x": strides[1],
-        "dilation_y": dilations[0],
-        "dilation_x": dilations[1],
-        "pad_top": pads[0],
-        "pad_left": pads[1],
-        "pad_bottom": pads[2],
-        "pad_right": pads[3],
-    }
-
-
-def _quantized_attributes(op: Op, graph: Graph) -> dict[str, Any]:
-    """Bounds of a uint8 result, and the factors p0, p1, p2 of ``tt_op``."""
-    quants = [graph.quants.get(name) for name in op.inputs]
-    source, target = quants[0] if quants else None, graph.quants.get(op.output)
-    record: dict[str, Any] = {}
-    if target is not None:
-        record |= {"alpha": getattr(op, "low", 0), "beta": getattr(op, "high", 255)}
-    match op:
-        case Requantize():
-            record["p0"] = 1.0
-        case Quantize() if target:
-            record["p0"] = target.scale
-        case Dequantize() if source:
-            record["p0"] = source.scale
-        case ScaledMean():
-            record |= {"variant": constants.TT_REDUCE_MEAN, "p0": op.factor}
-        case QPool(kind="average") if source and target:
-            record |= {"p0": source.scale, "p1": target.scale}
-        case QBinary() if target:
-            if op.constant_quant is not None:
-                quants.insert(0 if op.constant_first else 1, op.constant_quant)
-            left, right = (quant for quant in quants if quant is not None)
-            if op.constant_quant is not None:
-                record["table"] = op.constant_quant.zero_point
-            if op.kind == "mul":
-                record["p0"] = product_ratio(left, right, target)
-            elif op.kind == "add":
-                record |= dict(zip(("p0", "p1", "p2"), addition(left, right, target), strict=True))
-            else:  # a sum is the difference of a negative scale
-                record |= {"p0": left.scale, "p1": right.scale * (-1 if op.kind == "sum" else 1), "p2": target.scale}
-        case _:
-            pass
-    return record
-
-
-def lower(network: Network, choices: list[Choice], layout: Layout) -> Lowered:
-    """Encodes a placed partition."""
-    records = _Records(network, choices, layout)
+def lower(network: Network, choices: list[Choice], layout: Layout, *, in_parts: bool = False) -> Lowered:
+    """Encodes a placed partition, its program as one part or a part for each segment."""
+    program = _Program(network, choices, layout, in_parts=in_parts)
     for step in unroll(network, choices, layout):
-        records.add_step(step)
-    program, arena_bytes = records.encode()
+        program.add_step(step)
+    encoded, arena_bytes = program.encode()
     graph = network.graph
     return Lowered(
-        program=program,
+        program=encoded,
         piece_bytes=piece_bytes(network.threads),
-        chunk_bytes=records.chunks.sizes,
-        chunk=records.chunks.make,
+        chunk_bytes=program.chunks.sizes,
+        chunk=program.chunks.make,
         arena_bytes=arena_bytes,
         inputs=tuple((port, graph.shapes[port.tensor]) for port in graph.inputs),
         outputs=tuple((port, graph.shapes[port.tensor]) for port in graph.outputs),

@@ -15,6 +15,7 @@ import numpy as np
 
 from tinytee.bundle.abi import constants as C
 from tinytee.bundle.abi import ffi
+from tinytee.plan.lowered import Lowered
 
 
 class Instruction:
@@ -43,57 +44,101 @@ def unroll(words: list[int]) -> Iterator[Instruction]:
                 yield instr
 
 
-class Program:
-    """The records of a program, decoded in the order of the header's text."""
+class Reader:
+    """Takes records from bytes, in the order of the header's text."""
 
     def __init__(self, data: bytes) -> None:
         self.keep = ffi.from_buffer(data)
-        at = 0
+        self.at, self.end = 0, len(data)
 
-        def take(kind: str, count: int) -> list[Any]:
-            nonlocal at
-            array = ffi.cast(f"{kind} *", self.keep + at)
-            at += ffi.sizeof(kind) * count
-            return [array[i] for i in range(count)]
+    def take(self, kind: str, count: int) -> list[Any]:
+        array = ffi.cast(f"{kind} *", self.keep + self.at)
+        self.at += ffi.sizeof(kind) * count
+        return [array[i] for i in range(count)]
 
-        self.head = take("tt_program", 1)[0]
-        h = self.head
-        self.tensors = take("tt_tensor", h.tensor_count)
-        self.ops = take("tt_op", h.op_count)
-        self.loads = take("tt_load", h.load_count)
-        self.spills = take("tt_spill", h.spill_count)
-        self.instrs = [instr.bits for instr in take("tt_instr", h.instr_count)]
-        self.inputs = take("tt_port_tensor", h.input_count)
-        self.outputs = take("tt_port_tensor", h.output_count)
-        self.operands = take("uint16_t", h.operand_count)
-        self.tables = take("int32_t", h.table_count)
-        assert at == len(data)
+
+class Part:
+    """The records of a part, decoded."""
+
+    def __init__(self, data: Reader) -> None:
+        self.keep = data
+        self.begin = data.at
+        h = self.head = data.take("tt_part", 1)[0]
+        self.tensors = data.take("tt_tensor", h.tensor_count)
+        self.ops = data.take("tt_op", h.op_count)
+        self.loads = data.take("tt_load", h.load_count)
+        self.instrs = [instr.bits for instr in data.take("tt_instr", h.instr_count)]
+        self.ports = data.take("tt_port_tensor", h.port_count)
+        self.operands = data.take("uint16_t", h.operand_count)
+        self.tables = data.take("int32_t", h.table_count)
+        self.bytes = data.at - self.begin
+        assert data.at == data.end
 
 
 class Oracle:
     """Replays a program; ``run`` raises AssertionError at the first thing that is wrong."""
 
-    def __init__(self, data: bytes, chunk_bytes: list[int]) -> None:
-        self.program = Program(data)
-        self.chunk_bytes = chunk_bytes
-        self.engine_and_program = C.TT_ENGINE_BYTES + len(data) + self.program.head.tag_count * C.TT_TAG_BYTES
-        assert self.engine_and_program <= self.program.head.data_offset
-        self.cells: np.ndarray = np.zeros(self.program.head.arena_bytes, np.int32)
+    def __init__(self, lowered: Lowered) -> None:
+        self.lowered = lowered
+        data = Reader(lowered.program)
+        self.head = data.take("tt_program", 1)[0]
+        self.spills = data.take("tt_spill", self.head.spill_count)
+        self.part_place = C.TT_ENGINE_BYTES + data.at
+        behind = self.head.tag_count * C.TT_TAG_BYTES + (self.head.kept_count + 1) // 2 * 4
+        self.part_end = self.head.data_offset - behind
+        self.cells: np.ndarray = np.zeros(self.head.arena_bytes, np.int32)
         self.names: dict[tuple, int] = {}
-        self.highest = self.engine_and_program
-        self.done = [0] * len(self.program.ops)
-        self.produced = [0] * len(self.program.tensors)
+        self.highest = self.head.data_offset
+        self.kept: dict[int, int] = {}
+        self.number = -1
+        self.enter(data)
         self.tags: dict[int, int] = {}
         """Of every place of a tag, the number of the block whose tag it is."""
         self.sealed: set[int] = set()
-        self.taken: list[list[int]] = [[] for _ in self.program.outputs]
+        self.taken: dict[int, list[int]] = {}
+        self.heights: dict[int, int] = {}
+        """Y-planes of every output that have left, and how many there are."""
+
+    def enter(self, data: Reader) -> None:
+        """The next part takes its place."""
+        self.program = Part(data)
+        assert self.part_place + self.program.bytes <= self.part_end, "the part is too large for its place"
+        self.number += 1
+        self.done = [0] * len(self.program.ops)
+        self.produced = [self.kept.get(t.home, 0) for t in self.program.tensors]
+
+    def leave(self) -> bool:
+        """Goes on to the part that follows, if any does. At the end of one, all that it began is complete."""
+        head = self.program.head
+        for number, op in enumerate(self.program.ops):
+            assert self.done[number] in (0, self.height_of(op)), "an operator is left halfway"
+        for tensor, produced in zip(self.program.tensors, self.produced, strict=True):
+            if tensor.home > self.head.spill_count:
+                assert tensor.home - self.head.spill_count <= self.head.kept_count
+                self.kept[tensor.home] = produced
+        if not head.next_bytes:
+            return False
+        content = self.lowered.chunk(head.next_chunk - 1)
+        assert len(content) == head.next_bytes == self.lowered.chunk_bytes[head.next_chunk - 1]
+        self.enter(Reader(content))
+        return True
+
+    def height_of(self, op: Any) -> int:
+        """Y-planes that an operator goes through."""
+        reduces = op.kind == C.TT_OP_REDUCE
+        return self.program.tensors[self.operands(op)[0] if reduces else op.output].height
+
+    def map_name(self, tensor: int) -> tuple:
+        """What names a tensor's map: within its part, or beyond."""
+        home = self.program.tensors[tensor].home
+        return ("kept", home) if home > self.head.spill_count else (self.number, tensor)
 
     def name(self, *key: Any) -> int:
         return self.names.setdefault(key, len(self.names) + 1)
 
     def write(self, offset: int, count: int, name: int) -> None:
-        assert offset >= self.engine_and_program, "the program is overwritten"
-        assert offset + count <= self.program.head.arena_bytes, "beyond the arena"
+        assert offset >= self.head.data_offset, "the program is overwritten"
+        assert offset + count <= self.head.arena_bytes, "beyond the arena"
         self.highest = max(self.highest, offset + count)
         self.cells[offset : offset + count] = name
 
@@ -105,10 +150,10 @@ class Oracle:
         return t.offset + y % t.capacity * t.row_bytes
 
     def write_row(self, tensor: int, y: int) -> None:
-        self.write(self.slot(tensor, y), self.program.tensors[tensor].row_bytes, self.name("row", tensor, y))
+        self.write(self.slot(tensor, y), self.program.tensors[tensor].row_bytes, self.name("row", self.map_name(tensor), y))
 
     def check_row(self, tensor: int, y: int, why: str) -> None:
-        name = self.name("row", tensor, y)
+        name = self.name("row", self.map_name(tensor), y)
         self.check(
             self.slot(tensor, y),
             self.program.tensors[tensor].row_bytes,
@@ -147,7 +192,7 @@ class Oracle:
     def run_op(self, number: int, end: int, streamed: bool) -> None:
         op = self.program.ops[number]
         reduces = op.kind == C.TT_OP_REDUCE
-        height = self.program.tensors[self.operands(op)[0] if reduces else op.output].height
+        height = self.height_of(op)
         assert self.done[number] < end <= height, "units go up"
         if streamed:
             self.stream_weights(number, op)
@@ -205,9 +250,9 @@ class Oracle:
     def stream_weights(self, number: int, op: Any) -> None:
         panels, depth = self.conv_sizes(op)
         blocks = -(-panels // op.panels_per_block) * -(-depth // op.k_per_block)
-        sizes = self.chunk_bytes[op.first_chunk - 1 : op.first_chunk - 1 + blocks]
+        sizes = self.lowered.chunk_bytes[op.first_chunk - 1 : op.first_chunk - 1 + blocks]
         assert sum(sizes) == panels * self.panel_bytes(op, depth), "the blocks are the weights"
-        self.write(op.weights, max(sizes), self.name("stream", number))
+        self.write(op.weights, max(sizes), self.name("stream", self.number, number))
 
     def weight_places(self, number: int, op: Any) -> list[tuple[int, int]]:
         """(offset, bytes) of what must be loaded for an operator, but for streamed weights."""
@@ -251,15 +296,15 @@ class Oracle:
             kinds = {self.kind_of(int(name)) for name in np.unique(held)}
             assert kinds == {"load"}, f"weights of operator {number} were not loaded or are overwritten: {kinds}"
         if op.first_chunk:
-            self.check(op.weights, 4, self.name("stream", number), f"a weight block of operator {number}")
+            self.check(op.weights, 4, self.name("stream", self.number, number), f"a weight block of operator {number}")
 
     def kind_of(self, name: int) -> str:
         return next((key[0] for key, value in self.names.items() if value == name), "nothing")
 
     def run_spill(self, instr: Instruction) -> None:
-        spill = self.program.spills[self.program.tensors[instr.index].spill - 1]
+        spill = self.spills[self.program.tensors[instr.index].home - 1]
         block, place = spill.first + instr.arg, spill.tag + instr.arg
-        assert place < self.program.head.tag_count
+        assert place < self.head.tag_count
         for y in range(instr.arg * spill.rows, min((instr.arg + 1) * spill.rows, spill.height)):
             if instr.code == C.TT_INSTR_SPILL:
                 self.check_row(instr.index, y, "a spill")
@@ -273,27 +318,35 @@ class Oracle:
 
     def run(self) -> int:
         """Replays the whole program. Returns the highest arena offset that was written."""
+        while self.run_part():
+            pass
+        assert self.taken, "no output leaves"
+        for port, rows in self.taken.items():
+            assert rows == list(range(self.heights[port])), "every y-plane of every output leaves, in order"
+        return self.highest
+
+    def run_part(self) -> bool:
+        """Replays a part. Returns whether another is there."""
         p = self.program
         for instr in unroll(p.instrs):
             if instr.code in (C.TT_INSTR_RUN, C.TT_INSTR_STREAM):
                 self.run_op(instr.index, instr.arg, instr.code == C.TT_INSTR_STREAM)
             elif instr.code == C.TT_INSTR_LOAD:
                 load = p.loads[instr.arg]
-                assert load.bytes == self.chunk_bytes[load.chunk - 1]
+                assert load.bytes == self.lowered.chunk_bytes[load.chunk - 1]
                 self.write(load.offset, load.bytes, self.name("load", load.chunk))
             elif instr.code == C.TT_INSTR_INPUT:
-                tensor = p.inputs[instr.index].tensor
+                tensor = p.ports[instr.index].tensor
                 for y in range(self.produced[tensor], instr.arg):
                     self.write_row(tensor, y)
                 self.produced[tensor] = instr.arg
             elif instr.code == C.TT_INSTR_OUTPUT:
-                port = p.outputs[instr.index]
+                port = p.ports[instr.index]
                 end = min(instr.arg + port.rows_per_chunk, p.tensors[port.tensor].height)
                 for y in range(instr.arg, end):
                     self.check_row(port.tensor, y, "an output")
-                    self.taken[instr.index].append(y)
+                    self.taken.setdefault(port.port, []).append(y)
+                self.heights[port.port] = p.tensors[port.tensor].height
             else:
                 self.run_spill(instr)
-        for port, rows in zip(p.outputs, self.taken, strict=True):
-            assert rows == list(range(p.tensors[port.tensor].height)), "every y-plane of every output leaves, in order"
-        return self.highest
+        return self.leave()

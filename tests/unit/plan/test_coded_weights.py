@@ -87,7 +87,7 @@ def test_any_budget_gives_the_reference_s_answer(
     budget = int(low * (high / low) ** share)
     check_answers(coded, budget, isa, seed)
     lowered = lower(coded, make_plan(coded, budget, PROFILE))
-    assert Oracle(lowered.program, list(lowered.chunk_bytes)).run() <= lowered.arena_bytes <= budget
+    assert Oracle(lowered).run() <= lowered.arena_bytes <= budget
 
 
 @settings(parent=quick, max_examples=20)

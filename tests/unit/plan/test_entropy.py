@@ -92,7 +92,7 @@ def test_answers_are_the_same_to_the_bit(
         for name, found in answers[0].items():
             np.testing.assert_array_equal(answers[1][name], found)
         lowered = lower(coded, make_plan(coded, budget, PROFILE, entropy="always"))
-        assert Oracle(lowered.program, list(lowered.chunk_bytes)).run() <= lowered.arena_bytes <= budget
+        assert Oracle(lowered).run() <= lowered.arena_bytes <= budget
 
 
 def test_threads_share_it() -> None:

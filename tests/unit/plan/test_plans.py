@@ -45,7 +45,7 @@ def test_a_program_reads_only_what_it_has_written(graph: Graph, share: float) ->
     budget = int(low * (high / low) ** share)
     plan = make_plan(graph, budget, PROFILE)
     lowered = lower(graph, plan)
-    highest = Oracle(lowered.program, list(lowered.chunk_bytes)).run()
+    highest = Oracle(lowered).run()
     assert highest <= plan.peak_secure_memory_bytes == lowered.arena_bytes <= budget
 
 
