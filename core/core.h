@@ -197,7 +197,8 @@ static inline float *tti_row(const struct tt_engine *e, const tt_tensor *t, uint
 static inline int tti_is_i8(const tti_program *p, const tt_op *op) {
   if (op->kind == TT_OP_CONVERT || op->kind == TT_OP_LOOKUP) return 1;
   const int computes = op->kind == TT_OP_CONV || op->kind == TT_OP_DEPTHWISE || op->kind == TT_OP_MAX_POOL ||
-                       op->kind == TT_OP_AVERAGE_POOL || op->kind == TT_OP_REDUCE || op->kind == TT_OP_BINARY;
+                       op->kind == TT_OP_AVERAGE_POOL || op->kind == TT_OP_REDUCE || op->kind == TT_OP_BINARY ||
+                       op->kind == TT_OP_LRN;
   return computes && tti_operand(p, op, 0)->elem_bytes == 1;
 }
 
@@ -246,7 +247,8 @@ void tti_binary(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_
 void tti_move_rows(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1);
 void tti_i8_reduce(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1);
 void tti_normalize(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1);
-void tti_i8_rows(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1); /* any other on uint8 */
+/* Any other on uint8, by the worker numbered so. */
+void tti_i8_rows(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, uint32_t worker);
 
 /* A call of a convolution: y-planes y0 .. y1 of the panels of a block. Item i of the work that it is divided into
  * takes panels_each of the panels and rows_each of the y-planes, the panels' parts side by side. */

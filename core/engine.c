@@ -261,8 +261,10 @@ static void run_rows(void *argument, uint32_t item, uint32_t worker) {
   const tt_engine *e = call->e;
   const tt_op *op = call->op;
   const uint32_t y0 = call->y0 + item * call->rows, y1 = tti_min(y0 + call->rows, call->y1);
-  (void)worker;
-  (tti_is_i8(&e->program, op) ? tti_i8_rows : compute_rows)(e, op, y0, y1);
+  if (tti_is_i8(&e->program, op))
+    tti_i8_rows(e, op, y0, y1, worker);
+  else
+    compute_rows(e, op, y0, y1);
   if (leaves_activation(e, op)) activate_rows(e, op, y0, y1);
   fill_padding(e, &e->program.tensors[op->output], y0, y1);
 }

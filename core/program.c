@@ -330,7 +330,7 @@ static int check_types(const tti_program *p, const tt_op *op, const tt_tensor *o
       return bytes && op->p0 >= 0.0f && op->p0 <= 255.0f;
     default:
       return bytes && (op->kind == TT_OP_MAX_POOL || op->kind == TT_OP_AVERAGE_POOL || op->kind == TT_OP_UNARY ||
-                       op->kind == TT_OP_LOOKUP || op->kind == TT_OP_CONCAT || op->kind == TT_OP_DEPTH_TO_SPACE ||
+                       op->kind == TT_OP_LOOKUP || op->kind == TT_OP_LRN || op->kind == TT_OP_CONCAT || op->kind == TT_OP_DEPTH_TO_SPACE ||
                        op->kind == TT_OP_SPACE_TO_DEPTH || op->kind == TT_OP_PERMUTE);
   }
 }
@@ -366,7 +366,10 @@ static int check_kind(const tti_program *p, const tt_op *op, const tt_tensor *in
       return check_blocks(in, out, op->kernel_y);
     case TT_OP_PERMUTE:
       return check_permute(p, op, in, out);
-    case TT_OP_LRN:
+    case TT_OP_LRN: /* on uint8: two scales, and a pixel's values before and after for each worker */
+      if (computes && (op->table >= p->part->table_count || p->part->table_count - op->table < 2 ||
+                       !in_data(p, op->workspace, 2 * pixel * p->head->workers)))
+        return 0;
       return op->kernel_x && same_extent(in, out);
     case TT_OP_LAYER_NORM:
       return same_extent(in, out) && in_data(p, op->weights, pixel) && in_data(p, op->bias, pixel);

@@ -195,6 +195,8 @@ typedef struct tt_tensor {
  *   is uint8 with the zero point 'table'; with CONSTANT_FIRST it is a.
  * - convert to uint8: v / p0, requantized; from uint8: p0 * float32(a - z), then the activation.
  * - lookup: table of 256 bytes at 'weights'.
+ * - lrn: of the values: convert to float32, lrn, convert to uint8. At 'table' the scales of operand and output; its workspace
+ *   holds, for each worker, float32 [2][channels].
  * - unary identity, concat, gather (p0 is the filling element), depth to space, space to depth, permute: as they are.
  */
 /* A convolution on float32 may have coded weights ('variant' is TT_CODING_*, 'table' a group's rows, an even number).

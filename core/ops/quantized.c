@@ -237,7 +237,24 @@ static void binary(const struct tt_engine *e, const tt_op *op, uint32_t y) {
   e->port->kernels->i8->binary(op->variant, &row);
 }
 
-static void compute_row(const struct tt_engine *e, const tt_op *op, uint32_t y) {
+/* A pixel at a time: its values, what they are normalized to, and that in bytes. */
+static void normalize(const struct tt_engine *e, const tt_op *op, uint32_t y, uint32_t worker) {
+  const tti_kernels *kernels = e->port->kernels;
+  const tt_tensor *in = tti_operand(&e->program, op, 0), *out = &e->program.tensors[op->output];
+  const float *scales = (const float *)(const void *)(e->program.tables + op->table);
+  const tti_rounding rounding = rounding_of(op, out);
+  const uint32_t channels = in->channels;
+  float *values = (float *)(void *)(e->arena + op->workspace) + (size_t)worker * 2 * channels, *after = values + channels;
+  const uint8_t *from = tti_pixels(e, in, y);
+  uint8_t *to = tti_pixels(e, out, y);
+  for (uint32_t x = 0; x < in->width; x++, from += channels, to += channels) {
+    kernels->i8->dequantize(from, in->zero_point, scales[0], channels, values);
+    kernels->lrn(values, after, channels, op->kernel_x, op->p0, op->p1, op->p2);
+    kernels->i8->quantize(after, scales[1], channels, to, &rounding);
+  }
+}
+
+static void compute_row(const struct tt_engine *e, const tt_op *op, uint32_t y, uint32_t worker) {
   const tti_i8_kernels *kernels = e->port->kernels->i8;
   const tt_tensor *in = tti_operand(&e->program, op, 0), *out = &e->program.tensors[op->output];
   const size_t count = (size_t)out->width * out->channels;
@@ -246,6 +263,8 @@ static void compute_row(const struct tt_engine *e, const tt_op *op, uint32_t y) 
     depthwise(e, op, y);
   else if (op->kind == TT_OP_BINARY)
     binary(e, op, y);
+  else if (op->kind == TT_OP_LRN)
+    normalize(e, op, y, worker);
   else if (op->kind == TT_OP_LOOKUP)
     kernels->lookup(e->arena + op->weights, tti_pixels(e, in, y), count, tti_pixels(e, out, y));
   else if (op->kind != TT_OP_CONVERT)
@@ -256,6 +275,6 @@ static void compute_row(const struct tt_engine *e, const tt_op *op, uint32_t y) 
     kernels->quantize(tti_row(e, in, y), op->p0, count, tti_pixels(e, out, y), &rounding);
 }
 
-void tti_i8_rows(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1) {
-  for (uint32_t y = y0; y < y1; y++) compute_row(e, op, y);
+void tti_i8_rows(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, uint32_t worker) {
+  for (uint32_t y = y0; y < y1; y++) compute_row(e, op, y, worker);
 }

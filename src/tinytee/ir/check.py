@@ -298,7 +298,8 @@ def _lut(op: q.QLut, inputs: list[Shape], declared: Shape) -> Shape:
 
 
 @_rule(g.Lrn)
-def _lrn(op: g.Lrn, inputs: list[Shape], declared: Shape) -> Shape:
+@_rule(q.QLrn)
+def _lrn(op: g.Lrn | q.QLrn, inputs: list[Shape], declared: Shape) -> Shape:
     _need(op, op.size >= 1, f"size is {op.size}")
     return _same(op, inputs, declared)
 

@@ -141,7 +141,17 @@ class QReduce(Op):
     kind: Literal["mean"] = "mean"
 
 
-QUANTIZED = (Quantize, Dequantize, QConv, QDepthwiseConv, QBinary, QLut, QPool, QReduce)
+@dataclass(frozen=True, eq=False, kw_only=True)
+class QLrn(Op):
+    """Lrn of what the bytes stand for, a pixel at a time: quantize(Lrn(dequantize(x)))."""
+
+    size: int
+    alpha: float
+    beta: float
+    bias: float
+
+
+QUANTIZED = (Quantize, Dequantize, QConv, QDepthwiseConv, QBinary, QLut, QPool, QReduce, QLrn)
 
 
 def ratio(source: Quant, target: Quant) -> np.float32:

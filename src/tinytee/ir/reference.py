@@ -319,11 +319,7 @@ def _permute(op: g.Permute, inputs: list[F64], shape: g.Shape) -> F64:
 
 
 def _lrn(op: g.Lrn, inputs: list[F64], shape: g.Shape) -> F64:
-    x = inputs[0]
-    before = (op.size - 1) // 2
-    squares = np.pad(x * x, ((0, 0), (0, 0), (before, op.size - 1 - before)))
-    total = sum(squares[:, :, i : i + x.shape[2]] for i in range(op.size))
-    return x / (op.bias + op.alpha / op.size * total) ** op.beta
+    return reference_quantized.local_response(op, inputs[0])
 
 
 def _softmax(op: g.Softmax, inputs: list[F64], shape: g.Shape) -> F64:

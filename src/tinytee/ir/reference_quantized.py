@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinytee.ir import quantized as q
-from tinytee.ir.graph import Op, Quant, Shape
+from tinytee.ir.graph import Lrn, Op, Quant, Shape
 
 Taps = Callable[..., list[NDArray]]
 """(x, fill, pads) to what each tap of every window reads, in the order y, x: [height, width, channels] each."""
@@ -107,6 +107,18 @@ def _reduce(op: q.QReduce, inputs: list[NDArray], shape: Shape, sources, target:
     return q.requantize(total.astype(np.float32) * factor, target)
 
 
+def _lrn(op: q.QLrn, inputs: list[NDArray], shape: Shape, sources, target: Quant, taps: Taps) -> NDArray:
+    return q.quantize(local_response(op, q.dequantize(inputs[0], sources[0]).astype(np.float64)), target)
+
+
+def local_response(op: Lrn | q.QLrn, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Local response normalization over neighbouring channels, as ONNX defines it."""
+    before = (op.size - 1) // 2
+    squares = np.pad(x * x, ((0, 0), (0, 0), (before, op.size - 1 - before)))
+    total = sum(squares[:, :, i : i + x.shape[2]] for i in range(op.size))
+    return x / (op.bias + op.alpha / op.size * total) ** op.beta
+
+
 _FUNCTIONS: dict[type[Op], Callable[..., NDArray]] = {
     q.Quantize: lambda op, inputs, shape, sources, target, taps: q.quantize(inputs[0], target),
     q.Dequantize: lambda op, inputs, shape, sources, target, taps: q.dequantize(inputs[0], sources[0]),
@@ -116,4 +128,5 @@ _FUNCTIONS: dict[type[Op], Callable[..., NDArray]] = {
     q.QLut: lambda op, inputs, shape, sources, target, taps: op.table[inputs[0]],
     q.QPool: _pool,
     q.QReduce: _reduce,
+    q.QLrn: _lrn,
 }

@@ -48,7 +48,7 @@ def why_float(op: Op, graph: Graph) -> str | None:
     if isinstance(op, (q.QUANTIZED, g.Constant)) or op.output in graph.quants:
         return None
     written = producers(graph)
-    if not isinstance(op, (g.Conv, g.DepthwiseConv, g.Binary, g.Unary, g.Pool, g.Reduce, *q.MOVING)):
+    if not isinstance(op, (g.Conv, g.DepthwiseConv, g.Binary, g.Unary, g.Pool, g.Reduce, g.Lrn, *q.MOVING)):
         return f"{type(op).__name__} has no integer form"
     convolves = isinstance(op, (g.Conv, g.DepthwiseConv))
     sources = op.inputs[:1] if convolves else op.inputs
@@ -199,6 +199,8 @@ class _Walk:
             return q.QPool(**common, **{name: getattr(op, name) for name in names})
         if isinstance(op, g.Reduce) and op.kind == "mean" and is_identity(op):
             return q.QReduce(**common)
+        if isinstance(op, g.Lrn) and is_identity(op):
+            return q.QLrn(**common, size=op.size, alpha=op.alpha, beta=op.beta, bias=op.bias)
         return None
 
     def _binary(self, op: g.Binary, common: dict, quant: Quant) -> Op | None:

@@ -19,7 +19,7 @@ from tinytee.ir.graph import (
     Shape,
     Softmax,
 )
-from tinytee.ir.quantized import Dequantize, QBinary, QConv, QDepthwiseConv, QLut, QPool, QReduce, Quantize
+from tinytee.ir.quantized import Dequantize, QBinary, QConv, QDepthwiseConv, QLrn, QLut, QPool, QReduce, Quantize
 from tinytee.plan.profile import Profile
 from tinytee.plan.quantized import conv_rows
 from tinytee.plan.weights import Method
@@ -151,7 +151,7 @@ def op_seconds(op: Op, shapes: dict[str, Shape], profile: Profile, panel: int = 
             vectors = math.ceil(out.channels / profile.lanes)
             taps = op.kernel[0] * op.kernel[1]
             return base + out.height * out.width * vectors * (taps + 2) * profile.depthwise_seconds
-        case Softmax() | Lrn():
+        case Softmax() | Lrn() | QLrn():
             return base + out.elems * profile.function_seconds * 2
         case LayerNorm():
             return base + out.elems * profile.element_seconds * 6

@@ -13,7 +13,7 @@ import numpy as np
 
 from tinytee.bundle.abi import constants
 from tinytee.ir.graph import Binary, Conv, DepthwiseConv, Graph, LayerNorm, Lrn, Op, Shape, Unary
-from tinytee.ir.quantized import QBinary, QConv, QDepthwiseConv, QLut
+from tinytee.ir.quantized import QBinary, QConv, QDepthwiseConv, QLrn, QLut
 from tinytee.plan import quantized, rowmap, weights
 from tinytee.plan.cost import conv_seconds, op_seconds, strassen_seconds, winograd_seconds
 from tinytee.plan.profile import Profile
@@ -288,6 +288,8 @@ def _op_node(
     if isinstance(op, Conv) and method != "direct":
         seconds = _SECONDS[method](op, shapes[op.output], profile, panel)
         workspace = _WORKSPACES[method](op, shapes[op.output], panel, profile.threads)
+    if isinstance(op, QLrn):  # a pixel's values, before and after
+        workspace = weights.aligned(2 * 4 * shapes[op.output].channels * profile.threads)
     return Node(
         op=op,
         port=-1,
@@ -394,7 +396,7 @@ def overwrites(network: Network, node: int) -> tuple[int, int] | None:
     if isinstance(op, Conv):
         candidates = info.inputs[1:]
     elif (
-        isinstance(op, Unary | Binary | LayerNorm | QBinary | QLut)
+        isinstance(op, Unary | Binary | LayerNorm | QBinary | QLut | QLrn)
         or (isinstance(op, DepthwiseConv) and op.weight.shape[:2] == (1, 1) and op.strides == (1, 1))
         or (isinstance(op, Lrn) and op.size <= LRN_IN_PLACE_SIZE)
     ):

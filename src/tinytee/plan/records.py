@@ -34,6 +34,7 @@ from tinytee.ir.quantized import (
     QBinary,
     QConv,
     QDepthwiseConv,
+    QLrn,
     QLut,
     QPool,
     Quantize,
@@ -56,6 +57,7 @@ _KINDS: dict[type[Op], str] = {
     SpaceToDepth: "SPACE_TO_DEPTH",
     Permute: "PERMUTE",
     Lrn: "LRN",
+    QLrn: "LRN",
     Softmax: "SOFTMAX",
     LayerNorm: "LAYER_NORM",
     ArgMax: "ARG_MAX",
@@ -88,13 +90,9 @@ def attributes(op: Op, graph: Graph, add_table: Callable[..., int]) -> dict[str,
     record: dict[str, Any] = {"kind": number("OP", kind)}
     out, quant = graph.shapes[op.output], graph.quants.get(op.output)
     match op:
-        case Conv():
+        case Conv() | QConv():
             record |= _window(op.weight.shape[1:3], op.strides, op.dilations, op.pads)
-            record |= {"groups": op.groups, "flags": constants.TT_FLAG_RESIDUAL if len(op.inputs) > 1 else 0}
-        case QConv():
-            record |= _window(op.weight.shape[1:3], op.strides, op.dilations, op.pads)
-            fed = constants.TT_FLAG_FED_CONSTANTS if isinstance(op, FedConv) else 0
-            record |= {"groups": op.groups, "flags": _FIT[products_in_16_bits(op)] | fed}
+            record |= {"groups": op.groups, "flags": _conv_flags(op)}
         case DepthwiseConv() | QDepthwiseConv():
             record |= _window(op.weight.shape[:2], op.strides, op.dilations, op.pads)
         case Pool() | QPool():
@@ -128,8 +126,11 @@ def attributes(op: Op, graph: Graph, add_table: Callable[..., int]) -> dict[str,
         case Permute():
             lead = constants.TT_PERMUTE_DIMS - len(op.dims)
             record["table"] = add_table(np.array([1] * lead + list(op.dims) + [0] * lead + list(op.strides)))
-        case Lrn():
+        case Lrn() | QLrn():
             record |= {"kernel_x": op.size, "p0": op.alpha, "p1": op.beta, "p2": op.bias}
+            if isinstance(op, QLrn):
+                scales = [graph.quants[name].scale for name in (op.inputs[0], op.output)]
+                record["table"] = add_table(np.array(scales, np.float32))
         case Softmax():
             record["flags"] = constants.TT_FLAG_LOG if op.log else 0
         case LayerNorm():
@@ -137,6 +138,12 @@ def attributes(op: Op, graph: Graph, add_table: Callable[..., int]) -> dict[str,
         case ArgMax():
             record["flags"] = constants.TT_FLAG_SELECT_LAST if op.select_last else 0
     return record | _quantized_attributes(op, graph)
+
+
+def _conv_flags(op: Conv | QConv) -> int:
+    if isinstance(op, Conv):
+        return constants.TT_FLAG_RESIDUAL if len(op.inputs) > 1 else 0
+    return _FIT[products_in_16_bits(op)] | (constants.TT_FLAG_FED_CONSTANTS if isinstance(op, FedConv) else 0)
 
 
 def _window(kernel: Any, strides: Any, dilations: Any, pads: Any) -> dict[str, int]:

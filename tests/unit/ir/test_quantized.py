@@ -56,6 +56,7 @@ SOUND = [
     (q.QPool(**IO, kind="max", kernel=(2, 2), strides=(2, 2)), Shape(2, 2, 6), SAME),
     (q.QPool(**IO, kind="average", kernel=(2, 2), strides=(2, 2)), Shape(2, 2, 6), QUANTS),
     (q.QReduce(**IO), Shape(1, 1, 6), QUANTS),
+    (q.QLrn(**IO, size=3, alpha=1, beta=1, bias=1), SHAPE, QUANTS),
     (g.Concat(name="n", inputs=("a", "a"), output="b", axis="c"), Shape(4, 5, 12), SAME),
 ]  # fmt: skip
 

@@ -150,7 +150,8 @@ class Oracle:
         return t.offset + y % t.capacity * t.row_bytes
 
     def write_row(self, tensor: int, y: int) -> None:
-        self.write(self.slot(tensor, y), self.program.tensors[tensor].row_bytes, self.name("row", self.map_name(tensor), y))
+        row = self.name("row", self.map_name(tensor), y)
+        self.write(self.slot(tensor, y), self.program.tensors[tensor].row_bytes, row)
 
     def check_row(self, tensor: int, y: int, why: str) -> None:
         name = self.name("row", self.map_name(tensor), y)

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from tinytee import EngineError, UnsupportedModelError
 from tinytee.api import compile_graph
 from tinytee.ir.check import check
-from tinytee.ir.graph import Graph, Port, Quant, Shape
+from tinytee.ir.graph import Graph, Lrn, Op, Port, Quant, Shape
 from tinytee.ir.lanes import Stretch
-from tinytee.ir.quantized import Dequantize, QConv, QDepthwiseConv, Quantize
+from tinytee.ir.quantized import Dequantize, QConv, QDepthwiseConv, QLrn, Quantize
 from tinytee.ir.reference import evaluate
 from tinytee.plan import network, profile
 from tinytee.plan.api import least_budget, lower, make_plan
@@ -56,7 +56,7 @@ def inputs_of(graph: Graph, seed: int) -> dict[str, np.ndarray]:
     return {port.name: rng.standard_normal(port.shape).astype(np.float32) for port in graph.inputs}
 
 
-def of_maps(op: QConv | QDepthwiseConv, shape: Shape, out: Shape) -> Graph:
+def between(op: Op, shape: Shape, out: Shape) -> Graph:
     """Quantize to "q", the operator from there to "p", Dequantize."""
     ops = (Quantize(name="q", inputs=("x",), output="q"), op, Dequantize(name="y", inputs=("p",), output="y"))
     shapes = {"x": shape, "q": shape, "p": out, "y": out}
@@ -100,6 +100,28 @@ def test_the_largest_sums_are_exact(isa: str, weight: int) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("size", [1, 5, 12])
+def test_lrn_is_what_its_values_give(isa: str, size: int) -> None:
+    """The bits of the same in three operators, in float32 between."""
+    if not usable(isa):
+        pytest.skip(f"this processor has no {isa}")
+    shape, settings_of = Shape(13, 7, 20), {"size": size, "alpha": 0.5, "beta": 0.75, "bias": 1.0}
+    graph = between(QLrn(name="p", inputs=("q",), output="p", **settings_of), shape, shape)
+    quantize, _, dequantize = graph.ops
+    apart = (
+        Dequantize(name="v", inputs=("q",), output="v"),
+        Lrn(name="n", inputs=("v",), output="n", **settings_of),
+        Quantize(name="p", inputs=("n",), output="p"),
+    )
+    wide = replace(graph, ops=(quantize, *apart, dequantize), shapes={**graph.shapes, "v": shape, "n": shape})
+    inputs = inputs_of(graph, size)
+    for budget in (least_budget(graph), 1 << 20):
+        outputs = run(graph, budget, isa, inputs)["y"]
+        np.testing.assert_array_equal(outputs, run(wide, 1 << 20, isa, inputs)["y"])
+        assert np.abs(outputs - evaluate(graph, inputs)["y"]).max() <= 0.031  # a step
+
+
+@pytest.mark.parametrize("isa", ISAS)
 def test_weights_are_fed_in_parts_of_a_panel(isa: str) -> None:
     """Where not even one panel fits: the sums are kept between the parts."""
     if not usable(isa):
@@ -127,7 +149,7 @@ def test_a_step_s_sums_are_kept_where_panels_are_larger(isa: str) -> None:
         name="p", inputs=("q",), output="p", weight=weight, bias=np.zeros(64, np.int32),
         multiplier=np.full(64, 1e-4, np.float32), strides=(1, 1), pads=(1, 1, 1, 1), dilations=(1, 1), groups=1,
     )  # fmt: skip
-    graph = of_maps(conv, shape, out)
+    graph = between(conv, shape, out)
     floor = least_budget(graph, PROFILE)
     plan = make_plan(graph, floor, PROFILE)
     choice = next(c for c in plan.choices if plan.network.nodes[c.segment.last].op is conv)
@@ -157,7 +179,7 @@ def test_pixels_of_few_channels_side_by_side(isa: str, channels: int, stride: in
             multiplier=rng.uniform(1e-4, 2e-3, channels).astype(np.float32), strides=(stride, stride),
             pads=(1, 1, 1, 1), dilations=(1, 1),
         )  # fmt: skip
-        graph = of_maps(depthwise, shape, Shape(-(-4 // stride), width, channels))
+        graph = between(depthwise, shape, Shape(-(-4 // stride), width, channels))
         inputs = inputs_of(graph, width)
         np.testing.assert_array_equal(run(graph, 1 << 20, isa, inputs)["y"], evaluate(graph, inputs)["y"])
 

@@ -25,7 +25,7 @@ from tinytee.ir.graph import (
 )
 from tinytee.ir.reference import evaluate
 from tinytee.plan import profile
-from tinytee.plan.lower import SHARED_PIECE_BYTES
+from tinytee.plan.chunks import SHARED_PIECE_BYTES
 
 KEY = bytes(range(32))
 BUDGETS = (700 * 1024, 2 << 20, 16 << 20)
