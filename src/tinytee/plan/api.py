@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from tinytee.bundle.abi import constants
+from tinytee.bundle.abi import constants, ffi
 from tinytee.errors import BudgetError, UnsupportedModelError
 from tinytee.ir.graph import Graph
 from tinytee.ir.quantized import QConv
@@ -46,6 +46,9 @@ BETWEEN_RUNGS_BYTES = 256
 """The least memory is sought between the rungs, so closely."""
 
 FEW_NODES = 40
+
+MANIFEST_BYTES = 1024
+"""Of a bundle whose classes have no names: about so large."""
 
 
 @dataclass(frozen=True)
@@ -196,14 +199,14 @@ class _Variant:
 
     def place(self, choices: list[Choice]) -> _Placed:
         layout = lay_out(self.network, choices)
-        peak = lowering.lower(self.network, choices, layout).arena_bytes
+        peak = _session_bytes(lowering.lower(self.network, choices, layout))
         return _Placed(self.network, choices, layout, sum(c.seconds for c in choices), peak)
 
     def in_parts(self, placed: _Placed) -> _Placed:
         """The same with its program in parts, which a run opens and checks anew."""
         if placed not in self._in_parts:
             lowered = lowering.lower(self.network, placed.choices, placed.layout, in_parts=True)
-            self._in_parts[placed] = replace(placed, peak_bytes=lowered.arena_bytes, in_parts=True)
+            self._in_parts[placed] = replace(placed, peak_bytes=_session_bytes(lowered), in_parts=True)
         return self._in_parts[placed]
 
     def _fitting(self, placed: _Placed, budget_bytes: int) -> _Placed | None:
@@ -447,6 +450,13 @@ def _check_window(lowered: Lowered, profile: Profile) -> None:
                 f"a y-plane of '{port.name}' has {needed:,} bytes, and on {profile.name} at most"
                 f" {profile.window_bytes:,} cross the boundary at once: give it more and shorter y-planes"
             )
+
+
+def _session_bytes(lowered: Lowered) -> int:
+    """Secure memory that a session takes: the program's, or what the core reads the bundle's preamble in."""
+    table = ffi.sizeof("tt_bundle_header") + 4 * (len(lowered.chunk_bytes) + 1)
+    key = constants.TT_KEY_BYTES + constants.TT_TAG_BYTES
+    return max(lowered.arena_bytes, constants.TT_ENGINE_BYTES + table + MANIFEST_BYTES + key)
 
 
 def _share(progress: Callable[[float], None] | None, number: int, count: int) -> Callable[[float], None] | None:

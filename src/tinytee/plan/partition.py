@@ -27,7 +27,7 @@ from tinytee.plan.weights import aligned
 STAGING_BYTES = (960 * 1024, 640 * 1024, 256 * 1024, 64 * 1024, 16 * 1024)
 """Sizes of the place that streamed weight blocks pass through, at most: it is as large as the largest block."""
 
-SMALLER_STAGING_BYTES = (160 * 1024, 96 * 1024, 32 * 1024, 8 * 1024, 4 * 1024)
+SMALLER_STAGING_BYTES = (160 * 1024, 96 * 1024, 32 * 1024, 8 * 1024, 4 * 1024, 2 * 1024)
 """More of them for integer networks, whose panels are not to be split, and which run in less memory."""
 
 SMALL_TENSOR_ELEMS = 4 * 1024
