@@ -300,7 +300,7 @@ typedef struct tt_program {
 } tt_program;
 
 /* The counts of a part, and the one that follows: a later chunk of so many bytes (0: the run is over). If any follows
- * part 0, that one is the setup alone. At a part's end all that it began is complete. */
+ * part 0, that one is the setup alone. Operators do not outlive their part. */
 typedef struct tt_part {
   uint32_t next_chunk, next_bytes;
   uint32_t instr_count; /* 32-bit words */

@@ -77,8 +77,9 @@ class Growth:
         self.first -= 1
         node = network.nodes[self.first]
         frontier = self._frontier(node.output, node.height, node.op is None)
-        if isinstance(node.op, Permute):  # all at once or not at all
+        if isinstance(node.op, Permute):  # all at once, even if nothing is read of it: its maps are whole
             frontier = np.where(frontier > 0, node.height, 0)
+            frontier[-1] = node.height
         if node.output < 0:  # an output is taken in whole row blocks
             frontier = block_floor(frontier, network.tensors[node.inputs[0]])
         self.frontiers[self.first] = frontier

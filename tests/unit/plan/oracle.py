@@ -89,7 +89,6 @@ class Oracle:
         self.cells: np.ndarray = np.zeros(self.head.arena_bytes, np.int32)
         self.names: dict[tuple, int] = {}
         self.highest = self.head.data_offset
-        self.kept: dict[int, int] = {}
         self.number = -1
         self.enter(data)
         self.tags: dict[int, int] = {}
@@ -105,17 +104,12 @@ class Oracle:
         assert self.part_place + self.program.bytes <= self.part_end, "the part is too large for its place"
         self.number += 1
         self.done = [0] * len(self.program.ops)
-        self.produced = [self.kept.get(t.home, 0) for t in self.program.tensors]
+        self.produced = [0] * len(self.program.tensors)
 
     def leave(self) -> bool:
-        """Goes on to the part that follows, if any does. At the end of one, all that it began is complete."""
+        """Goes on to the part that follows, if any does."""
         head = self.program.head
-        for number, op in enumerate(self.program.ops):
-            assert self.done[number] in (0, self.height_of(op)), "an operator is left halfway"
-        for tensor, produced in zip(self.program.tensors, self.produced, strict=True):
-            if tensor.home > self.head.spill_count:
-                assert tensor.home - self.head.spill_count <= self.head.kept_count
-                self.kept[tensor.home] = produced
+        assert all(t.home <= self.head.spill_count + self.head.kept_count for t in self.program.tensors)
         if not head.next_bytes:
             return False
         content = self.lowered.chunk(head.next_chunk - 1)
