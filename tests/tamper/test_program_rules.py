@@ -70,6 +70,8 @@ BAD_LOOPS = {
     "too often": put(SPILLS, word(c.TT_INSTR_REPEAT, 1, 4)),
     "too far": put(SPILLS + 2, {"bits": 0xFFFF}),
     "during setup": put_all(head={"setup_count": 8}),
+    "shorter than the setup": put_all(head={"setup_count": 1 << 20}),
+    "followed by a part": put_all(part={"next_chunk": 1, "next_bytes": 256}),
 }
 
 
@@ -88,6 +90,7 @@ BAD_SPILLS = {
     "numbered as others are": put_all(spills={"first": 1}),
     "whose tags have no place": put_all(spills={"tag": 1}),
     "whose tags lie beyond": put_all(head={"tag_count": 1 << 20}),
+    "beside counters that lie beyond": put_all(head={"kept_count": 1 << 20}),
     "of no record": put_all(tensors={"home": 2}),
     "of a tensor that stays": put_all(tensors={"home": 0}),
     "twice": put(SPILLS + 2, {"bits": 0}, word(c.TT_INSTR_SPILL, 0, 0)),

@@ -320,4 +320,5 @@ def lower(network: Network, choices: list[Choice], layout: Layout, *, in_parts: 
         arena_bytes=arena_bytes,
         inputs=tuple((port, graph.shapes[port.tensor]) for port in graph.inputs),
         outputs=tuple((port, graph.shapes[port.tensor]) for port in graph.outputs),
+        part_bytes=[part.bytes for part in program.parts[1:]],
     )

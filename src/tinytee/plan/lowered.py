@@ -13,10 +13,11 @@ class Lowered:
     """A network as the core runs it, not yet sealed.
 
     Attributes:
-        program: chunk 0, the bytes of ``tt_program`` and its records.
+        program: chunk 0, the program's head and its first part.
         piece_bytes: weight chunks are sealed in pieces of at most so many bytes.
-        chunk_bytes: plaintext length of every weight chunk, in order (chunk k + 1 of the bundle).
-        chunk: makes the plaintext of weight chunk k (called once each, in order, so that weights need not be
+        chunk_bytes: plaintext length of every chunk of weights or a part of the program, in order (chunk k + 1 of the
+            bundle).
+        chunk: makes the plaintext of that chunk (called once each, in order, so that weights need not be
             in memory twice).
         arena_bytes: secure memory that a session needs, engine and program included.
         inputs, outputs: the signature, each with the shape of its tensor.
@@ -29,3 +30,5 @@ class Lowered:
     arena_bytes: int
     inputs: tuple[tuple[Port, Shape], ...]
     outputs: tuple[tuple[Port, Shape], ...]
+    part_bytes: Sequence[int] = ()
+    """Of the parts of the program that a run is fed."""
