@@ -3,7 +3,7 @@
  * The core is a push machine. The host asks what it wants (tt_poll), and gives it just that (tt_feed) or takes it
  * (tt_take), until the run is done. The core never calls the host, except through the port's hooks below.
  *
- *     tt_open    -> wants chunk 0 (the program), then the pinned chunks, then is ready
+ *     tt_open    -> wants chunk 0 (the program, or its head), then the pinned chunks, then is ready
  *     tt_start   -> begins a run
  *     tt_poll    -> TT_WANT_CHUNK, TT_WANT_INPUT, TT_WANT_FETCH: feed it;  TT_GIVE_SPILL, TT_GIVE_OUTPUT: take it
  *     tt_close   -> wipes everything; permitted in every state

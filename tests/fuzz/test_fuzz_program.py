@@ -20,6 +20,7 @@ from tinytee.passes import optimize
 from tinytee.passes.code_weights import code_weights
 from tinytee.plan.api import least_budget, lower, make_plan
 from tinytee.plan.entropy import Entropy
+from tinytee.plan.lowered import Lowered
 from unit.plan.graphs import SLOW_IS_FINE, graphs
 from unit.plan.quantized_graphs import quantized_graphs
 
@@ -49,13 +50,17 @@ def fuzzer() -> Path:
 def fuzz(
     fuzzer: Path, graph: Graph, budget_bytes: int, folder: Path, iterations: int, seed: int, entropy: Entropy = "never"
 ) -> str:
-    program, weights = folder / "program", folder / "weights"
     plan = make_plan(graph, budget_bytes, entropy=entropy)
     assert entropy == "never" or plan.entropy_coded
     lowered = lower(graph, plan)
+    return fuzz_lowered(fuzzer, lowered, folder, iterations, seed, with_chunks=entropy != "never")
+
+
+def fuzz_lowered(fuzzer: Path, lowered: Lowered, folder: Path, iterations: int, seed: int, *, with_chunks: bool) -> str:
+    program, weights = folder / "program", folder / "weights"
     program.write_bytes(lowered.program)
     command = [fuzzer, program, str(iterations), str(seed)]
-    if entropy != "never":
+    if with_chunks or lowered.part_bytes:
         sizes = np.array([len(lowered.chunk_bytes), *lowered.chunk_bytes], "<u4")
         chunks = [lowered.chunk(number) for number in range(len(lowered.chunk_bytes))]
         weights.write_bytes(sizes.tobytes() + b"".join(chunks))
@@ -82,6 +87,16 @@ def test_mutated_streams_of_networks(fuzzer: Path, tmp_path: Path, weights: str)
     for seed, budget in enumerate((2 * least_budget(graph), 8 << 20)):
         said = fuzz(fuzzer, graph, budget, tmp_path, iterations=120, seed=seed, entropy="always")
         assert int(said.split()[0]) > 50, said
+
+
+@pytest.mark.parametrize("name", ["lenet5", "mobilenet_v1_025_128"])
+def test_mutated_parts_of_programs(fuzzer: Path, tmp_path: Path, name: str) -> None:
+    """Programs whose segments are fed one by one, at their least memory."""
+    graph = optimize(load(zoo.NETWORKS[name].build()))
+    lowered = lower(graph, make_plan(graph, least_budget(graph)))
+    assert lowered.part_bytes
+    said = fuzz_lowered(fuzzer, lowered, tmp_path, iterations=1000, seed=1, with_chunks=True)
+    assert int(said.split()[0]) > 300, said
 
 
 @settings(
