@@ -40,7 +40,7 @@ def open_by_hand(data: bytes, key: bytes) -> list[bytes]:
     assert len(bundle_key) == 32
     unseal, at, plain = opener(bundle_key), wrapped + 48, []
     for index, size in enumerate(sizes):
-        piece = struct.unpack_from("<I", plain[0], 64)[0] if index else size
+        piece = struct.unpack_from("<I", plain[0], 40)[0] if index else size
         end, chunk, number = at + size, b"", 0
         while at < end:
             nonce = struct.pack("<3I", 1, number, index) + bytes(20)
