@@ -338,8 +338,7 @@ tt_status tt_start(tt_engine *e) {
 /* ---- feeding and taking */
 
 static tt_status open_program(tt_engine *e) {
-  tt_status status =
-      tti_program_open(&e->program, e->arena, TT_ENGINE_BYTES, e->program_bytes, e->declared_bytes);
+  tt_status status = tti_program_open(&e->program, e->arena, TT_ENGINE_BYTES, e->program_bytes, e->declared_bytes);
   if (status == TT_OK) status = tti_part_next(&e->program, e->arena, 0, &e->first);
   if (status != TT_OK) return fail(e, status);
   if (e->high_water < e->program.head->arena_bytes) e->high_water = e->program.head->arena_bytes;

@@ -329,9 +329,10 @@ static int check_types(const tti_program *p, const tt_op *op, const tt_tensor *o
     case TT_OP_GATHER:
       return bytes && op->p0 >= 0.0f && op->p0 <= 255.0f;
     default:
-      return bytes && (op->kind == TT_OP_MAX_POOL || op->kind == TT_OP_AVERAGE_POOL || op->kind == TT_OP_UNARY ||
-                       op->kind == TT_OP_LOOKUP || op->kind == TT_OP_LRN || op->kind == TT_OP_CONCAT || op->kind == TT_OP_DEPTH_TO_SPACE ||
-                       op->kind == TT_OP_SPACE_TO_DEPTH || op->kind == TT_OP_PERMUTE);
+      return bytes &&
+             (op->kind == TT_OP_MAX_POOL || op->kind == TT_OP_AVERAGE_POOL || op->kind == TT_OP_UNARY ||
+              op->kind == TT_OP_LOOKUP || op->kind == TT_OP_LRN || op->kind == TT_OP_CONCAT ||
+              op->kind == TT_OP_DEPTH_TO_SPACE || op->kind == TT_OP_SPACE_TO_DEPTH || op->kind == TT_OP_PERMUTE);
   }
 }
 

@@ -146,8 +146,8 @@ typedef struct tt_tensor {
   uint16_t height, capacity; /* y-planes; slots */
   uint16_t pad_left, pad_right;
   uint8_t elem_bytes, zero_point;
-  uint16_t home;     /* that it has beyond this part: 0: none, to spill_count: 1 + its place in tt_spill[], for it leaves
-                        the arena; above that: spill_count + 1 + its place in kept[], for it stays */
+  uint16_t home; /* that it has beyond this part: 0: none, to spill_count: 1 + its place in tt_spill[], for it leaves
+                    the arena; above that: spill_count + 1 + its place in kept[], for it stays */
   uint32_t produced; /* runtime: y-planes written so far in this run */
 } tt_tensor;
 
@@ -195,8 +195,8 @@ typedef struct tt_tensor {
  *   is uint8 with the zero point 'table'; with CONSTANT_FIRST it is a.
  * - convert to uint8: v / p0, requantized; from uint8: p0 * float32(a - z), then the activation.
  * - lookup: table of 256 bytes at 'weights'.
- * - lrn: of the values: convert to float32, lrn, convert to uint8. At 'table' the scales of operand and output; its workspace
- *   holds, for each worker, float32 [2][channels].
+ * - lrn: of the values: convert to float32, lrn, convert to uint8. At 'table' the scales of operand and output; its
+ * workspace holds, for each worker, float32 [2][channels].
  * - unary identity, concat, gather (p0 is the filling element), depth to space, space to depth, permute: as they are.
  */
 /* A convolution on float32 may have coded weights ('variant' is TT_CODING_*, 'table' a group's rows, an even number).
@@ -271,9 +271,9 @@ enum {
   TT_INSTR_LOAD,    /* arg: index in tt_load[] */
   TT_INSTR_INPUT,   /* index: in tt_port_tensor[]; arg: until this many y-planes are produced */
   TT_INSTR_OUTPUT,  /* likewise; arg: begin of the row block; it ends rows_per_chunk later or at the last y-plane */
-  TT_INSTR_SPILL,  /* index: tensor; arg: which of its row blocks */
-  TT_INSTR_FETCH,  /* likewise */
-  TT_INSTR_REPEAT  /* index: how many instructions follow; arg: how often they are gone through */
+  TT_INSTR_SPILL,   /* index: tensor; arg: which of its row blocks */
+  TT_INSTR_FETCH,   /* likewise */
+  TT_INSTR_REPEAT   /* index: how many instructions follow; arg: how often they are gone through */
 };
 
 /* An instruction is 32 bits: code in bits 0 .. 3, index in bits 4 .. 15, arg in bits 16 .. 31. A plan for little memory

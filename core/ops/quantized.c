@@ -244,7 +244,8 @@ static void normalize(const struct tt_engine *e, const tt_op *op, uint32_t y, ui
   const float *scales = (const float *)(const void *)(e->program.tables + op->table);
   const tti_rounding rounding = rounding_of(op, out);
   const uint32_t channels = in->channels;
-  float *values = (float *)(void *)(e->arena + op->workspace) + (size_t)worker * 2 * channels, *after = values + channels;
+  float *values = (float *)(void *)(e->arena + op->workspace) + (size_t)worker * 2 * channels,
+        *after = values + channels;
   const uint8_t *from = tti_pixels(e, in, y);
   uint8_t *to = tti_pixels(e, out, y);
   for (uint32_t x = 0; x < in->width; x++, from += channels, to += channels) {

@@ -27,7 +27,7 @@ def network() -> Graph:
     rng = np.random.default_rng(0)
 
     def conv(name: str, *inputs: str) -> Conv:
-        weight = rng.standard_normal((8, 3, 3, 8)).astype(np.float32) / 8
+        weight = (rng.standard_normal((8, 3, 3, 8)) / 8).astype(np.float32)
         return Conv(
             name=name, inputs=inputs, output=name, weight=weight, bias=np.zeros(8, np.float32), pads=(1, 1, 1, 1)
         )
@@ -84,7 +84,7 @@ def status_of(lowered: Lowered, tamper: Callable[[Any, bytes], bytes] | None = N
         except CoreError as error:
             assert core.is_wiped()
             return error.status
-    np.testing.assert_array_equal(*answers)
+    np.testing.assert_array_equal(answers[0], answers[1])
     assert answers[0].any()
     return c.TT_OK
 
@@ -107,7 +107,7 @@ def test_its_answer_is_that_of_a_whole_program() -> None:
         with core_on(passthrough_bundle(KEY, lowered=lowered), KEY) as core:
             core.open()
             answers.append(core.run(SAMPLE))
-    np.testing.assert_array_equal(*answers)
+    np.testing.assert_array_equal(answers[0], answers[1])
 
 
 def counts(**fields: int) -> Callable[[Any, bytearray], None]:
