@@ -95,8 +95,8 @@ def _floors(measured: Measured, images: Path) -> list[str]:
     return [
         "## The least secure memory",
         "Everything counts: engine, program, weights, activations, staging, input and output. A program is as long in"
-        " int8 as in float32, a channel's constants are longer, and some maps stay float32, so that the least sizes"
-        " shrink by less than four. `bench/floors.py`.",
+        " int8 as in float32 and a channel's constants are longer, so that most least sizes shrink by less than four."
+        " `bench/floors.py`.",
         _rows_table(["network", "least bytes", "in int8", "of float32's", "goal", "topology and weights"], rows),
     ]
 
