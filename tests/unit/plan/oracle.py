@@ -192,8 +192,11 @@ class Oracle:
         if streamed:
             self.stream_weights(number, op)
             if op.k_per_block < self.conv_sizes(op)[1] and self.elem_bytes(op) == 1:
-                out = self.program.tensors[op.output]
-                self.write(op.workspace, out.height * out.width * op.panel * 4, self.name("workspace", number))
+                sums = (end - self.done[number]) * self.program.tensors[op.output].width * op.panel
+                self.write(op.workspace, sums * 4, self.name("workspace", number))
+        if op.kind == C.TT_OP_LRN and self.elem_bytes(op) == 1:
+            pixels = self.head.workers * 2 * self.program.tensors[op.output].channels
+            self.write(op.workspace, pixels * 4, self.name("workspace", number))
         for unit in range(self.done[number], end):
             for which, tensor in enumerate(self.operands(op)):
                 for y in self.rows_read(op, which, unit):
@@ -244,9 +247,11 @@ class Oracle:
 
     def stream_weights(self, number: int, op: Any) -> None:
         panels, depth = self.conv_sizes(op)
-        blocks = -(-panels // op.panels_per_block) * -(-depth // op.k_per_block)
+        parts = -(-depth // op.k_per_block)
+        blocks = -(-panels // op.panels_per_block) * parts
         sizes = self.lowered.chunk_bytes[op.first_chunk - 1 : op.first_chunk - 1 + blocks]
-        assert sum(sizes) == panels * self.panel_bytes(op, depth), "the blocks are the weights"
+        fed = panels * parts * op.panel * 4 * 3 if self.constants_are_fed(op) else 0
+        assert sum(sizes) == panels * self.panel_bytes(op, depth) + fed, "the blocks are the weights"
         self.write(op.weights, max(sizes), self.name("stream", self.number, number))
 
     def weight_places(self, number: int, op: Any) -> list[tuple[int, int]]:
@@ -256,6 +261,8 @@ class Oracle:
             panels, depth = self.conv_sizes(op)
             alphabet = 64 if op.stream_rows else 0
             places = [(op.bias, panels * op.panel * 4 * (3 if self.elem_bytes(op) == 1 else 1) + alphabet)]
+            if self.constants_are_fed(op):
+                places = []
             return places if op.first_chunk else [*places, (op.weights, panels * self.panel_bytes(op, depth))]
         if op.kind == C.TT_OP_DEPTHWISE and self.elem_bytes(op) == 1:
             taps = (op.kernel_y + 3) // 4 * 4 * op.kernel_x
@@ -269,6 +276,9 @@ class Oracle:
         if op.kind == C.TT_OP_BINARY and op.flags & C.TT_FLAG_CONSTANT:
             return [(op.weights, op.kernel_y * op.kernel_x * (op.groups or out.channels) * out.elem_bytes)]
         return []
+
+    def constants_are_fed(self, op: Any) -> bool:
+        return self.elem_bytes(op) == 1 and bool(op.flags & C.TT_FLAG_FED_CONSTANTS)
 
     @staticmethod
     def panel_bytes(op: Any, rows: int) -> int:
