@@ -517,17 +517,47 @@ TTI_INLINE void depthwise_slides(const int vectors, const int ky_count, const in
   }
 }
 
-TTI_INLINE void depthwise_strip(const size_t ky_count, const size_t kernel_x, const int partial,
+enum { ACROSS = 7 };
+
+/* ACROSS pixels of one vector of channels, their sums and a row of the kernel in registers: an input is loaded once
+ * for each row of the kernel. */
+TTI_INLINE void depthwise_across(const int kernel_x, const int stride, const int partial, const tti_depthwise_row *d,
+                                 size_t x, size_t column) {
+  const size_t channels = d->channels, lanes = channels - column;
+  const float *w = d->weights + column;
+  float *out = d->out + x * channels + column;
+  vf acc[ACROSS];
+  const vf bias = tile_load(d->bias + column, partial, lanes);
+  TTI_FOR (m, ACROSS) acc[m] = bias;
+  for (size_t i = 0; i < d->ky_count; i++, w += (size_t)kernel_x * channels) {
+    const float *in = d->rows[i] + x * (size_t)stride * channels + column;
+    vf weight[MOST_X];
+    TTI_FOR (t, kernel_x) weight[t] = tile_load(w + (size_t)t * channels, partial, lanes);
+    TTI_FOR (c, (ACROSS - 1) * stride + kernel_x) {
+      const vf value = tile_load(in + (size_t)c * channels, partial, lanes);
+      TTI_FOR (m, ACROSS)
+        if (c >= m * stride && c < m * stride + kernel_x) acc[m] += value * weight[c - m * stride];
+    }
+  }
+  const vf low = v_set(d->low), high = v_set(d->high);
+  TTI_FOR (m, ACROSS) tile_store(out + (size_t)m * channels, v_at_most(v_at_least(acc[m], low), high), partial, lanes);
+}
+
+/* across: the stride along x where pixels are taken ACROSS at a time, else 0. */
+TTI_INLINE void depthwise_strip(const size_t ky_count, const size_t kernel_x, const int across, const int partial,
                                 const tti_depthwise_row *d, size_t column) {
   size_t x = 0;
+  for (; across && x + ACROSS <= d->width; x += ACROSS) depthwise_across((int)kernel_x, across, partial, d, x, column);
   for (; x + 4 <= d->width; x += 4) depthwise_pixels(4, ky_count, kernel_x, partial, d, x, column);
   for (; x < d->width; x++) depthwise_pixels(1, ky_count, kernel_x, partial, d, x, column);
 }
 
-TTI_INLINE void depthwise_columns(const size_t ky_count, const size_t kernel_x, const tti_depthwise_row *d) {
+TTI_INLINE void depthwise_columns(const size_t ky_count, const size_t kernel_x, const int across,
+                                  const tti_depthwise_row *d) {
   size_t column = 0;
-  for (; column + TTI_LANES <= d->channels; column += TTI_LANES) depthwise_strip(ky_count, kernel_x, 0, d, column);
-  if (column < d->channels) depthwise_strip(ky_count, kernel_x, 1, d, column);
+  for (; column + TTI_LANES <= d->channels; column += TTI_LANES)
+    depthwise_strip(ky_count, kernel_x, across, 0, d, column);
+  if (column < d->channels) depthwise_strip(ky_count, kernel_x, across, 1, d, column);
 }
 
 /* Registers for the weights of a 3 x 3 kernel of TTI_WIDE vectors, and for those of a 5 x 5 kernel, are there or not.
@@ -578,10 +608,19 @@ static void depthwise_row(const tti_depthwise_row *d) {
     default:
       break;
   }
+#if TTI_CODE == TTI_CODE_avx2
+  if (d->dilation_x == 1 && d->kernel_x == 5 && d->stride_x <= 2) {
+    if (d->stride_x == 1)
+      depthwise_columns(d->ky_count, 5, 1, d);
+    else
+      depthwise_columns(d->ky_count, 5, 2, d);
+    return;
+  }
+#endif
   if (d->ky_count == 1 && d->kernel_x == 1)
-    depthwise_columns(1, 1, d);
+    depthwise_columns(1, 1, 0, d);
   else
-    depthwise_columns(d->ky_count, d->kernel_x, d);
+    depthwise_columns(d->ky_count, d->kernel_x, 0, d);
 }
 
 /* ---- pooling */

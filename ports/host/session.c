@@ -184,11 +184,11 @@ static tt_status find_rows(tth_session *session, const tt_want *want, const char
   return TT_OK;
 }
 
-static void gather_pixels(const tth_input *input, const float *from, size_t pixels, float *to) {
+static void gather_pixels(const tth_input *input, const float *from, size_t pixels, float *restrict to) {
   const size_t channels = input->channels;
   const ptrdiff_t right = input->pixel_stride, deep = input->channel_stride;
   if (channels == 3 && right == 1) { /* an image, plane by plane */
-    const float *red = from, *green = from + deep, *blue = from + 2 * deep;
+    const float *restrict red = from, *restrict green = from + deep, *restrict blue = from + 2 * deep;
     for (size_t x = 0; x < pixels; x++) {
       to[3 * x] = red[x];
       to[3 * x + 1] = green[x];
