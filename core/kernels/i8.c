@@ -1130,12 +1130,28 @@ static void dequantize(const uint8_t *in, uint8_t zero, float scale, size_t coun
   }
 }
 
-static void accumulate(float keep, float scale, const float *a, float *out, size_t count) {
-  for (size_t i = 0; i < count; i += TTI_LANES) {
-    const size_t left = count - i;
-    const vf scaled = v_load_part(a + i, left) * scale;
-    v_store_part(out + i, keep != 0.0f ? v_load_part(out + i, left) + scaled : scaled, left);
+enum { MOST_ACCUMULATORS = 4 };
+
+TTI_INLINE void accumulate_vectors(const int vectors, int keep, float scale, const float *a, size_t pixels, float *out,
+                                   size_t count, size_t i) {
+  const size_t left = vectors > 1 ? TTI_LANES : count - i;
+  vf acc[MOST_ACCUMULATORS];
+  TTI_FOR (v, vectors)
+    acc[v] = keep ? v_load_part(out + i + v * TTI_LANES, left) : v_load_part(a + i + v * TTI_LANES, left) * scale;
+  for (size_t x = !keep; x < pixels; x++) {
+    const float *from = a + x * count + i;
+    TTI_FOR (v, vectors) acc[v] = acc[v] + v_load_part(from + v * TTI_LANES, left) * scale;
   }
+  TTI_FOR (v, vectors) v_store_part(out + i + v * TTI_LANES, acc[v], left);
+}
+
+/* The sums of several vectors of channels stay in registers. */
+static void accumulate(int keep, float scale, const float *a, size_t pixels, float *out, size_t count) {
+  size_t i = 0;
+  for (; i + MOST_ACCUMULATORS * TTI_LANES <= count; i += MOST_ACCUMULATORS * TTI_LANES)
+    accumulate_vectors(MOST_ACCUMULATORS, keep, scale, a, pixels, out, count, i);
+  for (; i + 2 * TTI_LANES <= count; i += 2 * TTI_LANES) accumulate_vectors(2, keep, scale, a, pixels, out, count, i);
+  for (; i < count; i += TTI_LANES) accumulate_vectors(1, keep, scale, a, pixels, out, count, i);
 }
 
 /* ---- lookup */

@@ -167,8 +167,9 @@ typedef struct tti_i8_kernels {
   void (*dequantize)(const uint8_t *in, uint8_t zero, float scale, size_t count, float *out);
   /* out[i] = table[in[i]], without an address that depends on in. */
   void (*lookup)(const uint8_t *table, const uint8_t *in, size_t count, uint8_t *out);
-  /* out[i] = keep * out[i] + scale * a[i], rounded twice; keep is 0 or 1, and 0 ignores what out holds. */
-  void (*accumulate)(float keep, float scale, const float *a, float *out, size_t count);
+  /* Adds so many pixels of count channels, one after another, to out, or to nothing unless keep: each is multiplied by
+   * the scale, rounded, added, and rounded again. */
+  void (*accumulate)(int keep, float scale, const float *a, size_t pixels, float *out, size_t count);
 } tti_i8_kernels;
 
 typedef struct tti_kernels {

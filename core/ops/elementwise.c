@@ -10,16 +10,16 @@ void tti_reduce(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_
   float *total = tti_row(e, out, 0);
   for (uint32_t y = y0; y < y1; y++) {
     const float *row = tti_row(e, in, y);
-    for (uint32_t x = 0; x < in->width; x++, row += channels) {
-      const int first = y == 0 && x == 0;
-      if (sum || first)
-        kernels->i8->accumulate(first ? 0.0f : 1.0f, 1.0f, row, total, channels);
-      else
-        kernels->binary(extreme, total, 1, row, 1, total, channels);
+    if (sum) {
+      kernels->i8->accumulate(y != 0, 1.0f, row, in->width, total, channels);
+      continue;
     }
+    if (y == 0) tti_copy(total, row, channels * sizeof *row);
+    for (uint32_t x = y == 0; x < in->width; x++)
+      kernels->binary(extreme, total, 1, row + (size_t)x * channels, 1, total, channels);
   }
   if (y1 == in->height && op->variant == TT_REDUCE_MEAN)
-    kernels->i8->accumulate(0.0f, 1.0f / ((float)in->height * (float)in->width), total, total, channels);
+    kernels->i8->accumulate(0, 1.0f / ((float)in->height * (float)in->width), total, 1, total, channels);
 }
 
 /* One operand of a binary operator at an output y-plane. */

@@ -83,8 +83,8 @@ static void resize_row(const struct tt_engine *e, const tt_op *op, const tt_tens
     const float *from = tti_row(e, in, (uint32_t)row_index[y * taps_y + i]);
     for (size_t x = 0; x < out->width; x++)
       for (size_t j = 0; j < taps_x; j++)
-        e->port->kernels->i8->accumulate(i + j ? 1.0f : 0.0f, row_weights[y * taps_y + i] * col_weights[x * taps_x + j],
-                                         from + (size_t)col_index[x * taps_x + j] * channels, row + x * channels,
+        e->port->kernels->i8->accumulate(i + j != 0, row_weights[y * taps_y + i] * col_weights[x * taps_x + j],
+                                         from + (size_t)col_index[x * taps_x + j] * channels, 1, row + x * channels,
                                          channels);
   }
 }
