@@ -38,7 +38,7 @@ def _cmake() -> str:
 
 @pytest.fixture(scope="module")
 def fuzzer() -> Path:
-    configure = [_cmake(), "-S", ROOT, "-B", BUILD, "-DCMAKE_BUILD_TYPE=RelWithDebInfo", "-DTINYTEE_SANITIZE=ON"]
+    configure = [_cmake(), "-S", ROOT, "-B", BUILD, "-DTINYTEE_SANITIZE=ON"]
     subprocess.run([*configure, "-DTINYTEE_FUZZ=ON", "-DTINYTEE_EXAMPLES=OFF"], check=True, stdout=subprocess.DEVNULL)
     subprocess.run(
         ["cmake", "--build", BUILD, "--target", "fuzz_program", "-j2"], check=True, stdout=subprocess.DEVNULL
