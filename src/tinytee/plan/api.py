@@ -187,15 +187,22 @@ class _Variant:
         self.network, self.profile, self.suite = network, profile, suite
         table = SegmentTable(network, _rung_bytes(_rung_above(largest_budget_bytes)), one_step=one_step)
         self.partitioner = Partitioner(network, table, profile, suite)
-        self._rungs: dict[int, _Placed | None] = {}
+        self._planned: list[tuple[int, int, _Placed | None]] = []
+        """Partitions placed: the sizes of which each is the fastest; None: those for which there is none."""
         self._in_parts: dict[_Placed, _Placed] = {}
 
     def rung(self, rung: int, progress: Callable[[float], None] | None = None) -> _Placed | None:
         """The best partition for a rung's size, placed; None where nothing fits it."""
-        if rung not in self._rungs:
-            choices = self.partitioner.partition(_rung_bytes(rung), progress)
-            self._rungs[rung] = self.place(choices) if choices else None
-        return self._rungs[rung]
+        return self._placed(_rung_bytes(rung), progress)
+
+    def _placed(self, size_bytes: int, progress: Callable[[float], None] | None = None) -> _Placed | None:
+        for least, most, known in self._planned:
+            if least <= size_bytes <= most:
+                return known
+        found = self.partitioner.partition(size_bytes, progress)
+        placed = self.place(found.choices) if found else None
+        self._planned.append((found.bytes if found else 0, size_bytes, placed))
+        return placed
 
     def place(self, choices: list[Choice]) -> _Placed:
         layout = lay_out(self.network, choices)
@@ -258,10 +265,10 @@ class _Variant:
         too_few, enough = _rung_bytes(high - 1), _rung_bytes(high)
         while enough - too_few > BETWEEN_RUNGS_BYTES:
             middle = (too_few + enough) // 2
-            choices = self.partitioner.partition(middle)
-            if choices:
+            between = self._placed(middle)
+            if between:
                 enough = middle
-                placed.append(self.place(choices))
+                placed.append(between)
             else:
                 too_few = middle
         found = [p for p in placed if p is not None]

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
@@ -46,7 +46,7 @@ class WeightChoice:
         staging_bytes: the place their blocks pass through (0 if none is streamed).
         resident_bytes: all other weights.
         kept_bytes: integer sums of a step, while panels are fed in parts.
-        seconds: predicted time to open them, all steps together.
+        seconds: predicted time to open them, all steps together, and to read anew in each what no cache keeps.
     """
 
     streamed: tuple[int, ...]
@@ -68,6 +68,14 @@ class Choice:
     weights: WeightChoice
     spilled: frozenset[int]
     seconds: float
+
+
+@dataclass(frozen=True)
+class Partition:
+    """The fastest for a budget, and for every smaller one of at least ``bytes``, the most that lives at once."""
+
+    choices: list[Choice]
+    bytes: int
 
 
 def stream_blocks(network: Network, node: int, staging_bytes: int) -> tuple[int, int, int]:
@@ -129,6 +137,12 @@ class Partitioner:
         total = self._weight_bytes[last + 1] - self._weight_bytes[first]
         return WeightChoice((), 0, total, self._open_seconds(total))
 
+    def _again_seconds(self, resident_bytes: int, steps: int) -> float:
+        """Time to read weights in the arena anew in every step after the first, where no cache keeps them."""
+        if resident_bytes <= self.profile.cache_bytes:
+            return 0.0
+        return (steps - 1) * resident_bytes / self.profile.far_bytes_per_second
+
     def _open_seconds(self, count_bytes: int) -> float:
         return self.profile.aead_seconds(self.suite, count_bytes, -(-count_bytes // CHUNK_BYTES))
 
@@ -177,7 +191,7 @@ class Partitioner:
                 sums = max(sums, self._kept_bytes(node, block, steps if first == last else 1))
                 if sums > nodes[node].most_kept_bytes:
                     break
-                seconds = self._open_seconds(resident) + extra
+                seconds = self._open_seconds(resident) + extra + self._again_seconds(resident, steps)
                 if seconds == math.inf:
                     break
                 found.append(WeightChoice(tuple(by_size[:count]), place, resident, seconds, sums))
@@ -189,15 +203,30 @@ class Partitioner:
         self._weights[key] = kept
         return kept
 
+    def _least_again_seconds(self, total_bytes: int, room: int, steps: int) -> float:
+        """Time in the steps after the first that every way takes to stream some of so many bytes, and hold the others
+        in ``room``: what is held is read again, unless a cache keeps it, and what is not is opened again."""
+        opening, cache = self.profile.aead_bytes_per_second[self.suite], self.profile.cache_bytes
+        least = (total_bytes - min(room, cache, total_bytes)) / opening
+        if room > cache:
+            held = min(room, total_bytes)
+            reading = max(opening, self.profile.far_bytes_per_second)
+            least = min(least, (total_bytes - held) / opening + held / reading)
+        return (steps - 1) * least
+
     def _hold_weights(self, segment: Segment, resident: WeightChoice, room: int, limit: float) -> WeightChoice | None:
         """The fastest way to hold a segment's weights in so many bytes, if it takes less than ``limit`` seconds."""
+        whole = None
         if resident.bytes <= room:
-            return resident
-        again = (segment.steps - 1) * (resident.bytes - room) / self.profile.aead_bytes_per_second[self.suite]
-        if resident.seconds + again >= limit:
-            return None
+            again = self._again_seconds(resident.bytes, segment.steps)
+            whole = replace(resident, seconds=resident.seconds + again) if again else resident
+            limit = min(limit, whole.seconds)
+        least = self._least_again_seconds(resident.bytes, room, segment.steps)
+        if whole is resident or resident.seconds + least >= limit:
+            return whole
         choices = self.streaming_choices(segment.first, segment.last, segment.steps)
-        return next((choice for choice in choices if choice.bytes <= room), None)
+        found = next((choice for choice in choices if choice.bytes <= room), None)
+        return found if found and found.seconds < limit else whole
 
     def layerwise(self) -> list[Choice]:
         """One node a segment, in one step, maps and weights whole: how an engine without memory planning runs."""
@@ -209,12 +238,13 @@ class Partitioner:
             choices.append(Choice(segment, held, frozenset(), seconds))
         return choices
 
-    def partition(self, budget_bytes: int, progress: Callable[[float], None] | None = None) -> list[Choice] | None:
+    def partition(self, budget_bytes: int, progress: Callable[[float], None] | None = None) -> Partition | None:
         """The fastest partition whose live tensors and weights fit the budget at all times, or None."""
         network = self.network
         count = len(network.nodes)
-        best: list[dict[frozenset[int], tuple[float, frozenset[int], Choice | None]]] = [{} for _ in range(count + 1)]
-        best[0][frozenset()] = (0.0, frozenset(), None)
+        best: list[dict[frozenset[int], tuple[float, frozenset[int], Choice | None, int]]]
+        best = [{} for _ in range(count + 1)]
+        best[0][frozenset()] = (0.0, frozenset(), None, 0)
         whole = [info.whole_bytes for info in network.tensors]
         for last in range(count):
             if progress:
@@ -229,13 +259,13 @@ class Partitioner:
         if final is None:
             return None
         choices: list[Choice] = []
-        at, state = count, frozenset()
+        at, state, most = count, frozenset(), 0
         while at > 0:
-            _, previous, choice = best[at][state]
+            _, previous, choice, memory = best[at][state]
             assert choice is not None
             choices.append(choice)
-            at, state = choice.segment.first, previous
-        return choices[::-1]
+            at, state, most = choice.segment.first, previous, max(most, memory)
+        return Partition(choices[::-1], most)
 
     def _relax(self, budget, first, last, segments, states_in, states_out, whole, out_live) -> None:
         """Tries every segment first .. last between every pair of states of its cuts."""
@@ -251,7 +281,7 @@ class Partitioner:
         resident = self.resident_choice(first, last)
         far = {t: self._far_seconds[t] for t in out_live if network.tensors[t].producer >= first}
         for after in self._states[last + 1]:
-            for before, (seconds_in, _, _) in states_in.items():
+            for before, (seconds_in, *_) in states_in.items():
                 if before & both != after & both:
                     continue
                 away = before | after
@@ -281,10 +311,9 @@ class Partitioner:
                     if held_so is None:
                         continue
                     total = seconds + held_so.seconds
-                    if held_so is resident and resident.bytes > self.profile.cache_bytes:  # read again in every step
-                        total += (segment.steps - 1) * resident.bytes / self.profile.far_bytes_per_second
                     if total < limit:
                         limit = total
-                        states_out[after] = (total, before, Choice(segment, held_so, away, total - seconds_in))
+                        choice = Choice(segment, held_so, away, total - seconds_in)
+                        states_out[after] = (total, before, choice, memory + held_so.bytes)
                     if held_so is resident and not segment.far_bytes:  # more steps only add instructions
                         break

@@ -1,0 +1,47 @@
+"""A partition is the fastest for every budget between what it takes and what it was asked for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinytee.ir.graph import Graph
+from tinytee.plan import profile
+from tinytee.plan.network import build
+from tinytee.plan.partition import Partition, Partitioner
+from tinytee.plan.segments import SegmentTable
+from unit.plan.graphs import graphs
+from unit.plan.test_plans import quick
+
+LARGEST = 1 << 20
+
+
+def partitioner_of(graph: Graph, cache_bytes: int) -> Partitioner:
+    """Its device has a small cache, and what that does not keep is slow to read: weights are worth opening anew."""
+    device = replace(profile.load(), cache_bytes=cache_bytes, far_bytes_per_second=1e8)
+    network = build(graph, device, "aegis-256x4", {})
+    return Partitioner(network, SegmentTable(network, LARGEST), device, "aegis-256x4")
+
+
+def seconds_of(partition: Partition | None) -> float:
+    return sum(choice.seconds for choice in partition.choices) if partition else float("inf")
+
+
+@quick
+@given(graphs(), st.sampled_from([0, 512, 4096]), st.floats(0, 1))
+def test_a_partition_holds_for_smaller_budgets_too(graph: Graph, cache_bytes: int, share: float) -> None:
+    partitioner = partitioner_of(graph, cache_bytes)
+    budget_bytes, found = LARGEST, partitioner.partition(LARGEST)
+    while found:
+        assert found.bytes <= budget_bytes
+        between = found.bytes + int(share * (budget_bytes - found.bytes))
+        for again in (partitioner.partition(between), partitioner.partition(found.bytes)):
+            assert again is not None
+            assert seconds_of(again) == pytest.approx(seconds_of(found), rel=1e-12)
+        budget_bytes = found.bytes - 1
+        less = partitioner.partition(budget_bytes)
+        assert seconds_of(less) >= seconds_of(found) * (1 - 1e-12)
+        found = less
