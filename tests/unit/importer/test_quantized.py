@@ -409,6 +409,7 @@ def test_refusals(nodes: list[onnx.NodeProto], message: str) -> None:
 
 STEPS = ("conv", "conv", "depthwise", "add", "mul", "concat", "max", "average", "sigmoid", "relu", "pad", "resize",
          "split", "excite", "transpose")  # fmt: skip
+MOVEMENTS = ("MaxPool", "Pad", "Resize", "Slice", "Transpose")
 
 
 class Sketch:
@@ -420,7 +421,7 @@ class Sketch:
         self.constants: dict[str, NDArray] = {}
         self.shapes: dict[str, tuple[int, int, int]] = {}
         self.float: dict[str, tuple[int, int, int]] = {}
-        self.step = 0.02
+        self.steps: dict[str, float] = {}
         self.quantize("x", (4, 6, 5))
 
     def constant(self, array: NDArray) -> str:
@@ -428,14 +429,15 @@ class Sketch:
         self.constants[name] = array
         return name
 
-    def quantize(self, name: str, shape: tuple[int, int, int]) -> None:
+    def quantize(self, name: str, shape: tuple[int, int, int], least_step: float = 0.0) -> None:
         # Round ratios of scales make ties, which single rounding errors decide.
-        self.step = self.data.draw(st.sampled_from([0.01071, 0.02133, 0.05317]))
-        steps = scale(self.step), zero(self.data.draw(st.sampled_from([0, 60, 128])))
+        step = self.data.draw(st.sampled_from([step for step in (0.01071, 0.02133, 0.05317) if step >= least_step]))
+        steps = scale(step), zero(self.data.draw(st.sampled_from([0, 60, 128])))
         parameters = " ".join(self.constant(array) for array in steps)
         self.nodes.append(node("QuantizeLinear", f"{name} {parameters}", f"{name}q"))
         self.nodes.append(node("DequantizeLinear", f"{name}q {parameters}", f"{name}d"))
         self.shapes[f"{name}d"] = shape
+        self.steps[f"{name}d"] = step
 
     def emit(self, op_type: str, inputs: str, shape: tuple[int, int, int], **attributes: Any) -> None:
         name = f"v{len(self.nodes)}"
@@ -443,7 +445,7 @@ class Sketch:
         if self.data.draw(st.booleans()) and op_type in ("Conv", "Add"):
             self.nodes.append(node("Relu", name, f"{name}r"))
             name = f"{name}r"
-        self.quantize(name, shape)
+        self.quantize(name, shape, self.steps[inputs.partition(" ")[0]] if op_type in MOVEMENTS else 0.0)
 
     def pick(self, shape: tuple[int, int, int] | None = None) -> str:
         names = [name for name, found in self.shapes.items() if shape in (None, found)]
@@ -494,7 +496,8 @@ class Sketch:
 def test_random_quantized_networks(data: st.DataObject) -> None:
     """Nothing of them runs in float32, whatever they are made of.
 
-    ONNX Runtime drops the first of two quantizations with only movement between: there a step is no exception.
+    ONNX Runtime drops the first of two quantizations with only movement between: there a step is no exception, and the
+    second is never the finer one, which would show all that the first takes away.
     """
     sketch = Sketch(data)
     for kind in data.draw(st.lists(st.sampled_from(STEPS), min_size=1, max_size=7)):
@@ -506,5 +509,5 @@ def test_random_quantized_networks(data: st.DataObject) -> None:
         for position, name in enumerate(made.input):
             made.input[position] = "y" if name == last else name
     proto = model(sketch.nodes, {"x": (1, 4, 6, 5)}, sketch.constants)
-    graph = within_a_step(proto, sketch.step, every_pass=False)
+    graph = within_a_step(proto, sketch.steps[last], every_pass=False)
     assert not {"Conv", "DepthwiseConv", "Unary", "Pool", "Reduce"} & set(kinds(graph))
