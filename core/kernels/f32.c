@@ -895,19 +895,26 @@ static void lrn(const float *in, float *out, size_t channels, size_t size, float
 }
 
 /* 'parts' is a constant at most calls, so that the compiler interleaves whole vectors. */
-TTI_INLINE void interleave_parts(const float *restrict in, const size_t parts, size_t each, float *restrict out) {
-  for (size_t i = 0; i < each; i++)
-    for (size_t p = 0; p < parts; p++) out[i * parts + p] = in[p * each + i];
-}
-
-static void interleave(const float *in, size_t parts, size_t each, float *out) {
-  if (parts == 2)
-    interleave_parts(in, 2, each, out);
-  else if (parts == 4)
-    interleave_parts(in, 4, each, out);
-  else
-    interleave_parts(in, parts, each, out);
-}
+#define TTI_INTERLEAVE(NAME, TYPE)                                                                                     \
+  TTI_INLINE void NAME##_parts(const TYPE *restrict in, const size_t parts, size_t each, TYPE *restrict out) {         \
+    for (size_t i = 0; i < each; i++)                                                                                  \
+      for (size_t p = 0; p < parts; p++) out[i * parts + p] = in[p * each + i];                                        \
+  }                                                                                                                    \
+  static void NAME(const TYPE *in, size_t parts, size_t each, TYPE *out) {                                             \
+    if (parts == 2)                                                                                                    \
+      NAME##_parts(in, 2, each, out);                                                                                  \
+    else if (parts == 3)                                                                                               \
+      NAME##_parts(in, 3, each, out);                                                                                  \
+    else if (parts == 4)                                                                                               \
+      NAME##_parts(in, 4, each, out);                                                                                  \
+    else if (parts == 8)                                                                                               \
+      NAME##_parts(in, 8, each, out);                                                                                  \
+    else                                                                                                               \
+      NAME##_parts(in, parts, each, out);                                                                              \
+  }
+TTI_INTERLEAVE(interleave_floats, float)
+TTI_INTERLEAVE(interleave_bytes, uint8_t)
+#undef TTI_INTERLEAVE
 
 /* ---- coded weights */
 
@@ -973,7 +980,8 @@ const tti_kernels *TTI_JOIN(tti_kernels_, TTI_ISA)(void) {
                                     binary,
                                     binary_pixels,
                                     lrn,
-                                    interleave,
+                                    interleave_floats,
+                                    interleave_bytes,
                                     decode,
                                     decode_stream,
                                     &TTI_JOIN(tti_i8_, TTI_ISA)};

@@ -571,6 +571,154 @@ static void conv_row(const tti_i8_conv_row *c) {
 
 /* ---- depthwise convolution */
 
+#if TTI_CODE == TTI_CODE_avx2 || TTI_CODE == TTI_CODE_neon
+/* Three rows at one pixel, or a window's weights of a column, of SLIDE channels, widened to 16 bits. */
+#if TTI_CODE == TTI_CODE_avx2
+enum { SLIDE = 16 };
+typedef v_pairs slide_column[2]; /* the lower four of each eight channels, and the higher ones */
+
+/* Two vectors to the lower halves of each eight lanes and to the higher ones, or back. */
+TTI_INLINE void regroup(vx v[2]) {
+  const vx low = _mm256_permute2x128_si256(v[0], v[1], 0x20);
+  v[1] = _mm256_permute2x128_si256(v[0], v[1], 0x31);
+  v[0] = low;
+}
+
+TTI_INLINE void slide_load(const uint8_t *const at[3], slide_column out) {
+  vx row[3];
+  TTI_FOR (i, 3) row[i] = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(const void *)at[i]));
+  out[0].even = _mm256_unpacklo_epi16(row[0], row[2]);
+  out[1].even = _mm256_unpackhi_epi16(row[0], row[2]);
+  out[0].odd = _mm256_unpacklo_epi16(row[1], row[1]); /* the fourth row's weights are 0 */
+  out[1].odd = _mm256_unpackhi_epi16(row[1], row[1]);
+}
+
+TTI_INLINE void slide_weights(const int8_t *w, slide_column out) {
+  vx words[2] = {load_x(w), load_x(w + 4 * TTI_LANES)};
+  regroup(words);
+  TTI_FOR (i, 2) out[i] = as_weights(words[i]);
+}
+
+TTI_INLINE void slide_constants(const int32_t *in, vi out[2]) {
+  vx v[2] = {load_x(in), load_x(in + TTI_LANES)};
+  regroup(v);
+  TTI_FOR (i, 2) out[i] = (vi)v[i];
+}
+
+TTI_INLINE void slide_add(vi sums[2], const slide_column in, const slide_column w) {
+  TTI_FOR (i, 2) sums[i] = dot(sums[i], in[i], w[i]);
+}
+
+TTI_INLINE void slide_store(void *out, size_t at, const vi sums[2], const vf multiplier[2], const tti_rounding *r) {
+  vf v[2];
+  TTI_FOR (i, 2) v[i] = v_bound(__builtin_convertvector(sums[i], vf) * multiplier[i], r->low, r->high);
+  if (r->is_float) {
+    vx both[2] = {(vx)v[0], (vx)v[1]};
+    regroup(both);
+    TTI_FOR (i, 2) v_store((float *)out + at + i * TTI_LANES, (vf)both[i]);
+    return;
+  }
+  const __m256i words = rounded_words(v, r), bytes = _mm256_permute4x64_epi64(_mm256_packus_epi16(words, words), 0x08);
+  _mm_storeu_si128((__m128i *)(void *)((uint8_t *)out + at), _mm256_castsi256_si128(bytes));
+}
+#else
+enum { SLIDE = 8 };
+typedef int16x8_t slide_column[3];
+
+TTI_INLINE int16x8_t load_wide(const uint8_t *row) { return vreinterpretq_s16_u16(vmovl_u8(vld1_u8(row))); }
+
+TTI_INLINE void add_wide(vi sum[2], int16x8_t a, int16x8_t w) {
+  sum[0] = (vi)vmlal_s16((int32x4_t)sum[0], vget_low_s16(a), vget_low_s16(w));
+  sum[1] = (vi)vmlal_high_s16((int32x4_t)sum[1], a, w);
+}
+
+TTI_INLINE void slide_load(const uint8_t *const at[3], slide_column out) {
+  TTI_FOR (i, 3) out[i] = load_wide(at[i]);
+}
+
+TTI_INLINE void slide_weights(const int8_t *w, slide_column out) {
+  const int8x8x4_t rows = vld4_s8(w);
+  TTI_FOR (i, 3) out[i] = vmovl_s8(rows.val[i]);
+}
+
+TTI_INLINE void slide_constants(const int32_t *in, vi out[2]) {
+  TTI_FOR (i, 2) out[i] = load_sums(in + i * TTI_LANES);
+}
+
+TTI_INLINE void slide_add(vi sums[2], const slide_column in, const slide_column w) {
+  TTI_FOR (i, 3) add_wide(sums, in[i], w[i]);
+}
+
+TTI_INLINE void slide_store(void *out, size_t at, const vi sums[2], const vf multiplier[2], const tti_rounding *r) {
+  store_eight(out, at, sums, multiplier, r);
+}
+#endif
+
+/* The next 'stride' columns, or the first of them, added to the sums under way as f32.c does it. */
+TTI_INLINE void slide_step(const int stride, const int phase, const int open, int first_only, const uint8_t *at[3],
+                           const size_t steps[3], const slide_column w[3], const vi bias[2], vi acc[3][2]) {
+  TTI_FOR (i, 2) acc[phase][i] = bias[i];
+  TTI_FOR (r, stride) {
+    if (r && first_only) break;
+    slide_column in;
+    slide_load(at, in);
+    TTI_FOR (i, 3) at[i] += steps[i];
+    TTI_FOR (m, open)
+      if (stride * m + r < 3) slide_add(acc[(phase - m + open) % open], in, w[stride * m + r]);
+  }
+}
+
+#define TTI_SLIDE_OUT(P)                                                                                               \
+  if (P < open) {                                                                                                      \
+    const int phase = (open - 1 + P) % open;                                                                           \
+    slide_step(stride, phase, open, left == 1, at, steps, w, bias, acc);                                               \
+    slide_store(d->out, to, acc[(phase + 1) % open], multiplier, &rounding);                                           \
+    to += channels;                                                                                                    \
+    if (--left == 0) return;                                                                                           \
+  }
+
+/* A y-plane of SLIDE channels of a 3 x 3 window without dilation: sums (and on NEON weights) stay in registers as it
+ * slides. A row outside the map is read from one pixel of zero points again and again. */
+TTI_INLINE void slide_stride(const int stride, const tti_i8_depthwise_row *d, size_t column) {
+  const int open = stride == 1 ? 3 : 2;
+  const size_t channels = d->channels;
+  const tti_rounding rounding = d->rounding;
+  uint8_t outside[SLIDE];
+  __builtin_memset(outside, d->zero, sizeof outside);
+  slide_column w[3];
+  vi bias[2], multipliers[2];
+  TTI_FOR (t, 3) slide_weights(d->weights + ((size_t)t * channels + column) * 4, w[t]);
+  slide_constants(d->constants + column, bias);
+  slide_constants(d->constants + channels + column, multipliers);
+  const vf multiplier[2] = {(vf)multipliers[0], (vf)multipliers[1]};
+  const uint8_t *at[3];
+  size_t steps[3], to = column, left = d->width;
+  TTI_FOR (i, 3) {
+    at[i] = d->rows[i] ? d->rows[i] + column : outside;
+    steps[i] = d->rows[i] ? channels : 0;
+  }
+  vi acc[3][2] = {{bias[0], bias[1]}, {bias[0], bias[1]}, {bias[0], bias[1]}};
+  TTI_FOR (p, open - 1) slide_step(stride, p, open, 0, at, steps, w, bias, acc);
+  for (;;) {
+    TTI_SLIDE_OUT(0)
+    TTI_SLIDE_OUT(1)
+    TTI_SLIDE_OUT(2)
+  }
+}
+#undef TTI_SLIDE_OUT
+
+TTI_INLINE int slides(const tti_i8_depthwise_row *d) {
+  return d->kernel_y == 3 && d->kernel_x == 3 && d->dilation_x == 1 && d->stride_x <= 2 && d->channels >= SLIDE;
+}
+
+TTI_INLINE void slide(const tti_i8_depthwise_row *d, size_t column) {
+  if (d->stride_x == 1)
+    slide_stride(1, d, column);
+  else
+    slide_stride(2, d, column);
+}
+#endif
+
 #ifdef TTI_REGISTER
 enum { WIDE = 4 * TTI_LANES }; /* channels at a time */
 
@@ -762,6 +910,7 @@ TTI_INLINE void depthwise_5x5_row(const int stride, const tti_i8_depthwise_row *
   for (; x < d->width; x++) depthwise_5x5(1, stride, d, x, column, count, w, bias, multiplier);
 }
 
+#if TTI_CODE == TTI_CODE_avx512
 /* Words of so few channels, again and again, in the order of interleave. */
 TTI_INLINE void load_repeated(const void *words, const size_t channels, vx out[4]) {
   uint32_t repeated[WIDE];
@@ -772,13 +921,8 @@ TTI_INLINE void load_repeated(const void *words, const size_t channels, vx out[4
 /* WIDE / channels pixels, 'stride' apart. */
 TTI_INLINE vx load_apart(const uint8_t *in, const size_t channels, const size_t stride) {
   if (stride == 1) return load_x(in);
-#if TTI_CODE == TTI_CODE_avx512
   const __m512i a = load_x(in), b = _mm512_maskz_loadu_epi8((1ull << (WIDE - channels)) - 1, in + WIDE);
   return channels == 16 ? _mm512_shuffle_i64x2(a, b, 0x88) : _mm512_shuffle_i64x2(a, b, 0x44);
-#else
-  return _mm256_loadu2_m128i((const __m128i *)(const void *)(in + stride * channels),
-                             (const __m128i *)(const void *)in);
-#endif
 }
 
 /* 3 x 3 without dilation on few channels: as many pixels as fit side by side, as if they were one with more channels.
@@ -820,6 +964,7 @@ TTI_INLINE int depthwise_narrow(const size_t channels, const tti_i8_depthwise_ro
     depthwise_3x3_narrow(channels, 2, d);
   return 1;
 }
+#endif
 
 TTI_INLINE void depthwise_columns(const tti_i8_depthwise_row *d, size_t column, size_t count) {
   const int square = d->kernel_y == d->kernel_x && d->dilation_x == 1 && d->stride_x <= 2;
@@ -843,10 +988,20 @@ TTI_INLINE void depthwise_columns(const tti_i8_depthwise_row *d, size_t column, 
 }
 
 static void depthwise_row(const tti_i8_depthwise_row *d) {
-  size_t column = 0;
-  if (depthwise_narrow(16, d) || (WIDE == 64 && depthwise_narrow(32, d))) return;
-  for (; column + WIDE <= d->channels; column += WIDE) depthwise_columns(d, column, WIDE);
-  if (column < d->channels) depthwise_columns(d, column, d->channels - column);
+#if TTI_CODE == TTI_CODE_avx2
+  if (slides(d)) {
+    for (size_t column = 0; column < d->channels; column += SLIDE) slide(d, least(column, d->channels - SLIDE));
+    return;
+  }
+#else
+  if (depthwise_narrow(16, d) || depthwise_narrow(32, d)) return;
+#endif
+  if (d->channels < WIDE) {
+    depthwise_columns(d, 0, d->channels);
+    return;
+  }
+  for (size_t column = 0; column < d->channels; column += WIDE)
+    depthwise_columns(d, least(column, d->channels - WIDE), WIDE); /* the last ones may be computed twice */
 }
 
 #else
@@ -885,19 +1040,10 @@ TTI_INLINE void depthwise_pixels(const int pixels, const tti_i8_depthwise_row *d
 }
 
 #if TTI_CODE == TTI_CODE_neon
-/* Eight bytes of a row, widened; no row stands for the zero point. */
-TTI_INLINE int16x8_t load_wide(const uint8_t *row, size_t offset, uint8_t zero) {
-  return vreinterpretq_s16_u16(vmovl_u8(row ? vld1_u8(row + offset) : vdup_n_u8(zero)));
-}
-
-TTI_INLINE void add_wide(vi sum[2], int16x8_t a, int16x8_t w) {
-  sum[0] = (vi)vmlal_s16((int32x4_t)sum[0], vget_low_s16(a), vget_low_s16(w));
-  sum[1] = (vi)vmlal_high_s16((int32x4_t)sum[1], a, w);
-}
-
 /* Pixels x .. x + pixels of eight channels. Products of uint8 and int8 fit 16 bits, which they widen from. */
 TTI_INLINE void depthwise_eight(const int pixels, const tti_i8_depthwise_row *d, size_t x, size_t column) {
   const size_t channels = d->channels, step = d->stride_x * channels, dilation = d->dilation_x * channels;
+  const int16x8_t outside = vdupq_n_s16(d->zero);
   vi sums[TTI_PIXELS][2];
   TTI_FOR (m, pixels)
     TTI_FOR (i, 2) sums[m][i] = load_sums(d->constants + column + i * TTI_LANES);
@@ -908,9 +1054,9 @@ TTI_INLINE void depthwise_eight(const int pixels, const tti_i8_depthwise_row *d,
       TTI_FOR (i, 4) {
         if (ky + (size_t)i >= d->kernel_y) break;
         const size_t offset = x * step + kx * dilation + column;
+        const uint8_t *row = d->rows[ky + (size_t)i];
         TTI_FOR (m, pixels)
-          add_wide(sums[m], load_wide(d->rows[ky + (size_t)i], offset + (size_t)m * step, d->zero),
-                   vmovl_s8(weights.val[i]));
+          add_wide(sums[m], row ? load_wide(row + offset + (size_t)m * step) : outside, vmovl_s8(weights.val[i]));
       }
     }
   }
@@ -919,69 +1065,10 @@ TTI_INLINE void depthwise_eight(const int pixels, const tti_i8_depthwise_row *d,
   TTI_FOR (m, pixels) store_eight(d->out, (x + (size_t)m) * channels + column, sums[m], both, &d->rounding);
 }
 
-/* The next 'stride' columns of eight channels, or the first of them, added to the sums under way as f32.c does it. */
-TTI_INLINE void slide_step(const int stride, const int phase, const int open, int first_only, const uint8_t *at[3],
-                           const size_t steps[3], const int16x8_t w[3][3], const vi bias[2], vi acc[3][2]) {
-  TTI_FOR (i, 2) acc[phase][i] = bias[i];
-  TTI_FOR (r, stride) {
-    if (r && first_only) break;
-    TTI_FOR (i, 3) {
-      const int16x8_t in = vreinterpretq_s16_u16(vmovl_u8(vld1_u8(at[i])));
-      at[i] += steps[i];
-      TTI_FOR (m, open)
-        if (stride * m + r < 3) add_wide(acc[(phase - m + open) % open], in, w[i][stride * m + r]);
-    }
-  }
-}
-
-#define TTI_SLIDE_OUT(P)                                                                                               \
-  if (P < open) {                                                                                                      \
-    const int phase = (open - 1 + P) % open;                                                                           \
-    slide_step(stride, phase, open, left == 1, at, steps, w, bias, acc);                                               \
-    store_eight(d->out, to, acc[(phase + 1) % open], multiplier, &rounding);                                           \
-    to += channels;                                                                                                    \
-    if (--left == 0) return;                                                                                           \
-  }
-
-/* A y-plane of eight channels of a 3 x 3 window without dilation: weights and sums stay in registers as it slides. A
- * row outside the map is read from one pixel of zero points again and again. */
-TTI_INLINE void depthwise_slide(const int stride, const tti_i8_depthwise_row *d, size_t column) {
-  const int open = stride == 1 ? 3 : 2;
-  const size_t channels = d->channels;
-  const tti_rounding rounding = d->rounding;
-  uint8_t outside[WIDE];
-  vst1_u8(outside, vdup_n_u8(d->zero));
-  int16x8_t w[3][3];
-  TTI_FOR (t, 3) {
-    const int8x8x4_t weights = vld4_s8(d->weights + ((size_t)t * channels + column) * 4);
-    TTI_FOR (i, 3) w[i][t] = vmovl_s8(weights.val[i]);
-  }
-  const float *from = (const float *)(const void *)(d->constants + channels) + column;
-  const vf multiplier[2] = {v_load(from), v_load(from + TTI_LANES)};
-  const vi bias[2] = {load_sums(d->constants + column), load_sums(d->constants + column + TTI_LANES)};
-  const uint8_t *at[3];
-  size_t steps[3], to = column, left = d->width;
-  TTI_FOR (i, 3) {
-    at[i] = d->rows[i] ? d->rows[i] + column : outside;
-    steps[i] = d->rows[i] ? channels : 0;
-  }
-  vi acc[3][2] = {{bias[0], bias[1]}, {bias[0], bias[1]}, {bias[0], bias[1]}};
-  TTI_FOR (p, open - 1) slide_step(stride, p, open, 0, at, steps, w, bias, acc);
-  for (;;) {
-    TTI_SLIDE_OUT(0)
-    TTI_SLIDE_OUT(1)
-    TTI_SLIDE_OUT(2)
-  }
-}
-#undef TTI_SLIDE_OUT
-
 /* Eight channels of a y-plane. */
 static void depthwise_columns(const tti_i8_depthwise_row *d, size_t column) {
-  if (d->kernel_y == 3 && d->kernel_x == 3 && d->dilation_x == 1 && d->stride_x <= 2) {
-    if (d->stride_x == 1)
-      depthwise_slide(1, d, column);
-    else
-      depthwise_slide(2, d, column);
+  if (slides(d)) {
+    slide(d, column);
     return;
   }
   size_t x = 0;
@@ -1007,12 +1094,24 @@ static void depthwise_row(const tti_i8_depthwise_row *d) {
 /* ---- pooling and reductions */
 
 #ifdef TTI_REGISTER
-static void max_pixels(const uint8_t *const *pixels, size_t count, size_t channels, uint8_t *out) {
-  for (size_t at = 0; at < channels; at += WIDE) {
+/* 'span' channels at a time; the last ones may be found twice. */
+TTI_INLINE void max_spans(const uint8_t *const *pixels, size_t count, size_t channels, const size_t span,
+                          uint8_t *out) {
+  for (size_t c = 0; c < channels; c += span) {
+    const size_t at = least(c, channels - span);
     vx most = {0};
-    for (size_t n = 0; n < count; n++) most = TTI_X(max_epu8)(most, load_channels(pixels[n] + at, channels - at));
-    store_channels(out + at, most, channels - at);
+    for (size_t n = 0; n < count; n++) most = TTI_X(max_epu8)(most, load_channels(pixels[n] + at, span));
+    store_channels(out + at, most, span);
   }
+}
+
+static void max_pixels(const uint8_t *const *pixels, size_t count, size_t channels, uint8_t *out) {
+  if (channels >= WIDE)
+    max_spans(pixels, count, channels, WIDE, out);
+  else if (TTI_CODE == TTI_CODE_avx2 && channels >= WIDE / 2)
+    max_spans(pixels, count, channels, WIDE / 2, out);
+  else
+    max_spans(pixels, count, channels, channels, out);
 }
 #else
 static void max_pixels(const uint8_t *const *pixels, size_t count, size_t channels, uint8_t *out) {
@@ -1056,18 +1155,25 @@ static void round_sums(const int32_t *sums, int32_t shift, float scale, size_t c
   }
 }
 
-static void average(const tti_i8_average *p) {
+TTI_INLINE void average_lanes(const int vectors, const tti_i8_average *p, size_t c, const size_t left) {
   const vf zero = v_set(p->zero), in_scale = v_set(p->in_scale), offset = v_set(p->offset);
-  for (size_t c = 0; c < p->channels; c += TTI_LANES) {
-    const size_t left = p->channels - c;
-    vf sum = {0};
-    for (size_t i = 0; i < p->row_count; i++)
-      for (size_t j = 0; j < p->columns; j++) {
-        const vf x = __builtin_convertvector(load_bytes(p->rows[i] + j * p->step + c, left), vf);
-        sum += (x - zero) * in_scale;
-      }
-    store_rounded(p->out + c, sum / v_set(p->divisor) / v_set(p->out_scale) + offset, &p->rounding, left);
-  }
+  vf sum[4] = {{0}};
+  for (size_t i = 0; i < p->row_count; i++)
+    for (size_t j = 0; j < p->columns; j++) {
+      const uint8_t *in = p->rows[i] + j * p->step + c;
+      TTI_FOR (v, vectors)
+        sum[v] += (__builtin_convertvector(load_bytes(in + v * TTI_LANES, left), vf) - zero) * in_scale;
+    }
+  TTI_FOR (v, vectors)
+    store_rounded(p->out + c + v * TTI_LANES, sum[v] / v_set(p->divisor) / v_set(p->out_scale) + offset, &p->rounding,
+                  left);
+}
+
+static void average(const tti_i8_average *p) {
+  size_t c = 0;
+  for (; c + 4 * TTI_LANES <= p->channels; c += 4 * TTI_LANES) average_lanes(4, p, c, TTI_LANES);
+  for (; c + TTI_LANES <= p->channels; c += TTI_LANES) average_lanes(1, p, c, TTI_LANES);
+  if (c < p->channels) average_lanes(1, p, c, p->channels - c);
 }
 
 /* ---- elementwise */

@@ -58,14 +58,16 @@ static void gather_row(const struct tt_engine *e, const tt_op *op, const tt_tens
     tti_move(row, from + (size_t)cols[0] * depth, out->width * pixel);
     return;
   }
-  const size_t parts = whole_pixels || size == 1 ? 0 : interleaved_parts(chans, out->channels);
+  const size_t parts = whole_pixels ? 0 : interleaved_parts(chans, out->channels);
+  const size_t each = parts ? out->channels / parts : 0;
   for (uint32_t x = 0; x < out->width; x++, row += pixel) {
     const uint8_t *there = from && cols[x] >= 0 ? from + (size_t)cols[x] * depth : NULL;
     if (there && whole_pixels)
       tti_move(row, there + (size_t)chans[0] * size, pixel);
+    else if (there && parts && size == 1)
+      e->port->kernels->interleave_bytes(there, parts, each, row);
     else if (there && parts)
-      e->port->kernels->interleave((const float *)(const void *)there, parts, out->channels / parts,
-                                   (float *)(void *)row);
+      e->port->kernels->interleave_floats((const float *)(const void *)there, parts, each, (float *)(void *)row);
     else
       for (uint32_t c = 0; c < out->channels; c++)
         copy_element(row + c * size, there && chans[c] >= 0 ? there + (size_t)chans[c] * size : fill, size);

@@ -132,19 +132,20 @@ static void max_pixel(const struct tt_engine *e, const uint8_t *const *rows, uin
 
 static void pool(const struct tt_engine *e, const tt_op *op, uint32_t y) {
   const tt_tensor *in = tti_operand(&e->program, op, 0), *out = &e->program.tensors[op->output];
-  const uint8_t *rows[TT_MAX_KERNEL_Y];
+  const uint8_t *planes[TT_MAX_KERNEL_Y], *rows[TT_MAX_KERNEL_Y];
   const int count_pad = (op->flags & TT_FLAG_COUNT_INCLUDE_PAD) != 0;
   const size_t step = (size_t)op->dilation_x * in->channels;
   const uint64_t padded = (uint64_t)op->pad_left + in->width + op->pad_right;
   uint32_t from, to, first, end;
   tti_ky_range(op, in->height, y, &from, &to);
   const uint32_t divisor_y = tti_pool_divisor(op, in->height, y, to - from);
+  for (uint32_t ky = from; ky < to; ky++)
+    planes[ky - from] = tti_pixels(e, in, y * op->stride_y + ky * op->dilation_y - op->pad_top);
   uint8_t *pixel = tti_pixels(e, out, y);
   for (uint32_t x = 0; x < out->width; x++, pixel += out->channels) {
     columns_inside(op, in->width, x, &first, &end);
     const size_t at = first < end ? (size_t)x * op->stride_x + (size_t)first * op->dilation_x - op->pad_left : 0;
-    for (uint32_t ky = from; ky < to; ky++)
-      rows[ky - from] = tti_pixels(e, in, y * op->stride_y + ky * op->dilation_y - op->pad_top) + at * in->channels;
+    for (uint32_t i = 0; i < to - from; i++) rows[i] = planes[i] + at * in->channels;
     if (op->kind == TT_OP_MAX_POOL) {
       max_pixel(e, rows, to - from, step, end - first, in->channels, pixel);
       continue;

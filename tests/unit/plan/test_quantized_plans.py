@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import platform
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from tinytee import EngineError, UnsupportedModelError
 from tinytee.api import compile_graph
 from tinytee.ir.check import check
-from tinytee.ir.graph import Graph, Lrn, Op, Port, Quant, Shape
+from tinytee.ir.graph import Gather, Graph, Lrn, Op, Port, Quant, Shape
 from tinytee.ir.lanes import Stretch
 from tinytee.ir.quantized import Dequantize, QConv, QDepthwiseConv, QLrn, Quantize
 from tinytee.ir.reference import evaluate
@@ -31,6 +32,15 @@ KEY = bytes(range(32))
 ISAS = (
     ("portable", "avx2", "avx512", "avx512vnni") if platform.machine() == "x86_64" else ("portable", "neon", "neondot")
 )
+
+
+def with_float_output(graph: Graph) -> tuple[Graph, Graph]:
+    """What ``between`` gives, and the same with the operator's result as float32."""
+    quantize, op, _ = graph.ops
+    shapes = {name: graph.shapes[name] for name in ("x", "q", "y")}
+    return graph, replace(
+        graph, ops=(quantize, replace(op, output="y")), shapes=shapes, quants={"q": graph.quants["q"]}
+    )
 
 
 @functools.cache
@@ -164,24 +174,41 @@ def test_a_step_s_sums_are_kept_where_panels_are_larger(isa: str) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("channels", [16, 32])
+@pytest.mark.parametrize("channels", [3, 8, 16, 20, 32, 40, 72, 120, 136])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_pixels_of_few_channels_side_by_side(isa: str, channels: int, stride: int) -> None:
-    """As many as fill a vector, fewer, and what is left over."""
+def test_depthwise_channels_of_any_number(isa: str, channels: int, stride: int) -> None:
+    """Fewer than fill a vector, several pixels side by side, and what is left over; to uint8 and to float32."""
     if not usable(isa):
         pytest.skip(f"this processor has no {isa}")
     rng = np.random.default_rng(channels + stride)
-    for width in (1, 2, 3, 4, 5, 8, 15):
-        shape = Shape(4, (width - 1) * stride + 1, channels)
+    for kernel, width in itertools.product((3, 5, 7), (1, 2, 3, 4, 8, 15)):
+        shape, pad = Shape(4, (width - 1) * stride + 1, channels), kernel // 2
         depthwise = QDepthwiseConv(
-            name="p", inputs=("q",), output="p", weight=rng.integers(-128, 128, (3, 3, channels)).astype(np.int8),
-            bias=rng.integers(-9000, 9000, channels).astype(np.int32),
+            name="p", inputs=("q",), output="p", weight=rng.integers(-128, 128, (kernel, kernel, channels), np.int8),
+            bias=rng.integers(-9000, 9000, channels, np.int32),
             multiplier=rng.uniform(1e-4, 2e-3, channels).astype(np.float32), strides=(stride, stride),
-            pads=(1, 1, 1, 1), dilations=(1, 1),
+            pads=(pad, pad, pad, pad), dilations=(1, 1),
         )  # fmt: skip
-        graph = between(depthwise, shape, Shape(-(-4 // stride), width, channels))
-        inputs = inputs_of(graph, width)
-        np.testing.assert_array_equal(run(graph, 1 << 20, isa, inputs)["y"], evaluate(graph, inputs)["y"])
+        for graph in with_float_output(between(depthwise, shape, Shape(-(-4 // stride), width, channels))):
+            inputs = inputs_of(graph, width)
+            np.testing.assert_array_equal(run(graph, 1 << 20, isa, inputs)["y"], evaluate(graph, inputs)["y"])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("parts", [2, 3, 4, 5, 8])
+def test_channels_are_shuffled(isa: str, parts: int) -> None:
+    if not usable(isa):
+        pytest.skip(f"this processor has no {isa}")
+    for each in (1, 5, 20, 33):
+        shape = Shape(2, 3, parts * each)
+        order = np.arange(parts * each, dtype=np.int32).reshape(parts, each).T.reshape(-1)
+        shuffle = Gather(name="p", inputs=("q",), output="p", chans=order)
+        of_bytes = replace(between(shuffle, shape, shape), quants={"q": Quant(0.02, 120), "p": Quant(0.02, 120)})
+        of_floats = replace(of_bytes, shapes={"x": shape, "y": shape}, quants={}, ops=(
+            replace(shuffle, inputs=("x",), output="y"),))  # fmt: skip
+        for graph in (of_bytes, of_floats):
+            inputs = inputs_of(graph, parts)
+            np.testing.assert_array_equal(run(graph, 1 << 20, isa, inputs)["y"], evaluate(graph, inputs)["y"])
 
 
 def test_a_kernel_that_the_core_cannot_hold_is_refused() -> None:
