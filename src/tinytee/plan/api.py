@@ -9,7 +9,7 @@ fastest. A larger budget admits the same rungs and more.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -25,7 +25,7 @@ from tinytee.plan.entropy import Entropy, code_entropy, is_entropy_coded, known_
 from tinytee.plan.layout import Layout, lay_out
 from tinytee.plan.lowered import Lowered
 from tinytee.plan.network import Network, Way, build, choose_ways
-from tinytee.plan.partition import Choice, Partitioner
+from tinytee.plan.partition import Choice, Partition, Partitioner
 from tinytee.plan.profile import Profile
 from tinytee.plan.profile import load as load_profile
 from tinytee.plan.segments import SegmentTable
@@ -181,28 +181,32 @@ class _Best:
 class _Variant:
     """One way to compute the network's convolutions, planned for any number of budgets."""
 
-    def __init__(
-        self, network: Network, profile: Profile, suite: str, largest_budget_bytes: int, *, one_step: bool = False
-    ) -> None:
+    def __init__(self, network: Network, profile: Profile, suite: str, table: SegmentTable) -> None:
         self.network, self.profile, self.suite = network, profile, suite
-        table = SegmentTable(network, _rung_bytes(_rung_above(largest_budget_bytes)), one_step=one_step)
         self.partitioner = Partitioner(network, table, profile, suite)
-        self._planned: list[tuple[int, int, _Placed | None]] = []
-        """Partitions placed: the sizes of which each is the fastest; None: those for which there is none."""
+        self._found: list[tuple[int, int, Partition | None]] = []
+        """Partitions: the sizes of which each is the fastest; None: those for which there is none."""
+        self._placed: dict[Partition, _Placed] = {}
         self._in_parts: dict[_Placed, _Placed] = {}
 
-    def rung(self, rung: int, progress: Callable[[float], None] | None = None) -> _Placed | None:
-        """The best partition for a rung's size, placed; None where nothing fits it."""
-        return self._placed(_rung_bytes(rung), progress)
-
-    def _placed(self, size_bytes: int, progress: Callable[[float], None] | None = None) -> _Placed | None:
-        for least, most, known in self._planned:
+    def _partition(self, size_bytes: int, progress: Callable[[float], None] | None = None) -> Partition | None:
+        """The fastest one for so many bytes; None where nothing fits them."""
+        for least, most, known in self._found:
             if least <= size_bytes <= most:
                 return known
         found = self.partitioner.partition(size_bytes, progress)
-        placed = self.place(found.choices) if found else None
-        self._planned.append((found.bytes if found else 0, size_bytes, placed))
-        return placed
+        self._found.append((found.bytes if found else 0, size_bytes, found))
+        return found
+
+    def placed(self, size_bytes: int) -> _Placed | None:
+        """The fastest partition for so many bytes, placed; None where nothing fits them."""
+        found = self._partition(size_bytes)
+        return self._place(found) if found else None
+
+    def _place(self, found: Partition) -> _Placed:
+        if found not in self._placed:
+            self._placed[found] = self.place(found.choices)
+        return self._placed[found]
 
     def place(self, choices: list[Choice]) -> _Placed:
         layout = lay_out(self.network, choices)
@@ -236,12 +240,14 @@ class _Variant:
         for rung in range(top, 0, -1):
             if highest is not None and rung % COARSE_RUNGS and len(self.network.nodes) > FEW_NODES:
                 continue
-            placed = self.rung(rung, progress if highest is None else None)
-            if placed is None:
+            found = self._partition(_rung_bytes(rung), progress if highest is None else None)
+            if found is None:
                 if highest is not None or rung < top - RUNGS_PER_OCTAVE:
                     break
                 continue
-            placed = self._fitting(placed, budget_bytes)
+            if best is not None and found.seconds - self._most_saved(found, budget_bytes) >= best.seconds:
+                continue
+            placed = self._fitting(self._place(found), budget_bytes)
             if placed is None:
                 continue
             highest = rung if highest is None else highest
@@ -253,19 +259,19 @@ class _Variant:
     def least(self, largest_bytes: int) -> _Placed | None:
         """The partition for at most so many bytes that takes least as placed; None where nothing fits them."""
         low, high = 0, _rung_above(largest_bytes)
-        if self.rung(high) is None:
+        if self._partition(_rung_bytes(high)) is None:
             return None
         while high - low > 1:
             middle = (low + high) // 2
-            if self.rung(middle) is None:
+            if self._partition(_rung_bytes(middle)) is None:
                 low = middle
             else:
                 high = middle
-        placed = [self.rung(rung) for rung in range(high, high + RUNGS_PER_OCTAVE // 4)]
+        placed = [self.placed(_rung_bytes(rung)) for rung in range(high, high + RUNGS_PER_OCTAVE // 4)]
         too_few, enough = _rung_bytes(high - 1), _rung_bytes(high)
         while enough - too_few > BETWEEN_RUNGS_BYTES:
             middle = (too_few + enough) // 2
-            between = self._placed(middle)
+            between = self.placed(middle)
             if between:
                 enough = middle
                 placed.append(between)
@@ -274,24 +280,37 @@ class _Variant:
         found = [p for p in placed if p is not None]
         return min([*found, *map(self.in_parts, found)], key=lambda p: p.peak_bytes)
 
+    def _worth_pinning(self, choices: list[Choice]) -> list[tuple[int, int]]:
+        """How often a run opens a node's weights, and the node, the most often first."""
+        worth = [
+            (choice.segment.steps if node in choice.weights.streamed else 1, node)
+            for choice in choices
+            for node in range(choice.segment.first, choice.segment.last + 1)
+            if self.network.nodes[node].weight_bytes
+        ]
+        return sorted(worth, key=lambda pair: (-pair[0], pair[1]))
+
     def _pin(self, placed: _Placed, budget_bytes: int) -> tuple[frozenset[int], float]:
         """Which nodes' weights to keep decrypted in what is left of the budget, and the time that saves a run."""
         left = budget_bytes - placed.peak_bytes
         rate = self.profile.aead_bytes_per_second[self.suite]
-        worth: list[tuple[float, int]] = []
-        for choice in placed.choices:
-            for node in range(choice.segment.first, choice.segment.last + 1):
-                if self.network.nodes[node].weight_bytes:
-                    times = choice.segment.steps if node in choice.weights.streamed else 1
-                    worth.append((-times, node))
         pinned, saved = set(), 0.0
-        for times, node in sorted(worth):
+        for times, node in self._worth_pinning(placed.choices):
             size = self.network.nodes[node].weight_bytes
             if size + 64 <= left:
                 left -= size + 64
                 pinned.add(node)
-                saved += -times * size / rate
+                saved += times * size / rate
         return frozenset(pinned), saved
+
+    def _most_saved(self, found: Partition, budget_bytes: int) -> float:
+        """What pinning saves at most if the partition is placed as closely as can be, and weights could be divided."""
+        left, saved = max(0, budget_bytes - found.bytes), 0.0
+        for times, node in self._worth_pinning(found.choices):
+            size = min(self.network.nodes[node].weight_bytes, left)
+            left -= size
+            saved += times * size
+        return saved / self.profile.aead_bytes_per_second[self.suite]
 
 
 class Planner:
@@ -316,6 +335,7 @@ class Planner:
         self._graph = graph
         self._largest = largest_budget_bytes
         self._entropy: Entropy = entropy
+        self._tables: dict[Hashable, SegmentTable] = {}
         self._variants: list[tuple[int, _Variant]] = []
         """With the least budget at which each is considered. Coded weights cost time in every step, and are for
         direct convolutions only: a network that has them is also planned as if it had not."""
@@ -326,12 +346,19 @@ class Planner:
                 if 3 * panel_bytes <= largest_budget_bytes and ways not in seen:
                     seen.append(ways)
                     network = build(weights.without_codes(stored, ways), profile, self.suite, ways)
-                    variant = _Variant(network, profile, self.suite, largest_budget_bytes)
-                    self._variants.append((3 * panel_bytes, variant))
+                    self._variants.append((3 * panel_bytes, self._variant(network)))
         self._narrow: _Variant | None = None
         if any(isinstance(op, QConv) for op in graph.ops):
             network = build(weights.without_codes(graph), profile, self.suite, narrow=True)
-            self._narrow = _Variant(network, profile, self.suite, largest_budget_bytes)
+            self._narrow = self._variant(network)
+
+    def _variant(self, network: Network) -> _Variant:
+        """Networks whose maps lie in memory alike, however they convolve, have the same segments."""
+        maps = tuple((t.shape, t.elem_bytes, t.pad_left, t.pad_right, t.block_bytes) for t in network.tensors)
+        geometry = (maps, tuple((node.inputs, node.output, node.height) for node in network.nodes))
+        if geometry not in self._tables:
+            self._tables[geometry] = SegmentTable(network, _rung_bytes(_rung_above(self._largest)))
+        return _Variant(network, self.profile, self.suite, self._tables[geometry])
 
     def _stored(self, graph: Graph, entropy: Entropy) -> list[tuple[Graph, tuple[int, ...]]]:
         """Ways to store the weights, and which of PANEL_BYTES to consider with each. Entropy coding costs more
@@ -407,18 +434,22 @@ class Planner:
             raise BudgetError(plan.peak_secure_memory_bytes, budget_bytes)
         return plan
 
+    def _layers(self, direct: _Variant, rung: int) -> _Variant:
+        table = SegmentTable(direct.network, _rung_bytes(rung), one_step=True)
+        return _Variant(direct.network, self.profile, self.suite, table)
+
     def _layerwise_unpinned(self, budget_bytes: int, direct: _Variant) -> Plan:
         top = _rung_above(budget_bytes)
-        layers = _Variant(direct.network, self.profile, self.suite, budget_bytes, one_step=True)
+        layers = self._layers(direct, top)
         for rung in range(top, 0, -1):
-            placed = layers.rung(rung)
+            placed = layers.placed(_rung_bytes(rung))
             if placed is None:
                 break
             if placed.peak_bytes <= budget_bytes:
                 return self._finish(_Best(placed, frozenset(), placed.seconds), budget_bytes)
-        while (placed := layers.rung(top)) is None or placed.peak_bytes <= budget_bytes:
+        while (placed := layers.placed(_rung_bytes(top))) is None or placed.peak_bytes <= budget_bytes:
             top += 1
-            layers = _Variant(direct.network, self.profile, self.suite, _rung_bytes(top), one_step=True)
+            layers = self._layers(direct, top)
         raise BudgetError(placed.peak_bytes, budget_bytes)
 
     def _finish(self, best: _Best, budget_bytes: int) -> Plan:

@@ -21,27 +21,27 @@ class Buffer:
     end: int
 
 
-def _place_in_order(buffers: Sequence[Buffer], order: Sequence[int]) -> tuple[list[int], int]:
+def _meetings(buffers: Sequence[Buffer]) -> list[list[int]]:
+    """For each buffer, the others that live at the same time as it does."""
+    return [
+        [other for other, b in enumerate(buffers) if other != at and b.begin <= a.end and a.begin <= b.end]
+        for at, a in enumerate(buffers)
+    ]
+
+
+def _place_in_order(
+    buffers: Sequence[Buffer], meetings: Sequence[Sequence[int]], order: Sequence[int]
+) -> tuple[list[int], int]:
     """First fit: each buffer, in the order given, at the lowest offset that is free throughout its life."""
-    offsets = [-1] * len(buffers)
-    placed: list[int] = []
-    peak = 0
+    offsets, ends = [-1] * len(buffers), [-1] * len(buffers)
     for at in order:
-        buffer = buffers[at]
-        taken = sorted(
-            (offsets[p], offsets[p] + buffers[p].bytes)
-            for p in placed
-            if buffers[p].begin <= buffer.end and buffer.begin <= buffers[p].end
-        )
-        offset = 0
-        for low, high in taken:
-            if offset + buffer.bytes <= low:
+        count_bytes, offset = buffers[at].bytes, 0
+        for low, high in sorted([(offsets[other], ends[other]) for other in meetings[at] if offsets[other] >= 0]):
+            if offset + count_bytes <= low:
                 break
             offset = max(offset, high)
-        offsets[at] = offset
-        placed.append(at)
-        peak = max(peak, offset + buffer.bytes)
-    return offsets, peak
+        offsets[at], ends[at] = offset, offset + count_bytes
+    return offsets, max(ends, default=0)
 
 
 def place(buffers: Sequence[Buffer]) -> tuple[list[int], int]:
@@ -59,7 +59,8 @@ def place(buffers: Sequence[Buffer]) -> tuple[list[int], int]:
         lambda b: (buffers[b].begin, -buffers[b].bytes),
     ]
     orders = [sorted(count, key=key) for key in keys]
-    tried = [(*_place_in_order(buffers, order), order) for order in orders]
+    meetings = _meetings(buffers)
+    tried = [(*_place_in_order(buffers, meetings, order), order) for order in orders]
     best = now = min(tried, key=lambda found: found[1])
     least, chance, in_vain = live_peak(buffers), random.Random(0), 0
     for _ in range(SEARCH_ROUNDS):
@@ -70,7 +71,7 @@ def place(buffers: Sequence[Buffer]) -> tuple[list[int], int]:
         at = order.index(highest)
         to = chance.randrange(at + 1)
         order = [*order[:to], highest, *order[to:at], *order[at + 1 :]]
-        now = (*_place_in_order(buffers, order), order)
+        now = (*_place_in_order(buffers, meetings, order), order)
         in_vain += 1
         if now[1] < best[1]:
             best, in_vain = now, 0

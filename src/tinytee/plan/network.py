@@ -69,7 +69,7 @@ class TensorInfo:
     def blocks(self) -> int:
         return -(-self.shape.height // self.block_rows)
 
-    @property
+    @cached_property
     def last_use(self) -> int:
         return max(self.consumers, default=self.producer)
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
@@ -35,6 +36,9 @@ SMALL_TENSOR_ELEMS = 4 * 1024
 
 CHUNK_BYTES = 256 * 1024
 """Weights that stay resident are fed in chunks of at most this size."""
+
+ROUNDING = 1 + 1e-12
+"""A bound that was summed up in another order may be larger than it is by so much."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +74,51 @@ class Choice:
     seconds: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Partition:
     """The fastest for a budget, and for every smaller one of at least ``bytes``, the most that lives at once."""
 
     choices: list[Choice]
     bytes: int
+
+    @cached_property
+    def seconds(self) -> float:
+        return sum(choice.seconds for choice in self.choices)
+
+
+@dataclass(frozen=True)
+class _Span:
+    """What any budget has in common for the segments first .. last.
+
+    Attributes:
+        first: node.
+        segments: with the seconds of their steps, whatever the states around them.
+        both: tensors that live all through.
+        held_bytes: of the tensors around and the workspace, if nothing is spilled.
+        least_bytes: of these, if all is spilled that may be.
+        overwritten: a tensor before and the one after that may be written over it, if neither is spilled.
+        compute_seconds: of the nodes.
+        far_seconds: of tensors written, if they are not spilled.
+        resident: all weights in the arena.
+    """
+
+    first: int
+    segments: list[tuple[Segment, float]]
+    both: frozenset[int]
+    held_bytes: int
+    least_bytes: int
+    overwritten: tuple[int, int] | None
+    compute_seconds: float
+    far_seconds: dict[int, float]
+    resident: WeightChoice
+
+
+_Reached = tuple[float, frozenset[int], Choice | None, int]
+"""The least time, the state before that it comes from, the segment from there, and the bytes that live in it."""
+
+_Cut = list[frozenset[int]]
+_States = dict[frozenset[int], _Reached]
+_Table = list[_States]
 
 
 def stream_blocks(network: Network, node: int, staging_bytes: int) -> tuple[int, int, int]:
@@ -113,10 +156,14 @@ class Partitioner:
             profile.far_seconds(info.whole_bytes) if info.whole_bytes > profile.cache_bytes else 0.0
             for info in network.tensors
         ]
+        self._whole_bytes = [info.whole_bytes for info in network.tensors]
         self._node_seconds = list(accumulate((node.seconds for node in network.nodes), initial=0.0))
         self._step_seconds = list(accumulate((node.step_seconds for node in network.nodes), initial=0.0))
         self._weight_bytes = list(accumulate((node.weight_bytes for node in network.nodes), initial=0))
         self._states = [self._spill_sets(cut) for cut in range(len(network.nodes) + 1)]
+        self._spans: dict[tuple[int, int], _Span] = {}
+        self._tables: dict[int, _Table] = {}
+        """By budget: what it takes to get to each cut in each of its states."""
 
     def _spill_sets(self, cut: int) -> list[frozenset[int]]:
         """Which tensors may be spilled at a cut: every subset of few, or the largest ones of many."""
@@ -219,14 +266,18 @@ class Partitioner:
         whole = None
         if resident.bytes <= room:
             again = self._again_seconds(resident.bytes, segment.steps)
-            whole = replace(resident, seconds=resident.seconds + again) if again else resident
-            limit = min(limit, whole.seconds)
+            if resident.seconds + again < limit:
+                whole = replace(resident, seconds=resident.seconds + again) if again else resident
+                limit = whole.seconds
         least = self._least_again_seconds(resident.bytes, room, segment.steps)
-        if whole is resident or resident.seconds + least >= limit:
+        if whole is resident or resident.seconds + least > limit * ROUNDING:
             return whole
-        choices = self.streaming_choices(segment.first, segment.last, segment.steps)
-        found = next((choice for choice in choices if choice.bytes <= room), None)
-        return found if found and found.seconds < limit else whole
+        for choice in self.streaming_choices(segment.first, segment.last, segment.steps):
+            if choice.seconds >= limit:
+                break
+            if choice.bytes <= room:
+                return choice
+        return whole
 
     def layerwise(self) -> list[Choice]:
         """One node a segment, in one step, maps and weights whole: how an engine without memory planning runs."""
@@ -239,22 +290,22 @@ class Partitioner:
         return choices
 
     def partition(self, budget_bytes: int, progress: Callable[[float], None] | None = None) -> Partition | None:
-        """The fastest partition whose live tensors and weights fit the budget at all times, or None."""
-        network = self.network
-        count = len(network.nodes)
-        best: list[dict[frozenset[int], tuple[float, frozenset[int], Choice | None, int]]]
-        best = [{} for _ in range(count + 1)]
+        """The fastest partition whose live tensors and weights fit the budget at all times, or None. Of equally fast
+        ones it is always the same, whatever other budgets were asked for before."""
+        count = len(self.network.nodes)
+        above = self._tables.get(min((known for known in self._tables if known >= budget_bytes), default=-1))
+        best: _Table = [{} for _ in range(count + 1)]
         best[0][frozenset()] = (0.0, frozenset(), None, 0)
-        whole = [info.whole_bytes for info in network.tensors]
         for last in range(count):
             if progress:
                 progress(last / count)
-            cut_out = last + 1
-            out_live = network.live[cut_out]
+            states = self._inherit(best, above, last + 1, budget_bytes) if above else self._states[last + 1]
+            if not states:
+                continue
             for first, segments in self.table.ending_at(last).items():
-                if not best[first]:
-                    continue
-                self._relax(budget_bytes, first, last, segments, best[first], best[cut_out], whole, out_live)
+                if best[first]:
+                    self._relax(budget_bytes, self._span(first, last, segments), best[first], best[last + 1], states)
+        self._tables[budget_bytes] = best
         final = best[count].get(frozenset())
         if final is None:
             return None
@@ -267,44 +318,95 @@ class Partitioner:
             at, state, most = choice.segment.first, previous, max(most, memory)
         return Partition(choices[::-1], most)
 
-    def _relax(self, budget, first, last, segments, states_in, states_out, whole, out_live) -> None:
-        """Tries every segment first .. last between every pair of states of its cuts."""
-        network = self.network
-        in_live = network.live[first]
-        held = set(in_live) | set(out_live)
-        both = frozenset(in_live) & frozenset(out_live)
-        held_bytes = sum(whole[t] for t in held)
-        pair = overwrites(network, first) if first == last else None
-        held_bytes += workspace_bytes(network, first, last)
-        compute = self._node_seconds[last + 1] - self._node_seconds[first]
-        each_step = self._step_seconds[last + 1] - self._step_seconds[first]
-        resident = self.resident_choice(first, last)
-        far = {t: self._far_seconds[t] for t in out_live if network.tensors[t].producer >= first}
-        for after in self._states[last + 1]:
-            for before, (seconds_in, *_) in states_in.items():
-                if before & both != after & both:
+    def _inherit(self, best: _Table, above: _Table, cut: int, budget_bytes: int) -> _Cut:
+        """Takes from a larger budget's table what stays the fastest: it fits, and what it comes from took no longer.
+        Returns the cut's other states, of those that the larger budget reaches."""
+        states = []
+        for state in self._states[cut]:
+            reached = above[cut].get(state)
+            if reached is None:
+                continue
+            _, before, choice, memory = reached
+            assert choice is not None
+            first = choice.segment.first
+            known = best[first].get(before)
+            if memory <= budget_bytes and known and known[0] == above[first][before][0]:
+                best[cut][state] = reached
+            else:
+                states.append(state)
+        return states
+
+    def _span(self, first: int, last: int, segments: list[Segment]) -> _Span:
+        key = (first, last)
+        if key not in self._spans:
+            network = self.network
+            live = set(network.live[first]) | set(network.live[last + 1])
+            held_bytes = sum(self._whole_bytes[t] for t in live) + workspace_bytes(network, first, last)
+            pair = overwrites(network, first) if first == last else None
+            each_step = self._step_seconds[last + 1] - self._step_seconds[first]
+            costs = [
+                s.instructions * self.profile.step_seconds + s.steps * each_step + self.profile.far_seconds(s.far_bytes)
+                for s in segments
+            ]
+            spared = frozenset().union(*self._states[first], *self._states[last + 1], pair[1:] if pair else ())
+            self._spans[key] = _Span(
+                first=first,
+                segments=list(zip(segments, costs, strict=True)),
+                both=frozenset(network.live[first]) & frozenset(network.live[last + 1]),
+                held_bytes=held_bytes,
+                least_bytes=held_bytes - sum(self._whole_bytes[t] for t in live & spared),
+                overwritten=pair if pair and live.issuperset(pair) else None,
+                compute_seconds=self._node_seconds[last + 1] - self._node_seconds[first],
+                far_seconds={
+                    t: self._far_seconds[t] for t in network.live[last + 1] if network.tensors[t].producer >= first
+                },
+                resident=self.resident_choice(first, last),
+            )
+        return self._spans[key]
+
+    def _relax(self, budget: int, span: _Span, states_in: _States, states_out: _States, states: _Cut) -> None:
+        """Tries a span's segments between every state of its first cut and those given of its last."""
+        whole, spill_seconds, resident = self._whole_bytes, self._spill_seconds, span.resident
+        least = math.inf
+        for segment, cost in span.segments:
+            room = budget - span.least_bytes - segment.internal_bytes
+            if room >= 0:
+                least = min(least, cost + self._least_again_seconds(resident.bytes, room, segment.steps))
+        if least == math.inf:
+            return
+        least += span.compute_seconds + resident.seconds
+        by_shared: dict[frozenset[int], _Cut] = {}
+        """The states before, by what they spill of the tensors that live all through."""
+        for before in self._states[span.first]:
+            if before in states_in:
+                by_shared.setdefault(before & span.both, []).append(before)
+        for after in states:
+            far_out = sum(cost for t, cost in span.far_seconds.items() if t not in after)
+            for before in by_shared.get(after & span.both, ()):
+                seconds_in = states_in[before][0]
+                known = states_out.get(after)
+                limit = known[0] if known else math.inf
+                if seconds_in + far_out + least > limit * ROUNDING:
                     continue
                 away = before | after
-                fixed = held_bytes - sum(whole[t] for t in away & held)
-                if pair and away.isdisjoint(pair) and held.issuperset(pair):
-                    fixed -= whole[pair[1]]
-                known = states_out.get(after)
-                limit = known[0] if known else float("inf")
-                start = seconds_in + compute + sum(cost for t, cost in far.items() if t not in after)
-                if fixed > budget or start + resident.seconds >= limit:
+                fixed = span.held_bytes - sum(whole[t] for t in away)
+                if span.overwritten and away.isdisjoint(span.overwritten):
+                    fixed -= whole[span.overwritten[1]]
+                if fixed > budget:
                     continue
-                for segment in segments:
-                    memory = fixed + segment.internal_bytes
-                    seconds = start + segment.instructions * self.profile.step_seconds + segment.steps * each_step
-                    seconds += self.profile.far_seconds(segment.far_bytes)
-                    for tensor, ring in segment.rings_in:
+                start = seconds_in + span.compute_seconds + far_out
+                for segment, cost in span.segments:
+                    memory, seconds = fixed + segment.internal_bytes, start + cost
+                    if memory > budget or seconds + resident.seconds >= limit:
+                        continue
+                    for tensor, ring in segment.rings_in if before else ():
                         if tensor in before:
                             memory += ring
-                            seconds += self._spill_seconds[tensor]
-                    for tensor, ring in segment.rings_out:
+                            seconds += spill_seconds[tensor]
+                    for tensor, ring in segment.rings_out if after else ():
                         if tensor in after:
                             memory += ring
-                            seconds += self._spill_seconds[tensor]
+                            seconds += spill_seconds[tensor]
                     if memory > budget or seconds + resident.seconds >= limit:
                         continue
                     held_so = self._hold_weights(segment, resident, budget - memory, limit - seconds)

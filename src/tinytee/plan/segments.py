@@ -83,7 +83,7 @@ class Growth:
         if node.output < 0:  # an output is taken in whole row blocks
             frontier = block_floor(frontier, network.tensors[node.inputs[0]])
         self.frontiers[self.first] = frontier
-        self._instructions += int(np.count_nonzero(np.diff(frontier)))
+        self._instructions += int(np.count_nonzero(frontier[1:] != frontier[:-1]))
         if node.output >= 0:
             self._close(node.output, frontier if node.height == network.tensors[node.output].shape.height else None)
         for tensor, row_map in zip(node.inputs, node.maps, strict=True):
@@ -130,7 +130,7 @@ class Growth:
             lowest = frontier[:-1] if frees is None else np.minimum(frees, frontier[:-1])
             if info.last_use > self.last:  # spilled row blocks leave only when they are whole
                 lowest = np.minimum(lowest, block_floor(frontier[:-1], info))
-            slots = int(np.max(frontier[1:] - lowest, initial=1))
+            slots = max(1, int((frontier[1:] - lowest).max()))
         successor = self._successor(tensor, frontier)
         if successor is not None:
             self.shared[tensor], self.slots[tensor] = successor, self.slots[successor]
@@ -166,7 +166,7 @@ class Growth:
         info = self.network.tensors[tensor]
         fetched = block_ceil(self._needs[tensor], info)
         lowest = np.minimum(self._frees[tensor], fetched[:-1])
-        self.slots[tensor] = self._capacity(tensor, int(np.max(fetched[1:] - lowest, initial=1)), True)
+        self.slots[tensor] = self._capacity(tensor, max(1, int((fetched[1:] - lowest).max())), True)
         self._rings_in[tensor] = aligned(self.slots[tensor] * info.row_bytes)
 
     def fetched(self, tensor: int) -> Rows:

@@ -45,3 +45,12 @@ def test_a_partition_holds_for_smaller_budgets_too(graph: Graph, cache_bytes: in
         less = partitioner.partition(budget_bytes)
         assert seconds_of(less) >= seconds_of(found) * (1 - 1e-12)
         found = less
+
+
+@quick
+@given(graphs(), st.sampled_from([0, 4096]), st.lists(st.floats(0, 1), min_size=2, max_size=5))
+def test_other_budgets_asked_for_before_change_nothing(graph: Graph, cache_bytes: int, shares: list[float]) -> None:
+    asked = partitioner_of(graph, cache_bytes)
+    for budget_bytes in [LARGEST, *(int(LARGEST * share**4) for share in shares)]:
+        found, alone = asked.partition(budget_bytes), partitioner_of(graph, cache_bytes).partition(budget_bytes)
+        assert (found and (found.choices, found.bytes)) == (alone and (alone.choices, alone.bytes))
