@@ -24,7 +24,9 @@ from tinytee.zoo.efficientnet import build_efficientnet_lite0
 REPEATS = 2000
 ROWS, PANEL = 128, 32
 AVX512 = ["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mfma", "-mprefer-vector-width=512"]
-FLAGS = {"avx2": ["-mavx2", "-mfma"], "avx512": AVX512, "avx512vnni": [*AVX512, "-mavx512vnni"]}
+AVX2 = ["-mavx2", "-mfma", "-fno-gcse", "-fno-gcse-after-reload"]
+FLAGS = {"avx2": AVX2, "avx512": AVX512, "avx512vnni": [*AVX512, "-mavx512vnni"]}
+"""As in CMakeLists.txt."""
 PRUNED = 0.8
 
 
