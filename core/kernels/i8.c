@@ -7,7 +7,8 @@
  *
  * Depthwise convolution on x86 interleaves four kernel rows, so that a lane's four bytes are one channel's column of
  * the window: the same dot products. Interleaving within 128 bits leaves channels out of order; weights and constants
- * are brought into that order once for several pixels, and packing the results to bytes undoes it.
+ * are brought into that order once for several pixels, and packing the results to bytes undoes it. Windows of 3 x 3
+ * slide on AVX2 and NEON instead, over inputs widened to 16 bits.
  */
 #include "kernels.h"
 
