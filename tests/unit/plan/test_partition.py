@@ -27,7 +27,7 @@ def partitioner_of(graph: Graph, cache_bytes: int) -> Partitioner:
 
 
 def seconds_of(partition: Partition | None) -> float:
-    return sum(choice.seconds for choice in partition.choices) if partition else float("inf")
+    return partition.seconds if partition else float("inf")
 
 
 @quick
