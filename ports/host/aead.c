@@ -6,6 +6,8 @@
  * plaintext goes, and opened there. AEGIS needs no copy: it absorbs the very plaintext that it writes. */
 #include "aead.h"
 
+#include "steps.h"
+
 #include <limits.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
@@ -14,15 +16,12 @@
 #include "tinytee_program.h"
 #include "wipe.h"
 
-enum { PIECE_BYTES = 32 * 1024 };
-
 int tthi_aead_set_key(tthi_aead *aead, uint32_t suite, const uint8_t *key, const tth_options *options) {
   tthi_aead_forget(aead);
   aead->read_once = (options->flags & TTH_BUNDLE_SHARED) != 0;
   if (suite == TT_SUITE_AEGIS256X4) {
-    if (options->aegis_encrypt == NULL || options->aegis_decrypt == NULL) return -1;
-    aead->aegis_encrypt = options->aegis_encrypt;
-    aead->aegis_decrypt = options->aegis_decrypt;
+    if (options->aegis.encrypt_detached == NULL) return -1;
+    aead->aegis = options->aegis;
     memcpy(aead->aegis_key, key, sizeof aead->aegis_key);
     aead->suite = suite;
     return 0;
@@ -55,15 +54,14 @@ static int cipher_pass(EVP_CIPHER_CTX *context, const void *associated, size_t a
   if (associated_bytes > INT_MAX || bytes > INT_MAX) return -1;
   if (associated_bytes != 0 && EVP_CipherUpdate(context, NULL, &done, associated, (int)associated_bytes) != 1)
     return -1;
-  size_t step = copy_first ? PIECE_BYTES : bytes;
-  for (size_t at = 0; at < bytes; at += step) {
-    size_t piece = bytes - at < step ? bytes - at : step;
+  for (size_t at = 0, step; at < bytes; at += step) {
+    step = tthi_next_step(from, at, bytes);
     const uint8_t *source = from + at;
     if (copy_first) {
-      memmove(to + at, source, piece);
+      memmove(to + at, source, step);
       source = to + at;
     }
-    if (EVP_CipherUpdate(context, to + at, &done, source, (int)piece) != 1 || done != (int)piece) return -1;
+    if (EVP_CipherUpdate(context, to + at, &done, source, (int)step) != 1 || done != (int)step) return -1;
   }
   return 0;
 }
@@ -81,6 +79,20 @@ static int cipher_open(tthi_aead *aead, const uint8_t *nonce, const void *associ
   return EVP_CipherFinal_ex(context, rest, &done) == 1 ? 0 : -1;
 }
 
+static int aegis_open(const tthi_aead *aead, const uint8_t *nonce, const void *associated, size_t associated_bytes,
+                      const uint8_t *ciphertext, size_t bytes, const uint8_t *tag, uint8_t *plain) {
+  _Alignas(64) uint8_t state[TTH_AEGIS_STATE_BYTES];
+  int failed = 0;
+  aead->aegis.state_init(state, associated, associated_bytes, nonce, aead->aegis_key);
+  for (size_t at = 0, step; at < bytes; at += step) {
+    step = tthi_next_step(ciphertext, at, bytes);
+    failed |= aead->aegis.state_decrypt_update(state, plain + at, ciphertext + at, step);
+  }
+  failed |= aead->aegis.state_decrypt_final(state, tag, TT_TAG_BYTES);
+  tthi_wipe(state, sizeof state);
+  return failed;
+}
+
 /* The tag that is compared with cannot be the one that is computed if nothing computes it. */
 static int gcm_open(const tthi_aead *aead, const uint8_t *nonce, const void *associated, size_t associated_bytes,
                     const uint8_t *ciphertext, size_t bytes, const uint8_t *tag, uint8_t *plain) {
@@ -96,8 +108,7 @@ int tthi_aead_open(tthi_aead *aead, const uint8_t *nonce, const void *associated
                    const uint8_t *ciphertext, size_t bytes, const uint8_t *tag, uint8_t *plain) {
   int failed = -1;
   if (aead->suite == TT_SUITE_AEGIS256X4)
-    failed = aead->aegis_decrypt(plain, ciphertext, bytes, tag, TT_TAG_BYTES, associated, associated_bytes, nonce,
-                                 aead->aegis_key);
+    failed = aegis_open(aead, nonce, associated, associated_bytes, ciphertext, bytes, tag, plain);
   else if (aead->gcm != NULL)
     failed = gcm_open(aead, nonce, associated, associated_bytes, ciphertext, bytes, tag, plain);
   else if (aead->cipher != NULL)
@@ -109,8 +120,8 @@ int tthi_aead_open(tthi_aead *aead, const uint8_t *nonce, const void *associated
 int tthi_aead_seal(tthi_aead *aead, const uint8_t *nonce, const void *associated, size_t associated_bytes,
                    const uint8_t *plain, size_t bytes, uint8_t *ciphertext, uint8_t *tag) {
   if (aead->suite == TT_SUITE_AEGIS256X4)
-    return aead->aegis_encrypt(ciphertext, tag, TT_TAG_BYTES, plain, bytes, associated, associated_bytes, nonce,
-                               aead->aegis_key);
+    return aead->aegis.encrypt_detached(ciphertext, tag, TT_TAG_BYTES, plain, bytes, associated, associated_bytes,
+                                        nonce, aead->aegis_key);
   if (aead->gcm != NULL) {
     aead->gcm->seal(&aead->gcm_key, nonce, associated, associated_bytes, plain, bytes, ciphertext, tag);
     return 0;

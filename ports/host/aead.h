@@ -8,8 +8,7 @@ typedef struct tthi_aead {
   uint32_t suite; /* TT_SUITE_*, 0: no key */
   void *cipher;   /* EVP_CIPHER_CTX, which holds the expanded key, or NULL */
   uint8_t aegis_key[32];
-  tth_aegis_encrypt aegis_encrypt;
-  tth_aegis_decrypt aegis_decrypt;
+  tth_aegis aegis;
   const tthi_gcm *gcm; /* AES-256-GCM's functions; NULL: libcrypto's */
   tthi_gcm_key gcm_key;
   int read_once; /* opening reads the ciphertext once */

@@ -38,22 +38,26 @@ TT_MUST_USE int tth_arena_open(tth_arena *arena, size_t bytes);
 /* Wipes the arena and gives it back. Does nothing to a zeroed one. */
 void tth_arena_close(tth_arena *arena);
 
-/* AEGIS-256X4 as libaegis declares it: aegis256x4_encrypt_detached and aegis256x4_decrypt_detached. */
-typedef int (*tth_aegis_encrypt)(uint8_t *c, uint8_t *mac, size_t maclen, const uint8_t *m, size_t mlen,
-                                 const uint8_t *ad, size_t adlen, const uint8_t *npub, const uint8_t *k);
-typedef int (*tth_aegis_decrypt)(uint8_t *m, const uint8_t *c, size_t clen, const uint8_t *mac, size_t maclen,
-                                 const uint8_t *ad, size_t adlen, const uint8_t *npub, const uint8_t *k);
-
 enum {
+  TTH_AEGIS_STATE_BYTES = 1024,
   TTH_BUNDLE_SHARED = 1, /* others may write the bundle's memory while it is read (a mapped file): read it once */
   TTH_NOT_DUMPABLE = 2   /* make this process not dumpable, nor traceable by its own user (prctl(2)) */
 };
 
+/* AEGIS-256X4 by libaegis, whose functions are those named here, after aegis256x4_. The state, an aegis256x4_state, has
+ * TTH_AEGIS_STATE_BYTES at most. */
+typedef struct tth_aegis {
+  int (*encrypt_detached)(uint8_t *c, uint8_t *mac, size_t maclen, const uint8_t *m, size_t mlen, const uint8_t *ad,
+                          size_t adlen, const uint8_t *npub, const uint8_t *k);
+  void (*state_init)(void *state, const uint8_t *ad, size_t adlen, const uint8_t *npub, const uint8_t *k);
+  int (*state_decrypt_update)(void *state, uint8_t *m, const uint8_t *c, size_t mlen);
+  int (*state_decrypt_final)(void *state, const uint8_t *mac, size_t maclen);
+} tth_aegis;
+
 /* Zero everything for the defaults. */
 typedef struct tth_options {
-  const char *isa;                 /* "portable", "avx2", "avx512", "neon"; NULL: the best that this processor has */
-  tth_aegis_encrypt aegis_encrypt; /* both or neither */
-  tth_aegis_decrypt aegis_decrypt;
+  const char *isa;  /* "portable", "avx2", "avx512", "neon"; NULL: the best that this processor has */
+  tth_aegis aegis;  /* all or none */
   uint32_t flags;   /* TTH_BUNDLE_SHARED, TTH_NOT_DUMPABLE */
   uint32_t threads; /* that may share a run, at most as many as the bundle was compiled for; 0 and 1: the caller's */
 } tth_options;

@@ -7,7 +7,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from tinytee.bundle.abi import ffi
+from tinytee.bundle.abi import constants, ffi
 from tinytee.errors import EngineError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -48,24 +48,27 @@ def best_isa() -> str:
 
 
 @functools.cache
-def aegis_functions() -> tuple[Any, Any]:
-    """libaegis' AEGIS-256X4 (encrypt, decrypt), out of the pyaegis wheel; NULL pointers where it is not installed."""
+def aegis_functions() -> dict[str, Any]:
+    """The fields of a ``tth_aegis``: libaegis' functions, out of the pyaegis wheel; empty where it is not installed."""
     try:
         extension = importlib.import_module("pyaegis._aegis_ffi")
     except ImportError:
-        return ffi.NULL, ffi.NULL
+        return {}
     from cffi import FFI  # noqa: PLC0415
 
     finder = FFI()
-    names = ("aegis256x4_encrypt_detached", "aegis256x4_decrypt_detached")
-    finder.cdef("".join(f"int {name}();" for name in names))
+    fields = dict(ffi.typeof("tth_aegis").fields)
+    finder.cdef("".join(f"int aegis256x4_{name}();" for name in fields))
     carrier: Any = finder.dlopen(extension.__file__)
     try:
-        addresses = [int(finder.cast("uintptr_t", finder.addressof(carrier, name))) for name in names]
+        addresses = {name: finder.addressof(carrier, f"aegis256x4_{name}") for name in fields}
+        state_bytes = extension.ffi.sizeof("aegis256x4_state")
     except AttributeError:
-        return ffi.NULL, ffi.NULL
+        return {}
+    if state_bytes > constants.TTH_AEGIS_STATE_BYTES:
+        return {}
     _carriers.append(carrier)
-    return ffi.cast("tth_aegis_encrypt", addresses[0]), ffi.cast("tth_aegis_decrypt", addresses[1])
+    return {name: ffi.cast(fields[name].type, int(finder.cast("uintptr_t", at))) for name, at in addresses.items()}
 
 
 _carriers: list[Any] = []  # cffi unloads a library with its last reference

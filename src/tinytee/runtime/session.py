@@ -129,19 +129,23 @@ class Session:
         """
         with self._lock:
             backend = self._open_backend()
-            specs, results = self.manifest.inputs, self.manifest.outputs
-            arrays, sample_count = check_inputs(specs, inputs)
-            samples = [np.zeros((sample_count if spec.batched else 1, spec.elems), np.float32) for spec in results]
             try:
-                for sample in range(sample_count):
-                    backend.run(
-                        [to_core(spec, arrays[spec.name], sample) for spec in specs],
-                        [rows[sample if spec.batched else 0] for spec, rows in zip(results, samples, strict=True)],
-                    )
+                direct = backend.run_direct(inputs) if isinstance(backend, ProcessBackend) else None
+                return self._run(backend, inputs) if direct is None else direct
             except TinyteeError:
                 self._close()
                 raise
-            return {spec.name: from_core(spec, rows) for spec, rows in zip(results, samples, strict=True)}
+
+    def _run(self, backend: ProcessBackend | OpteeBackend, inputs: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+        specs, results = self.manifest.inputs, self.manifest.outputs
+        arrays, sample_count = check_inputs(specs, inputs)
+        samples = [np.zeros((sample_count if spec.batched else 1, spec.elems), np.float32) for spec in results]
+        for sample in range(sample_count):
+            backend.run(
+                [to_core(spec, arrays[spec.name], sample) for spec in specs],
+                [rows[sample if spec.batched else 0] for spec, rows in zip(results, samples, strict=True)],
+            )
+        return {spec.name: from_core(spec, rows) for spec, rows in zip(results, samples, strict=True)}
 
     @property
     def stats(self) -> SessionStats:

@@ -86,6 +86,12 @@ def from_core(spec: TensorSpec, samples: NDArray[np.float32]) -> NDArray[Any]:
     return _cast(stacked.reshape(len(samples), *spec.shape[1:]), spec)
 
 
+def keeps_order(spec: TensorSpec) -> bool:
+    """Whether a sample of float32 lies in memory as the model's own array does."""
+    moved = [axis for axis in spec.perm if spec.sample_shape[axis] != 1]
+    return spec.dtype == "float32" and moved == sorted(moved)
+
+
 def _cast(array: NDArray[np.float32], spec: TensorSpec) -> NDArray[Any]:
     if spec.dtype == "float32":
         converted = array
