@@ -6,8 +6,6 @@
  * plaintext goes, and opened there. AEGIS needs no copy: it absorbs the very plaintext that it writes. */
 #include "aead.h"
 
-#include "steps.h"
-
 #include <limits.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
@@ -15,6 +13,8 @@
 
 #include "tinytee_program.h"
 #include "wipe.h"
+
+enum { PIECE_BYTES = 32 * 1024, STEP_BYTES = 1024, AHEAD_BYTES = 4 * STEP_BYTES, LINE_BYTES = 64 };
 
 int tthi_aead_set_key(tthi_aead *aead, uint32_t suite, const uint8_t *key, const tth_options *options) {
   tthi_aead_forget(aead);
@@ -54,14 +54,15 @@ static int cipher_pass(EVP_CIPHER_CTX *context, const void *associated, size_t a
   if (associated_bytes > INT_MAX || bytes > INT_MAX) return -1;
   if (associated_bytes != 0 && EVP_CipherUpdate(context, NULL, &done, associated, (int)associated_bytes) != 1)
     return -1;
-  for (size_t at = 0, step; at < bytes; at += step) {
-    step = tthi_next_step(from, at, bytes);
+  size_t step = copy_first ? PIECE_BYTES : bytes;
+  for (size_t at = 0; at < bytes; at += step) {
+    size_t piece = bytes - at < step ? bytes - at : step;
     const uint8_t *source = from + at;
     if (copy_first) {
-      memmove(to + at, source, step);
+      memmove(to + at, source, piece);
       source = to + at;
     }
-    if (EVP_CipherUpdate(context, to + at, &done, source, (int)step) != 1 || done != (int)step) return -1;
+    if (EVP_CipherUpdate(context, to + at, &done, source, (int)piece) != 1 || done != (int)piece) return -1;
   }
   return 0;
 }
@@ -79,14 +80,20 @@ static int cipher_open(tthi_aead *aead, const uint8_t *nonce, const void *associ
   return EVP_CipherFinal_ex(context, rest, &done) == 1 ? 0 : -1;
 }
 
+/* AEGIS is faster than memory that is read by one stream: a step's ciphertext is asked for some steps before it is
+ * opened, which takes .82 to .86 of the time that a single call for all of it does (chunks of 221 and 256 KiB, AVX2). A
+ * processor drops what is asked for faster than it can fetch, hence the short steps. */
 static int aegis_open(const tthi_aead *aead, const uint8_t *nonce, const void *associated, size_t associated_bytes,
                       const uint8_t *ciphertext, size_t bytes, const uint8_t *tag, uint8_t *plain) {
   _Alignas(64) uint8_t state[TTH_AEGIS_STATE_BYTES];
   int failed = 0;
   aead->aegis.state_init(state, associated, associated_bytes, nonce, aead->aegis_key);
-  for (size_t at = 0, step; at < bytes; at += step) {
-    step = tthi_next_step(ciphertext, at, bytes);
-    failed |= aead->aegis.state_decrypt_update(state, plain + at, ciphertext + at, step);
+  for (size_t at = 0; at < bytes; at += STEP_BYTES) {
+    const size_t left = bytes - at, ahead = at + AHEAD_BYTES;
+    for (size_t line = ahead; line < ahead + STEP_BYTES && line < bytes; line += LINE_BYTES)
+      __builtin_prefetch(ciphertext + line);
+    failed |=
+        aead->aegis.state_decrypt_update(state, plain + at, ciphertext + at, left < STEP_BYTES ? left : STEP_BYTES);
   }
   failed |= aead->aegis.state_decrypt_final(state, tag, TT_TAG_BYTES);
   tthi_wipe(state, sizeof state);

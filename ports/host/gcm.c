@@ -6,9 +6,10 @@
 #include <pthread.h>
 #include <string.h>
 
-#include "steps.h"
 #include "tinytee_program.h"
 #include "wipe.h"
+
+enum { PIECE_BYTES = 32 * 1024 };
 
 _Static_assert(sizeof(struct gcm_key_data) <= TTHI_GCM_KEY_BYTES, "an expanded key fits its place");
 
@@ -26,12 +27,13 @@ static void expand(const uint8_t *key, tthi_gcm_key *expanded) {
 static void open_text(const tthi_gcm_key *key, const uint8_t *nonce, const void *associated, size_t associated_bytes,
                       const uint8_t *ciphertext, size_t bytes, uint8_t *plain, int copy_first, uint8_t *tag) {
   struct gcm_context_data context;
+  const size_t step = copy_first ? PIECE_BYTES : bytes;
   IMB_AES256_GCM_INIT(functions, data_of(key), &context, nonce, associated, associated_bytes);
-  for (size_t at = 0, step; at < bytes; at += step) {
-    step = tthi_next_step(ciphertext, at, bytes);
-    if (copy_first) memmove(plain + at, ciphertext + at, step);
+  for (size_t at = 0; at < bytes; at += step) {
+    const size_t piece = bytes - at < step ? bytes - at : step;
+    if (copy_first) memmove(plain + at, ciphertext + at, piece);
     IMB_AES256_GCM_DEC_UPDATE(functions, data_of(key), &context, plain + at, (copy_first ? plain : ciphertext) + at,
-                              step);
+                              piece);
   }
   IMB_AES256_GCM_DEC_FINALIZE(functions, data_of(key), &context, tag, TT_TAG_BYTES);
   tthi_wipe(&context, sizeof context);

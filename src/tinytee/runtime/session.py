@@ -15,7 +15,7 @@ from tinytee.bundle.abi import constants
 from tinytee.bundle.container import Bundle
 from tinytee.bundle.manifest import Manifest
 from tinytee.errors import EngineError, TinyteeError
-from tinytee.runtime.process import ProcessBackend
+from tinytee.runtime.process import DirectRun, ProcessBackend
 from tinytee.runtime.stats import SessionStats
 from tinytee.runtime.tensors import check_inputs, from_core, to_core
 
@@ -88,6 +88,7 @@ class Session:
         not_dumpable: bool = False,
     ) -> None:
         self._backend: ProcessBackend | OpteeBackend | None = None
+        self._direct: DirectRun | None = None
         self._lock = threading.Lock()
         if backend not in BACKENDS:
             raise ValueError(f"there is no backend '{backend}'; there are {', '.join(BACKENDS)}")
@@ -104,6 +105,7 @@ class Session:
                 threads=_thread_count(threads, opened.manifest.threads),
                 not_dumpable=not_dumpable,
             )
+            self._direct = self._backend.run_direct
         else:
             from tinytee.runtime import optee, provisioning  # noqa: PLC0415
 
@@ -128,15 +130,16 @@ class Session:
             EngineError: the engine failed, or the session is closed.
         """
         with self._lock:
-            backend = self._open_backend()
             try:
-                direct = backend.run_direct(inputs) if isinstance(backend, ProcessBackend) else None
-                return self._run(backend, inputs) if direct is None else direct
+                if self._direct is not None and (found := self._direct(inputs)) is not None:
+                    return found
+                return self._run(inputs)
             except TinyteeError:
                 self._close()
                 raise
 
-    def _run(self, backend: ProcessBackend | OpteeBackend, inputs: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    def _run(self, inputs: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+        backend = self._open_backend()
         specs, results = self.manifest.inputs, self.manifest.outputs
         arrays, sample_count = check_inputs(specs, inputs)
         samples = [np.zeros((sample_count if spec.batched else 1, spec.elems), np.float32) for spec in results]
@@ -163,7 +166,7 @@ class Session:
             self._close()
 
     def _close(self) -> None:
-        backend, self._backend = self._backend, None
+        backend, self._backend, self._direct = self._backend, None, None
         if backend is not None:
             backend.close()
 
