@@ -896,21 +896,22 @@ static void lrn(const float *in, float *out, size_t channels, size_t size, float
 
 /* 'parts' is a constant at most calls, so that the compiler interleaves whole vectors. */
 #define TTI_INTERLEAVE(NAME, TYPE)                                                                                     \
-  TTI_INLINE void NAME##_parts(const TYPE *restrict in, const size_t parts, size_t each, TYPE *restrict out) {         \
+  TTI_INLINE void NAME##_parts(const TYPE *restrict in, const size_t parts, ptrdiff_t stride, size_t each,             \
+                               TYPE *restrict out) {                                                                   \
     for (size_t i = 0; i < each; i++)                                                                                  \
-      for (size_t p = 0; p < parts; p++) out[i * parts + p] = in[p * each + i];                                        \
+      for (size_t p = 0; p < parts; p++) out[i * parts + p] = in[(ptrdiff_t)p * stride + (ptrdiff_t)i];                \
   }                                                                                                                    \
-  static void NAME(const TYPE *in, size_t parts, size_t each, TYPE *out) {                                             \
+  static void NAME(const TYPE *in, size_t parts, ptrdiff_t stride, size_t each, TYPE *out) {                           \
     if (parts == 2)                                                                                                    \
-      NAME##_parts(in, 2, each, out);                                                                                  \
+      NAME##_parts(in, 2, stride, each, out);                                                                          \
     else if (parts == 3)                                                                                               \
-      NAME##_parts(in, 3, each, out);                                                                                  \
+      NAME##_parts(in, 3, stride, each, out);                                                                          \
     else if (parts == 4)                                                                                               \
-      NAME##_parts(in, 4, each, out);                                                                                  \
+      NAME##_parts(in, 4, stride, each, out);                                                                          \
     else if (parts == 8)                                                                                               \
-      NAME##_parts(in, 8, each, out);                                                                                  \
+      NAME##_parts(in, 8, stride, each, out);                                                                          \
     else                                                                                                               \
-      NAME##_parts(in, parts, each, out);                                                                              \
+      NAME##_parts(in, parts, stride, each, out);                                                                      \
   }
 TTI_INTERLEAVE(interleave_floats, float)
 TTI_INTERLEAVE(interleave_bytes, uint8_t)

@@ -194,9 +194,9 @@ typedef struct tti_kernels {
                         size_t channels);
   /* Local response normalization of one pixel, ONNX LRN. out may equal in if size is at most 9. */
   void (*lrn)(const float *in, float *out, size_t channels, size_t size, float alpha, float beta, float bias);
-  /* out[i * parts + p] = in[p * each + i]: the shuffle of channels between groups. */
-  void (*interleave_floats)(const float *in, size_t parts, size_t each, float *out);
-  void (*interleave_bytes)(const uint8_t *in, size_t parts, size_t each, uint8_t *out);
+  /* out[i * parts + p] = in[p * stride + i], i < each: the shuffle of channels between groups; pixels of planes. */
+  void (*interleave_floats)(const float *in, size_t parts, ptrdiff_t stride, size_t each, float *out);
+  void (*interleave_bytes)(const uint8_t *in, size_t parts, ptrdiff_t stride, size_t each, uint8_t *out);
   /* Rows of coded weights of a panel (8, 16 or 32 wide) under one scale a column: out[r * panel + n]. coding is
    * TT_CODING_*; for F16 scales is ignored, and no code is infinite or a NaN. The same bits whatever the kernels. */
   void (*decode)(unsigned coding, const uint8_t *codes, const float *scales, size_t rows, size_t panel, float *out);

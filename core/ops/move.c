@@ -65,9 +65,10 @@ static void gather_row(const struct tt_engine *e, const tt_op *op, const tt_tens
     if (there && whole_pixels)
       tti_move(row, there + (size_t)chans[0] * size, pixel);
     else if (there && parts && size == 1)
-      e->port->kernels->interleave_bytes(there, parts, each, row);
+      e->port->kernels->interleave_bytes(there, parts, (ptrdiff_t)each, each, row);
     else if (there && parts)
-      e->port->kernels->interleave_floats((const float *)(const void *)there, parts, each, (float *)(void *)row);
+      e->port->kernels->interleave_floats((const float *)(const void *)there, parts, (ptrdiff_t)each, each,
+                                          (float *)(void *)row);
     else
       for (uint32_t c = 0; c < out->channels; c++)
         copy_element(row + c * size, there && chans[c] >= 0 ? there + (size_t)chans[c] * size : fill, size);

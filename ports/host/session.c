@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "kernels/kernels.h"
 #include "port.h"
 #include "tinytee_host.h"
 #include "tinytee_program.h"
@@ -184,16 +185,12 @@ static tt_status find_rows(tth_session *session, const tt_want *want, const char
   return TT_OK;
 }
 
-static void gather_pixels(const tth_input *input, const float *from, size_t pixels, float *restrict to) {
+static void gather_pixels(const tti_kernels *kernels, const tth_input *input, const float *from, size_t pixels,
+                          float *restrict to) {
   const size_t channels = input->channels;
   const ptrdiff_t right = input->pixel_stride, deep = input->channel_stride;
-  if (channels == 3 && right == 1) { /* an image, plane by plane */
-    const float *restrict red = from, *restrict green = from + deep, *restrict blue = from + 2 * deep;
-    for (size_t x = 0; x < pixels; x++) {
-      to[3 * x] = red[x];
-      to[3 * x + 1] = green[x];
-      to[3 * x + 2] = blue[x];
-    }
+  if (right == 1) { /* plane by plane */
+    kernels->interleave_floats(from, channels, deep, pixels, to);
     return;
   }
   for (size_t x = 0; x < pixels; x++)
@@ -205,9 +202,10 @@ static const float *dense_rows(tth_session *session, const tth_input *input, siz
                                size_t row_elems) {
   if (input->channels == 0) return input->values + row * row_elems;
   if (row_elems % input->channels != 0) return NULL;
+  const tti_kernels *kernels = tth_port_hooks(session->port)->kernels;
   float *to = (float *)(void *)session->scratch;
   for (size_t y = 0; y < rows; y++)
-    gather_pixels(input, input->values + (ptrdiff_t)(row + y) * input->row_stride, row_elems / input->channels,
+    gather_pixels(kernels, input, input->values + (ptrdiff_t)(row + y) * input->row_stride, row_elems / input->channels,
                   to + y * row_elems);
   return to;
 }
