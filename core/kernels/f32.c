@@ -105,24 +105,6 @@ TTI_INLINE void tile_run(const int pixels, const int vectors, const int differ, 
     TTI_FOR (g, (pixels + 2) / 3) __asm__("" : "+r"(at[g]));
   }
 #endif
-#if TTI_CODE != TTI_CODE_neon
-  if (pixels * vectors <= 2) { /* too few sums to hide an addition's latency: four of each */
-    vf part[3][2][2] = {{{{0}}}};
-    for (; count >= 4; count -= 4, w += 4 * panel) {
-      TTI_FOR (m, pixels) {
-        TTI_FOR (v, vectors) {
-          const float *to = w + v * TTI_LANES;
-          acc[m][v] += v_set(at[0][m * stride]) * tile_weight(differ, to, less);
-          TTI_FOR (i, 3)
-            part[i][m][v] += v_set(at[0][m * stride + i + 1]) * tile_weight(differ, to + (size_t)(i + 1) * panel, less);
-        }
-      }
-      at[0] += 4;
-    }
-    TTI_FOR (m, pixels)
-      TTI_FOR (v, vectors) acc[m][v] += part[0][m][v] + (part[1][m][v] + part[2][m][v]);
-  }
-#endif
   while (count) {
     size_t rows = bring_near(ahead, count);
     count -= rows;
@@ -239,12 +221,61 @@ static void conv_row_narrow(const tti_conv_row *c) {
   }
 }
 
+/* A y-plane of one pixel, for which each weight serves once: a run in two or four parts, which memory delivers faster
+ * side by side than one after the other, and whose sums, kept apart, hide an addition's latency. */
+TTI_INLINE void pixel_columns(const int vectors, const int partial, const int differ, const tti_conv_row *c,
+                              size_t column) {
+  const int parts = vectors > 2 ? 2 : 4;
+  const size_t panel = c->panel, left = c->columns - column - (size_t)(vectors - 1) * TTI_LANES;
+  vf sum[4][MOST_COLUMNS] = {{{0}}};
+  for (size_t r = 0; r < c->run_count; r++) {
+    const float *in = c->runs[r].input, *w = c->weights + (size_t)c->runs[r].weight_row * panel + column;
+    const size_t each = c->runs[r].count / (size_t)parts, rest = c->runs[r].count % (size_t)parts;
+    for (size_t i = 0; i < each; i++, in++, w += panel) {
+      TTI_FOR (p, parts) {
+        const vf a = v_set(in[(size_t)p * each]);
+        const float *to = w + (size_t)p * each * panel;
+        TTI_FOR (v, vectors) sum[p][v] += a * tile_weight(differ, to + v * TTI_LANES, c->less);
+      }
+    }
+    in += each * (size_t)(parts - 1);
+    w += each * (size_t)(parts - 1) * panel;
+    for (size_t i = 0; i < rest; i++, w += panel)
+      TTI_FOR (v, vectors) sum[0][v] += v_set(in[i]) * tile_weight(differ, w + v * TTI_LANES, c->less);
+  }
+  TTI_FOR (v, vectors) {
+    const int some = partial && v == vectors - 1;
+    const size_t at = column + (size_t)v * TTI_LANES;
+    vf all = (sum[0][v] + sum[1][v]) + (sum[2][v] + sum[3][v]);
+    if (c->bias) all += v_load(c->bias + at);
+    if (c->begin) all += tile_load(c->begin + at, some, left);
+    if (c->residual) all += tile_load(c->residual + at, some, left);
+    tile_store(c->out + at, v_at_most(v_at_least(all, v_set(c->low)), v_set(c->high)), some, left);
+  }
+}
+
+TTI_INLINE void pixel(const int differ, const tti_conv_row *c) {
+  size_t column = 0;
+  for (; MOST_COLUMNS > 2 && column + 4 * TTI_LANES <= c->columns; column += 4 * TTI_LANES)
+    pixel_columns(MOST_COLUMNS, 0, differ, c, column);
+  for (; column + 2 * TTI_LANES <= c->columns; column += 2 * TTI_LANES) pixel_columns(2, 0, differ, c, column);
+  for (; column + TTI_LANES <= c->columns; column += TTI_LANES) pixel_columns(1, 0, differ, c, column);
+  if (column < c->columns) pixel_columns(1, 1, differ, c, column);
+}
+
 /* Each by itself, so that its tiles get the registers that they need. */
 static __attribute__((noinline)) void conv_row_less(const tti_conv_row *c) {
   size_t column = 0;
   for (; column + 2 * TTI_LANES <= c->columns; column += 2 * TTI_LANES)
     strip(2, 0, 1, c->panel, c, column, 0, c->width);
   if (column < c->columns) strip(1, 0, 1, c->panel, c, column, 0, c->width);
+}
+
+static __attribute__((noinline)) void conv_pixel(const tti_conv_row *c) {
+  if (c->less)
+    pixel(1, c);
+  else
+    pixel(0, c);
 }
 
 static __attribute__((noinline)) void strip_of_8(const tti_conv_row *c, size_t column) {
@@ -288,6 +319,10 @@ static void conv_row(const tti_conv_row *c) {
   }
   const size_t panel = c->panel;
   size_t column = 0;
+  if (c->width == 1 && TTI_CODE != TTI_CODE_neon) { /* which multiplies by lanes, four rows at a time */
+    conv_pixel(c);
+    return;
+  }
   if (c->less) {
     conv_row_less(c);
     return;
