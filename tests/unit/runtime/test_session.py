@@ -8,6 +8,7 @@ import gc
 import os
 import resource
 import threading
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,65 @@ def test_inputs_of_any_strides(suite: str, step: int, order: str, channels: int)
     with Session(passthrough_bundle(KEY, suite, lowered=passthrough(shape, 4, port)), key=KEY) as session:
         np.testing.assert_array_equal(session.run({"x": x})["y"], kept)
         np.testing.assert_array_equal(x, kept)
+
+
+@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("elems", [1, 31, 255, 256, 257, 1023, 1024, 1025, 1280, 1281, 20_001])
+def test_texts_of_any_length(suite: str, elems: int) -> None:
+    """A long text is opened in steps."""
+    port = Port("x", "t", (elems,), "float32", (0,), False)
+    x = np.random.default_rng(elems).standard_normal(elems).astype(np.float32)
+    with Session(passthrough_bundle(KEY, suite, lowered=passthrough(Shape(1, 1, elems), 1, port)), key=KEY) as session:
+        np.testing.assert_array_equal(session.run({"x": x})["y"], x)
+
+
+def _as_they_come(x: np.ndarray) -> dict[str, np.ndarray]:
+    """The same values in arrays that are to be read as they lie, and in others."""
+    readonly = x.copy()
+    readonly.setflags(write=False)
+    unaligned = np.frombuffer(b"-" + x.tobytes(), np.uint8)[1:].view(np.float32).reshape(x.shape)
+    reversed_rows = x[:, :, ::-1].copy()[:, :, ::-1]
+    masked = np.ma.MaskedArray(x)
+    return {
+        "dense": x,
+        "readonly": readonly,
+        "unaligned": unaligned,
+        "reversed": reversed_rows,
+        "fortran": np.asfortranarray(x),
+        "big-endian": x.astype(">f4"),
+        "masked": masked,
+        "list": x.tolist(),  # of float64
+    }
+
+
+@pytest.mark.parametrize("kind", _as_they_come(sample()))
+def test_arrays_as_they_come(path: Path, kind: str) -> None:
+    given = _as_they_come(sample())
+    with Session(path, key=KEY) as session:
+        if kind == "list":
+            with pytest.raises(TypeError, match="float64"):
+                session.run({"x": given[kind]})
+        for _ in range(2):
+            kinds = ("dense",) if kind == "list" else (kind, "dense")
+            first, *others = [session.run({"x": given[k]})["y"] for k in kinds]
+            np.testing.assert_array_equal(first, sample())
+            for other in others:
+                assert (other.shape, other.dtype, other.flags.carray) == (first.shape, first.dtype, first.flags.carray)
+                assert not np.shares_memory(first, other)
+                np.testing.assert_array_equal(first, other)
+
+
+def test_a_session_ends_with_its_last_reference(path: Path) -> None:
+    """It wipes its memory then, not when rings of references are looked for."""
+    session = Session(path, key=KEY)
+    session.run({"x": sample()})
+    backend = weakref.ref(session._backend)
+    gc.disable()
+    try:
+        del session
+        assert backend() is None
+    finally:
+        gc.enable()
 
 
 def test_peak_is_the_compilers_figure(path: Path) -> None:
