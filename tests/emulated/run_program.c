@@ -29,6 +29,9 @@ static const tti_kernels *kernels_of(const char *isa) {
 #if defined(__aarch64__)
   if (!strcmp(isa, "neon")) return tti_kernels_neon();
   if (!strcmp(isa, "neondot")) return tti_kernels_neondot();
+#else
+  if (!strcmp(isa, "avx512")) return tti_kernels_avx512();
+  if (!strcmp(isa, "avx512vnni")) return tti_kernels_avx512vnni();
 #endif
   if (!strcmp(isa, "portable")) return tti_kernels_portable();
   stop("no such instruction set");
