@@ -1133,16 +1133,22 @@ static void max_pixels(const uint8_t *const *pixels, size_t count, size_t channe
 }
 #endif
 
+/* 'lanes' channels of the last of so many vectors. */
+TTI_INLINE void sum_vectors(const int vectors, const size_t lanes, const uint8_t *pixels, size_t count, size_t channels,
+                            int32_t *sums) {
+  vi sum[4] = {{0}};
+  for (size_t n = 0; n < count; n++, pixels += channels)
+    TTI_FOR (v, vectors) sum[v] += load_bytes(pixels + v * TTI_LANES, lanes);
+  TTI_FOR (v, vectors)
+    for (size_t i = 0; i < lanes; i++) sums[(size_t)v * TTI_LANES + i] += sum[v][i];
+}
+
 static void sum_pixels(const uint8_t *pixels, size_t count, size_t channels, int32_t *sums) {
-  for (size_t c = 0; c < channels; c += TTI_LANES) {
-    const size_t lanes = least(channels - c, TTI_LANES);
-    vi sum = {0};
-    if (lanes == TTI_LANES)
-      for (size_t n = 0; n < count; n++) sum += load_bytes(pixels + n * channels + c, TTI_LANES);
-    else
-      for (size_t n = 0; n < count; n++) sum += load_bytes(pixels + n * channels + c, lanes);
-    for (size_t i = 0; i < lanes; i++) sums[c + i] += sum[i];
-  }
+  size_t c = 0;
+  for (; c + 4 * TTI_LANES <= channels; c += 4 * TTI_LANES)
+    sum_vectors(4, TTI_LANES, pixels + c, count, channels, sums + c);
+  for (; c + TTI_LANES <= channels; c += TTI_LANES) sum_vectors(1, TTI_LANES, pixels + c, count, channels, sums + c);
+  if (c < channels) sum_vectors(1, channels - c, pixels + c, count, channels, sums + c);
 }
 
 static void round_sums(const int32_t *sums, int32_t shift, float scale, size_t count, void *out,
@@ -1292,18 +1298,19 @@ TTI_INLINE void lookup_span(const uint8_t *table, const uint8_t *in, uint8_t *ou
 }
 #elif defined(TTI_REGISTER)
 enum { LOOKUP = 32 };
-/* Sixteen bytes of the table at a time: adding 0x70 with saturation leaves the high bit clear just for indices below
- * 16, and a shuffle yields 0 where it is set. */
+/* An index's lower half finds a byte in each sixteen of the table, and the bits of its higher half choose among these,
+ * in pairs: a choice goes by a byte's highest bit. */
 TTI_INLINE void lookup_span(const uint8_t *table, const uint8_t *in, uint8_t *out) {
-  const vx x = load_x(in), limit = TTI_X(set1_epi8)(0x70);
-  vx y = {0};
+  const vx x = load_x(in), low = TTI_SI512(and)(x, TTI_X(set1_epi8)(0x0F));
+  vx y[16];
   TTI_FOR (j, 16) {
     __m128i part;
     __builtin_memcpy(&part, table + 16 * j, sizeof part);
-    const vx slice = _mm256_broadcastsi128_si256(part);
-    y |= TTI_X(shuffle_epi8)(slice, TTI_X(adds_epu8)(TTI_SI512(xor)(x, TTI_X(set1_epi8)((char)(16 * j))), limit));
+    y[j] = TTI_X(shuffle_epi8)(_mm256_broadcastsi128_si256(part), low);
   }
-  __builtin_memcpy(out, &y, sizeof y);
+  TTI_FOR (bit, 4)
+    TTI_FOR (j, 8 >> bit) y[j] = _mm256_blendv_epi8(y[2 * j], y[2 * j + 1], TTI_X(slli_epi16)(x, 3 - bit));
+  __builtin_memcpy(out, y, sizeof *y);
 }
 #else
 enum { LOOKUP = 16 };
