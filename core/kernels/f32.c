@@ -222,10 +222,11 @@ static void conv_row_narrow(const tti_conv_row *c) {
 }
 
 /* A y-plane of one pixel, for which each weight serves once: a run in two or four parts, which memory delivers faster
- * side by side than one after the other, and whose sums, kept apart, hide an addition's latency. */
+ * side by side than one after the other, and whose sums, kept apart, hide an addition's latency. All columns are summed
+ * up in the same order: large sums that are equal stay so, and a Softmax shows it. */
 TTI_INLINE void pixel_columns(const int vectors, const int partial, const int differ, const tti_conv_row *c,
                               size_t column) {
-  const int parts = vectors > 2 ? 2 : 4;
+  const int parts = MOST_COLUMNS > 2 ? 2 : 4;
   const size_t panel = c->panel, left = c->columns - column - (size_t)(vectors - 1) * TTI_LANES;
   vf sum[4][MOST_COLUMNS] = {{{0}}};
   for (size_t r = 0; r < c->run_count; r++) {

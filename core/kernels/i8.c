@@ -1308,8 +1308,10 @@ TTI_INLINE void lookup_span(const uint8_t *table, const uint8_t *in, uint8_t *ou
     __builtin_memcpy(&part, table + 16 * j, sizeof part);
     y[j] = TTI_X(shuffle_epi8)(_mm256_broadcastsi128_si256(part), low);
   }
-  TTI_FOR (bit, 4)
-    TTI_FOR (j, 8 >> bit) y[j] = _mm256_blendv_epi8(y[2 * j], y[2 * j + 1], TTI_X(slli_epi16)(x, 3 - bit));
+  TTI_FOR (j, 8) y[j] = _mm256_blendv_epi8(y[2 * j], y[2 * j + 1], TTI_X(slli_epi16)(x, 3));
+  TTI_FOR (j, 4) y[j] = _mm256_blendv_epi8(y[2 * j], y[2 * j + 1], TTI_X(slli_epi16)(x, 2));
+  TTI_FOR (j, 2) y[j] = _mm256_blendv_epi8(y[2 * j], y[2 * j + 1], TTI_X(slli_epi16)(x, 1));
+  y[0] = _mm256_blendv_epi8(y[0], y[1], x);
   __builtin_memcpy(out, y, sizeof *y);
 }
 #else
