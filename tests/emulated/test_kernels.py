@@ -24,14 +24,20 @@ from unit.plan import test_strassen as strassen
 from unit.plan.graphs import SLOW_IS_FINE, graphs
 from unit.plan.quantized_graphs import fully_connected, quantized_graphs
 from unit.plan.test_coded_weights import dense
+from unit.plan.test_quantized_plans import inputs_of
 
 ON_FLOATS = ("neon", "avx512")
 """Of each processor one: they have the same kernels for float32."""
 
 
+def budget_of(isa: str, graph: Graph, share: float) -> int:
+    """From the least that the tests give to one at which everything fits."""
+    low = max(8192, least_budget(graph, MACHINES[isa].profile))
+    return int(low * ((4 * low + (1 << 20)) / low) ** share)
+
+
 def check(isa: str, graph: Graph, budget: int, seed: int, folder: Path) -> None:
-    rng = np.random.default_rng(seed)
-    inputs = {port.name: rng.standard_normal(port.shape).astype(np.float32) for port in graph.inputs}
+    inputs = inputs_of(graph, seed)
     found = run(MACHINES[isa], graph, budget, inputs, folder)
     for name, want in evaluate(graph, inputs).items():
         scale = max(1.0, float(np.abs(want).max()))
@@ -44,8 +50,7 @@ def check(isa: str, graph: Graph, budget: int, seed: int, folder: Path) -> None:
 def test_networks_give_the_reference_s_answer(
     tmp_path_factory: pytest.TempPathFactory, isa: str, graph: Graph, share: float, seed: int
 ) -> None:
-    low = max(8192, least_budget(graph, MACHINES[isa].profile))
-    check(isa, graph, int(low * ((4 * low + (1 << 20)) / low) ** share), seed, tmp_path_factory.getbasetemp())
+    check(isa, graph, budget_of(isa, graph, share), seed, tmp_path_factory.getbasetemp())
 
 
 @pytest.mark.parametrize("isa", MACHINES)
@@ -54,11 +59,8 @@ def test_networks_give_the_reference_s_answer(
 def test_integer_networks_give_the_reference_s_bits(
     tmp_path_factory: pytest.TempPathFactory, isa: str, graph: Graph, share: float, seed: int
 ) -> None:
-    low = max(8192, least_budget(graph, MACHINES[isa].profile))
-    budget = int(low * ((4 * low + (1 << 20)) / low) ** share)
-    rng = np.random.default_rng(seed)
-    inputs = {port.name: rng.standard_normal(port.shape).astype(np.float32) for port in graph.inputs}
-    found = run(MACHINES[isa], graph, budget, inputs, tmp_path_factory.getbasetemp())
+    inputs = inputs_of(graph, seed)
+    found = run(MACHINES[isa], graph, budget_of(isa, graph, share), inputs, tmp_path_factory.getbasetemp())
     for name, want in evaluate(graph, inputs).items():
         np.testing.assert_array_equal(found[name], want)
 
@@ -114,7 +116,7 @@ def test_lanes_at_their_bound_are_exact(tmp_path: Path, sign: int, channels: int
     full = replace(graph, ops=(graph.ops[0], replace(conv, weight=weight), *graph.ops[2:]))
     assert products_in_16_bits(full.ops[1]) == 4  # type: ignore[arg-type]
     for value in (-100.0, 100.0):
-        for budget in (max(8192, least_budget(full, MACHINES[isa].profile)), 1 << 20):
+        for budget in (budget_of(isa, full, 0), 1 << 20):
             inputs = {"x": np.full((1, 1, 1031), value, np.float32)}
             found = run(MACHINES[isa], full, budget, inputs, tmp_path)
             np.testing.assert_array_equal(found["y"], evaluate(full, inputs)["y"])
