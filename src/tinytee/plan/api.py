@@ -454,7 +454,9 @@ class Planner:
 
     def _finish(self, best: _Best, budget_bytes: int) -> Plan:
         placed = best.placed
-        layout = lay_out(placed.network, placed.choices, best.pinned) if best.pinned else placed.layout
+        layout = placed.layout
+        if best.pinned:
+            layout = lay_out(placed.network, placed.choices, best.pinned, unpinned=placed.layout)
         lowered = lowering.lower(placed.network, placed.choices, layout, in_parts=placed.in_parts)
         _check_window(lowered, self.profile)
         return Plan(
@@ -484,8 +486,8 @@ class Planner:
 def _check_window(lowered: Lowered, profile: Profile) -> None:
     """Refuses inputs and outputs of which not even a y-plane crosses the boundary at once. (Such tensors are not
     spilled, and weights are fed in small chunks.)"""
-    for port, shape in (*lowered.inputs, *lowered.outputs):
-        needed = 4 * shape.row_elems + constants.TT_TAG_BYTES
+    for port, shape, quant in (*lowered.inputs, *lowered.outputs):
+        needed = (1 if quant else 4) * shape.row_elems + constants.TT_TAG_BYTES
         if profile.window_bytes and needed > profile.window_bytes:
             raise UnsupportedModelError(
                 f"a y-plane of '{port.name}' has {needed:,} bytes, and on {profile.name} at most"

@@ -155,24 +155,37 @@ class _Builder:
         return [self._add_buffer("workspace", size, n, n) if size else -1 for n, size in enumerate(sizes)]
 
 
-def lay_out(network: Network, choices: list[Choice], pinned: frozenset[int] = frozenset()) -> Layout:
+def lay_out(
+    network: Network,
+    choices: list[Choice],
+    pinned: frozenset[int] = frozenset(),
+    unpinned: Layout | None = None,
+) -> Layout:
     """Places a partition's tensors and weights; pinned nodes' weights lie apart, above everything else.
 
-    The peak is at least what lives at once, and at most a few per cent more (see ``arena.place``).
+    The peak is at least what lives at once, and at most a few per cent more (see ``arena.place``). Given the layout of
+    the same without pinned weights, all that is not pinned takes at most as much as it does there.
     """
     builder = _Builder(network, choices)
     builder.whole_tensors()
     builder.rings()
+    tensor_buffers = len(builder.buffers)
     inside, staging = builder.weights(pinned)
     workspaces = builder.workspaces()
     offsets, peak = arena.place(builder.buffers)
+    if unpinned is not None and peak > unpinned.peak_bytes:  # smaller buffers, by chance less closely
+        places = list(zip(unpinned.buffers, unpinned.offsets, strict=True))
+        known = {(buffer.name, buffer.begin): offset for buffer, offset in places[tensor_buffers:]}
+        offsets = list(unpinned.offsets[:tensor_buffers])
+        offsets += [known[buffer.name, buffer.begin] for buffer in builder.buffers[tensor_buffers:]]
+        peak = unpinned.peak_bytes
     weights = {key: offsets[buffer] + at for key, (buffer, at) in inside.items()}
-    places: dict[int, int] = {}
+    above: dict[int, int] = {}
     for node in sorted(pinned):
-        places[node] = peak
+        above[node] = peak
         peak += network.nodes[node].weight_bytes
     buffers = list(builder.buffers)
-    for node, offset in places.items():
+    for node, offset in above.items():
         buffers.append(Buffer("pinned weights", network.nodes[node].weight_bytes, 0, len(choices) - 1))
         offsets.append(offset)
     return Layout(
@@ -183,7 +196,7 @@ def lay_out(network: Network, choices: list[Choice], pinned: frozenset[int] = fr
         weights=weights,
         staging=tuple(offsets[b] if b >= 0 else -1 for b in staging),
         workspaces=tuple(offsets[b] if b >= 0 else -1 for b in workspaces),
-        pinned=places,
+        pinned=above,
         peak_bytes=peak,
         growths=tuple(builder.growths),
     )
