@@ -29,13 +29,14 @@ import secrets
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 import tinytee
 from harness import RESULTS, write_json
@@ -49,6 +50,7 @@ from tinytee.plan import profile
 from tinytee.plan.api import Plan, lower, make_plan
 from tinytee.runtime.optee import OpteeBackend
 from tinytee.runtime.optee_machine import HEAP_OVERHEAD_BYTES, Build, Machine
+from tinytee.runtime.tensors import to_wire
 from tinytee.sizes import parse_size
 from tinytee.zoo.quantized import quantized_network
 
@@ -147,8 +149,8 @@ PRECISIONS = ("fp32", "int8")
 def _wrap(graph: Any, plan: Plan, suite: str, key: bytes) -> Bundle:
     lowered = lower(graph, plan)
     manifest = Manifest(
-        inputs=tuple(TensorSpec.of(port, shape) for port, shape in lowered.inputs),
-        outputs=tuple(TensorSpec.of(port, shape) for port, shape in lowered.outputs),
+        inputs=tuple(TensorSpec.of(*port) for port in lowered.inputs),
+        outputs=tuple(TensorSpec.of(*port) for port in lowered.outputs),
         budget_bytes=plan.budget_bytes,
         predicted_seconds=float(plan.predicted_seconds),
     )
@@ -221,15 +223,18 @@ def build_runner(folder: Path = ROOT / "build" / "aarch64") -> Path:
     return folder / "run_program"
 
 
-def run_outside(machine: Machine, runner: Path, plan: Plan, graph: Any, inputs: list[bytes]) -> tuple[int, bytes]:
+def run_outside(
+    machine: Machine, runner: Path, plan: Plan, graph: Any, inputs: Sequence[NDArray[np.float32]]
+) -> tuple[int, bytes]:
     """Runs a plan in the machine's normal world, weights in the clear: instructions of the second run, and outputs."""
     lowered = lower(graph, plan)
     chunks = [lowered.chunk(k) for k in range(len(lowered.chunk_bytes))]
-    outs = [TensorSpec.of(port, shape) for port, shape in lowered.outputs]
-    counts = [len(lowered.program), len(chunks), len(inputs), len(outs)]
-    sizes = [*map(len, chunks), *map(len, inputs), *(4 * spec.elems for spec in outs)]
+    ins, outs = ([TensorSpec.of(*port) for port in ports] for ports in (lowered.inputs, lowered.outputs))
+    fed = [to_wire(spec, array).tobytes() for spec, array in zip(ins, inputs, strict=True)]
+    counts = [len(lowered.program), len(chunks), len(fed), len(outs)]
+    sizes = [*map(len, chunks), *map(len, fed), *(spec.wire_bytes for spec in outs)]
     program = machine.folder / "program"
-    program.write_bytes(np.array(counts + sizes, "<u4").tobytes() + b"".join([lowered.program, *chunks, *inputs]))
+    program.write_bytes(np.array(counts + sizes, "<u4").tobytes() + b"".join([lowered.program, *chunks, *fed]))
     (machine.folder / "run_program").write_bytes(runner.read_bytes())
     command = (
         "cp /host/run_program /tmp/ && chmod +x /tmp/run_program && /tmp/run_program neon /host/program >/host/out"
@@ -244,7 +249,7 @@ def measure_outside(network: zoo.Network, precision: str, graph: Any, runner: Pa
     """The same core in the normal world, with all the memory it wants."""
     plan = _plan(graph, UNLIMITED, CHACHA)
     with Machine(Build(LARGEST), count_instructions=True) as machine:
-        instructions, _ = run_outside(machine, runner, plan, graph, [_inputs(network).tobytes()])
+        instructions, _ = run_outside(machine, runner, plan, graph, [_inputs(network)])
     peak = plan.peak_secure_memory_bytes
     return Row(NORMAL, network.name, "", "none", precision, peak, peak, instructions, multiplies(graph))
 

@@ -4,7 +4,7 @@
 _Static_assert(sizeof(struct tt_engine) <= TT_ENGINE_BYTES, "the engine's state fits its place");
 _Static_assert(sizeof(tt_bundle_header) == 80, "the header has no holes");
 _Static_assert(sizeof(tt_instr) == 4 && sizeof(tt_tensor) == 32 && sizeof(tt_op) == 96 && sizeof(tt_spill) == 16 &&
-                   sizeof(tt_part) == 28,
+                   sizeof(tt_part) == 28 && sizeof(tt_port_tensor) == 12,
                "records have no holes");
 
 /* A memset that the compiler keeps. */
@@ -152,27 +152,32 @@ static void want_load(const tt_engine *e, tt_want *want) {
   want->bytes = load.bytes + (size_t)piece_count(&e->program, load.bytes) * TT_TAG_BYTES;
 }
 
+/* What y-planes that cross the boundary are. */
+static void describe(const tti_program *p, tti_instr instr, tt_want *want) {
+  const tt_port_tensor *port = &p->ports[instr.index];
+  const tt_tensor *t = &p->tensors[port->tensor];
+  want->index = port->port;
+  want->bytes = dense_bytes(t, want->rows) + TT_TAG_BYTES;
+  want->scale = port->scale;
+  want->zero_point = t->zero_point;
+}
+
 static void want_instr(const tt_engine *e, tt_want *want) {
   const tti_program *p = &e->program;
   const tti_instr instr = next_instr(e);
   if (instr.code == TT_INSTR_LOAD || instr.code == TT_INSTR_STREAM) {
     want_load(e, want);
   } else if (instr.code == TT_INSTR_INPUT) {
-    const tt_port_tensor *port = &p->ports[instr.index];
-    const tt_tensor *t = &p->tensors[port->tensor];
     want->event = TT_WANT_INPUT;
-    want->index = port->port;
-    want->row = t->produced;
-    want->rows = instr.arg - t->produced;
-    want->bytes = dense_bytes(t, want->rows) + TT_TAG_BYTES;
+    want->row = p->tensors[p->ports[instr.index].tensor].produced;
+    want->rows = instr.arg - want->row;
+    describe(p, instr, want);
     make_nonce(want->nonce, TT_DOMAIN_INPUT, e->run, e->inputs_fed);
   } else if (instr.code == TT_INSTR_OUTPUT) {
-    const tt_port_tensor *port = &p->ports[instr.index];
     want->event = TT_GIVE_OUTPUT;
-    want->index = port->port;
     want->row = instr.arg;
     want->rows = output_rows(p, instr);
-    want->bytes = dense_bytes(&p->tensors[port->tensor], want->rows) + TT_TAG_BYTES;
+    describe(p, instr, want);
     make_nonce(want->nonce, TT_DOMAIN_OUTPUT, e->run, e->outputs_taken);
   } else {
     const tt_spill *spill = spill_of(p, instr);

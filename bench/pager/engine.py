@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from tinytee.bundle import Bundle
 from tinytee.bundle.abi import constants, ffi
 from tinytee.runtime import library
-from tinytee.runtime.tensors import from_core, to_core
+from tinytee.runtime.tensors import from_core, from_wire, to_core, to_wire
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]
 
 
 class Engine:
@@ -50,12 +50,13 @@ class Engine:
 
     def run(self, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """One sample, by the model's own names."""
-        given = [np.ascontiguousarray(to_core(spec, inputs[spec.name], 0)) for spec in self._manifest.inputs]
-        taken = [np.zeros((spec.height, spec.width, spec.channels), np.float32) for spec in self._manifest.outputs]
+        specs, results = self._manifest.inputs, self._manifest.outputs
+        given = [np.ascontiguousarray(to_wire(spec, to_core(spec, inputs[spec.name], 0))) for spec in specs]
+        taken = [np.zeros((spec.height, spec.width, spec.channels), spec.wire_dtype) for spec in results]
         self._check(self._library.tt_start(self._engine))
         self._pump(given, taken)
-        results = zip(self._manifest.outputs, taken, strict=True)
-        return {spec.name: from_core(spec, array.reshape(1, -1)) for spec, array in results}
+        pairs = zip(results, taken, strict=True)
+        return {spec.name: from_core(spec, from_wire(spec, array).reshape(1, -1)) for spec, array in pairs}
 
     def close(self) -> None:
         self._library.tt_close(self._engine)
@@ -85,8 +86,8 @@ class Engine:
             if want.event == constants.TT_GIVE_SPILL:
                 self._spills[want.index] = sealed
             else:
-                plain = np.frombuffer(self._client.decrypt(nonce, bytes(ffi.buffer(sealed)), None), np.float32)
                 target = taken[want.index][rows]
+                plain = np.frombuffer(self._client.decrypt(nonce, bytes(ffi.buffer(sealed)), None), target.dtype)
                 target[...] = plain.reshape(target.shape)
 
     @staticmethod

@@ -71,8 +71,8 @@ def open_layerwise(network: zoo.Network, pager: Pager) -> Run:
     plan = make_plan(graph, LARGEST_ARENA_BYTES, suite=SUITE, schedule="layerwise")
     lowered, key = lower(graph, plan), os.urandom(32)
     manifest = Manifest(
-        inputs=tuple(TensorSpec.of(port, shape) for port, shape in lowered.inputs),
-        outputs=tuple(TensorSpec.of(port, shape) for port, shape in lowered.outputs),
+        inputs=tuple(TensorSpec.of(*port) for port in lowered.inputs),
+        outputs=tuple(TensorSpec.of(*port) for port in lowered.outputs),
         budget_bytes=LARGEST_ARENA_BYTES,
         predicted_seconds=plan.predicted_seconds,
     )

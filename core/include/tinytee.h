@@ -42,8 +42,12 @@ typedef enum tt_event {
 typedef struct tt_want {
   tt_event event;
   uint32_t index, row, rows;
-  size_t bytes;      /* exact length to feed or to take, tag included */
-  uint8_t nonce[32]; /* of TT_WANT_INPUT and TT_GIVE_OUTPUT, under the I/O key; no associated data */
+  size_t bytes; /* exact length to feed or to take, tag included */
+  /* Of TT_WANT_INPUT and TT_GIVE_OUTPUT. Elements are float32 if scale is 0, else uint8 q, standing for
+   * scale * (q - zero_point): clip(round_half_even(v / scale) + zero_point, 0, 255) of a value v, of NaN 0. */
+  float scale;
+  uint32_t zero_point;
+  uint8_t nonce[32]; /* under the I/O key; no associated data */
 } tt_want;
 
 /* Where a key is used; a port keeps at most one of each. */

@@ -21,8 +21,8 @@
 
 enum {
   TT_PROGRAM_MAGIC = 0x50545454, /* "TTTP" */
-  TT_PROGRAM_VERSION = 3,
-  TT_BUNDLE_VERSION = 5,
+  TT_PROGRAM_VERSION = 4,
+  TT_BUNDLE_VERSION = 6,
   TT_ENGINE_BYTES = 256, /* the engine's state, at the start of the arena; the program follows */
   TT_TAG_BYTES = 16,     /* tag of every sealed chunk, whatever the suite */
   TT_NONCE_BYTES = 32,   /* room for a nonce; a suite with shorter ones uses the first bytes */
@@ -137,7 +137,7 @@ enum {
 
 /* A feature map in the arena, y, x, c: whole (capacity = height) or a ring of y-planes: y-plane y lies in slot
  * y % capacity. Elements are float32 (elem_bytes 4) or uint8 (1), standing for scale * (q - zero_point), where the
- * scale is known to the operators alone. A slot holds pad_left + width + pad_right pixels; the padding is zero_point,
+ * scale is known to operators and tt_port_tensor alone. A slot holds pad_left + width + pad_right pixels; the padding is zero_point,
  * which is 0 for float32. */
 typedef struct tt_tensor {
   uint32_t offset;    /* of slot 0 in the arena, bytes */
@@ -263,6 +263,7 @@ typedef struct tt_spill {
 typedef struct tt_port_tensor {
   uint16_t tensor, port;
   uint32_t rows_per_chunk;
+  float scale; /* of a tensor of uint8, for whoever quantizes it before or dequantizes it after; else 0 */
 } tt_port_tensor;
 
 enum {

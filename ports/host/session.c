@@ -169,14 +169,16 @@ static tt_status feed_chunk(tth_session *session, const tt_want *want) {
   return status == TT_OK ? TT_OK : core_failed(session, status);
 }
 
+static size_t elem_bytes(const tt_want *want) { return want->scale > 0.0f ? sizeof(uint8_t) : sizeof(float); }
+
 /* The first element and the number of elements of the rows wanted; fails unless they lie within elems. */
 static tt_status find_rows(tth_session *session, const tt_want *want, const char *what, size_t elems, size_t *first,
                            size_t *count) {
   size_t bytes = want->bytes < TT_TAG_BYTES ? 0 : want->bytes - TT_TAG_BYTES;
   size_t row_bytes = want->rows == 0 ? 0 : bytes / want->rows;
-  if (row_bytes == 0 || row_bytes % sizeof(float) != 0 || row_bytes * want->rows != bytes)
+  if (row_bytes == 0 || row_bytes % elem_bytes(want) != 0 || row_bytes * want->rows != bytes)
     return fail(session, TT_ERROR_PROGRAM, "rows of no size of %s %u", what, (unsigned)want->index);
-  size_t row_elems = row_bytes / sizeof(float), rows_there = elems / row_elems;
+  size_t row_elems = row_bytes / elem_bytes(want), rows_there = elems / row_elems;
   if (want->row > rows_there || want->rows > rows_there - want->row || rows_there * row_elems != elems)
     return fail(session, TT_ERROR_STATE, "%s %u has %zu elements, which the program's rows of %zu do not match", what,
                 (unsigned)want->index, elems, row_elems);
@@ -197,11 +199,10 @@ static void gather_pixels(const tti_kernels *kernels, const tth_input *input, co
     for (size_t c = 0; c < channels; c++) to[x * channels + c] = from[(ptrdiff_t)x * right + (ptrdiff_t)c * deep];
 }
 
-/* Rows of an input, densely: where they lie, or gathered into the scratch. NULL: they have not so many channels. */
+/* Rows of an input, densely: where they lie, or gathered into the scratch. */
 static const float *dense_rows(tth_session *session, const tth_input *input, size_t row, size_t rows,
                                size_t row_elems) {
   if (input->channels == 0) return input->values + row * row_elems;
-  if (row_elems % input->channels != 0) return NULL;
   const tti_kernels *kernels = tth_port_hooks(session->port)->kernels;
   float *to = (float *)(void *)session->scratch;
   for (size_t y = 0; y < rows; y++)
@@ -210,20 +211,57 @@ static const float *dense_rows(tth_session *session, const tth_input *input, siz
   return to;
 }
 
+/* Quantizes rows of an input into the scratch, as the core wants them. 'place', of so many bytes as floats have, holds
+ * a row meanwhile. */
+static void quantize_rows(tth_session *session, const tth_input *input, const tt_want *want, size_t row_elems,
+                          uint8_t *place) {
+  const tti_kernels *kernels = tth_port_hooks(session->port)->kernels;
+  const float zero = (float)want->zero_point;
+  const tti_rounding rounding = {0.0f - zero, 255.0f - zero, (uint8_t)want->zero_point, 0, 1};
+  if (input->channels == 0) {
+    kernels->i8->quantize(input->values + want->row * row_elems, want->scale, want->rows * row_elems, session->scratch,
+                          &rounding);
+    return;
+  }
+  const size_t channels = input->channels, pixels = row_elems / channels;
+  float *gathered = (float *)(void *)place;
+  for (size_t y = 0; y < want->rows; y++) {
+    const float *from = input->values + (ptrdiff_t)(want->row + y) * input->row_stride;
+    uint8_t *to = session->scratch + y * row_elems;
+    if (input->pixel_stride == 1) {
+      for (size_t c = 0; c < channels; c++)
+        kernels->i8->quantize(from + (ptrdiff_t)c * input->channel_stride, want->scale, pixels, place + c * pixels,
+                              &rounding);
+      kernels->interleave_bytes(place, channels, (ptrdiff_t)pixels, pixels, to);
+    } else {
+      gather_pixels(kernels, input, from, pixels, gathered);
+      kernels->i8->quantize(gathered, want->scale, row_elems, to, &rounding);
+    }
+  }
+  tthi_wipe(place, row_elems * sizeof(float));
+}
+
 static tt_status feed_input(tth_session *session, const tt_want *want, const tth_input *inputs, size_t input_count) {
   if (want->index >= input_count)
     return fail(session, TT_ERROR_STATE, "the program asks for input %u of %zu", (unsigned)want->index, input_count);
   size_t first = 0, count = 0;
   tt_status status = find_rows(session, want, "input", inputs[want->index].elems, &first, &count);
-  if (status == TT_OK) status = need_scratch(session, want->bytes);
   if (status != TT_OK) return status;
   const tth_input *input = &inputs[want->index];
-  const float *plain = dense_rows(session, input, want->row, want->rows, count / want->rows);
-  if (plain == NULL)
+  const size_t row_elems = count / want->rows, place = (want->bytes + 63) / 64 * 64;
+  if (input->channels != 0 && row_elems % input->channels != 0)
     return fail(session, TT_ERROR_STATE, "input %u has %zu channels, which the program's rows of %zu do not match",
-                (unsigned)want->index, input->channels, count / want->rows);
-  if (tthi_port_client_seal(session->port, want->nonce, plain, count * sizeof(float), session->scratch) != 0) {
-    tthi_wipe(session->scratch, count * sizeof(float));
+                (unsigned)want->index, input->channels, row_elems);
+  status = need_scratch(session, place + row_elems * sizeof(float));
+  if (status != TT_OK) return status;
+  const void *plain = session->scratch;
+  if (want->scale > 0.0f)
+    quantize_rows(session, input, want, row_elems, session->scratch + place);
+  else
+    plain = dense_rows(session, input, want->row, want->rows, row_elems);
+  const size_t bytes = count * elem_bytes(want);
+  if (tthi_port_client_seal(session->port, want->nonce, plain, bytes, session->scratch) != 0) {
+    tthi_wipe(session->scratch, bytes);
     return fail(session, TT_ERROR_PORT, "an input could not be sealed");
   }
   session->stats.inputs++;
@@ -243,8 +281,16 @@ static tt_status take_output(tth_session *session, const tt_want *want, const tt
   status = tt_take(session->engine, session->scratch, want->bytes);
   if (status != TT_OK) return core_failed(session, status);
   float *values = outputs[want->index].values + first;
-  if (tthi_port_client_open(session->port, want->nonce, session->scratch, count * sizeof(float), values) != 0)
+  const int is_quantized = want->scale > 0.0f;
+  void *plain = is_quantized ? (void *)session->scratch : values;
+  const size_t bytes = count * elem_bytes(want);
+  if (tthi_port_client_open(session->port, want->nonce, session->scratch, bytes, plain) != 0)
     return fail(session, TT_ERROR_AUTHENTICATION, "an output did not authenticate");
+  if (is_quantized) {
+    tth_port_hooks(session->port)
+        ->kernels->i8->dequantize(session->scratch, (uint8_t)want->zero_point, want->scale, count, values);
+    tthi_wipe(session->scratch, bytes);
+  }
   session->given[want->index] += count;
   session->stats.outputs++;
   session->stats.output_bytes += want->bytes;

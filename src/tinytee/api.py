@@ -251,8 +251,8 @@ def compile_graph(
         plan = make_plan(graph, budget, device, suite=chosen, progress=told, entropy=entropy)
         lowered = lower(graph, plan)
         manifest = Manifest(
-            inputs=tuple(TensorSpec.of(port, shape) for port, shape in lowered.inputs),
-            outputs=tuple(TensorSpec.of(port, shape) for port, shape in lowered.outputs),
+            inputs=tuple(TensorSpec.of(*port) for port in lowered.inputs),
+            outputs=tuple(TensorSpec.of(*port) for port in lowered.outputs),
             budget_bytes=budget,
             predicted_seconds=float(plan.predicted_seconds),
             preprocessing=preprocessing,

@@ -48,7 +48,7 @@ def bench(
         report("importing", 0.0)
         graph = api.load_graph(model, shapes)
         generator = np.random.default_rng(seed)
-        specs = [TensorSpec.of(port, graph.shapes[port.tensor]) for port in graph.inputs]
+        specs = [TensorSpec.of(port, graph.shapes[port.tensor], graph.quants.get(port.tensor)) for port in graph.inputs]
         feed = {spec.name: random_array(generator, spec) for spec in specs}
         report("ONNX Runtime", 0.0)
         contest = Bench(model, graph, feed, isa=isa, threads=threads or 1)

@@ -16,7 +16,7 @@ from tinytee.ir.graph import Graph
 from tinytee.plan import profile
 from tinytee.plan.api import Planner, lower
 from tinytee.plan.entropy import Entropy
-from tinytee.runtime.tensors import from_core, to_core
+from tinytee.runtime.tensors import from_core, from_wire, to_core, to_wire
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,11 +80,11 @@ def run(
     planner = Planner(graph, machine.profile, None, budget, entropy)
     lowered = lower(graph, planner.plan(budget))
     chunks = [lowered.chunk(k) for k in range(len(lowered.chunk_bytes))]
-    ins = [TensorSpec.of(port, shape) for port, shape in lowered.inputs]
-    outs = [TensorSpec.of(port, shape) for port, shape in lowered.outputs]
-    fed = [to_core(spec, inputs[spec.name], 0).tobytes() for spec in ins]
+    ins, outs = ([TensorSpec.of(*port) for port in ports] for ports in (lowered.inputs, lowered.outputs))
+    fed = [to_wire(spec, to_core(spec, inputs[spec.name], 0)).tobytes() for spec in ins]
+    taken = [spec.wire_bytes for spec in outs]
     counts = [len(lowered.program), len(chunks), len(fed), len(outs)]
-    sizes = [*map(len, chunks), *map(len, fed), *(4 * spec.elems for spec in outs)]
+    sizes = [*map(len, chunks), *map(len, fed), *taken]
     path = folder / f"program-{os.getpid()}"
     path.write_bytes(np.array(counts + sizes, "<u4").tobytes() + b"".join([lowered.program, *chunks, *fed]))
     runner = _runner(machine.target)
@@ -92,6 +92,8 @@ def run(
     command = [*machine.prefix, runner, isa or machine.isa, path]
     done = subprocess.run(command, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
-    ends = np.cumsum([spec.elems for spec in outs])
-    parts = np.split(np.frombuffer(done.stdout, "<f4"), ends[:-1])
-    return {spec.name: from_core(spec, part.reshape(1, -1)) for spec, part in zip(outs, parts, strict=True)}
+    found = {}
+    for spec, end, count in zip(outs, np.cumsum(taken), taken, strict=True):
+        part = np.frombuffer(done.stdout[end - count : end], spec.wire_dtype)
+        found[spec.name] = from_core(spec, from_wire(spec, part).reshape(1, -1))
+    return found

@@ -12,8 +12,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 import tinytee
+from tamper.programs import passthrough, passthrough_bundle
 from tinytee.bundle.abi import constants
 from tinytee.errors import AuthenticationError, EngineError
+from tinytee.ir.graph import Quant
+from tinytee.ir.quantized import dequantize, quantize
 from tinytee.runtime import provisioning
 from tinytee.runtime.optee import OpteeBackend
 from tinytee.runtime.optee_machine import Build, Machine
@@ -207,6 +210,24 @@ def test_feeder_alone(
     status, said = machine.shell(f"tinytee-feeder /host/model.tt --sealed-key /host/model.tt {arguments}")
     assert (status, said.count("not a sealed key")) == (1, 1)
     del tmp_path
+
+
+def test_feeder_alone_takes_floats(machine: Machine, sealed_key: provisioning.SealedKey) -> None:
+    """Of a network whose inputs and outputs are bytes."""
+    lowered = passthrough(quant=Quant(0.5, 120))
+    bundle = passthrough_bundle(KEY, "chacha20-poly1305", lowered=lowered)
+    values = np.random.default_rng(5).normal(0, 40, 105).astype("<f4")
+    for name, content in (
+        ("model.tt", bundle.to_bytes()),
+        ("device.key", sealed_key.record),
+        ("x.f32", values.tobytes()),
+    ):
+        (machine.folder / name).write_bytes(content)
+    arguments = "--sealed-key /host/device.key --input /host/x.f32 --output /host/y.f32 --runs 2"
+    status, said = machine.shell(f"tinytee-feeder /host/model.tt {arguments}")
+    assert status == 0, said
+    expected = dequantize(quantize(values, Quant(0.5, 120)), Quant(0.5, 120))
+    np.testing.assert_array_equal(np.fromfile(machine.folder / "y.f32", "<f4"), expected)
 
 
 @pytest.fixture(scope="module")

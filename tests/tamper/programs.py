@@ -9,7 +9,7 @@ from tinytee.bundle import Bundle, Manifest, Preprocessing, TensorSpec
 from tinytee.bundle.abi import constants as c
 from tinytee.bundle.abi import ffi, record_bytes
 from tinytee.bundle.sealing import Unsealed
-from tinytee.ir.graph import Port, Shape
+from tinytee.ir.graph import Port, Quant, Shape
 from tinytee.plan.lowered import Lowered
 
 CHUNK_BYTES = 256
@@ -39,13 +39,15 @@ def passthrough(
     rows: int = 3,
     port: Port | None = None,
     change: Callable[[dict[str, Any]], None] = lambda records: None,
+    quant: Quant | None = None,
 ) -> Lowered:
     """Input -> (spill, fetch back into another tensor, row block by row block) -> output; three chunks, one pinned.
 
     Chunks 1 (pinned), 2 and 3 are loaded, and not used. Spills and fetches are loops. change may spoil the records:
-    "head", "spills", "part", "tensors", "loads", "instrs", "ports".
+    "head", "spills", "part", "tensors", "loads", "instrs", "ports". quant: the elements are uint8.
     """
-    row_bytes = shape.row_elems * 4
+    elem_bytes = 1 if quant else 4
+    row_bytes = shape.row_elems * elem_bytes
     begins = range(0, shape.height, rows)
     instrs = [_instr(c.TT_INSTR_LOAD, 0, 0), _instr(c.TT_INSTR_LOAD, 0, 1)]
     instrs += [_instr(c.TT_INSTR_INPUT, 0, min(shape.height, y + rows)) for y in begins]
@@ -74,7 +76,9 @@ def passthrough(
         "piece_bytes": PIECE_BYTES,
     }
     tensor = {"row_bytes": row_bytes, "height": shape.height, "width": shape.width, "channels": shape.channels}
-    tensor |= {"elem_bytes": 4, "capacity": shape.height, "home": 1}
+    tensor |= {"elem_bytes": elem_bytes, "capacity": shape.height, "home": 1}
+    tensor |= {"zero_point": quant.zero_point} if quant else {}
+    scale = quant.scale if quant else 0
     offsets = [data_offset, data_offset + map_bytes]
     loads = [{"chunk": k + 1, "offset": weights_offset + k * CHUNK_BYTES, "bytes": CHUNK_BYTES} for k in range(3)]
     records: dict[str, Any] = {
@@ -84,7 +88,7 @@ def passthrough(
         "loads": loads,
         "spills": [{"rows": rows, "height": shape.height}],
         "instrs": instrs,
-        "ports": [{"tensor": k, "rows_per_chunk": rows} for k in range(2)],
+        "ports": [{"tensor": k, "rows_per_chunk": rows, "scale": scale} for k in range(2)],
     }
     change(records)
     kinds = {"head": "tt_program *", "spills": "tt_spill[]", "part": "tt_part *", "tensors": "tt_tensor[]"}
@@ -99,8 +103,8 @@ def passthrough(
         chunk_bytes=[CHUNK_BYTES] * 3,
         chunk=lambda k: bytes([k + 1]) * CHUNK_BYTES,
         arena_bytes=head["arena_bytes"],
-        inputs=((port, shape),),
-        outputs=((given, shape),),
+        inputs=((port, shape, quant),),
+        outputs=((given, shape, quant),),
     )
 
 

@@ -13,6 +13,7 @@
 #include <bearssl.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -147,14 +148,49 @@ static void make_nonce(uint8_t nonce[TTO_NONCE_BYTES], uint32_t domain, uint32_t
   memcpy(nonce, words, sizeof words);
 }
 
+/* See tt_want. */
+static uint8_t *quantized(const tta_want *want, const float *values, size_t count) {
+  const float zero = (float)want->zero_point;
+  uint8_t *codes = malloc(count);
+  for (size_t i = 0; codes && i < count; i++) {
+    const float code = rintf(values[i] / want->scale) + zero;
+    codes[i] = code >= 255.0f ? 255 : code > 0.0f ? (uint8_t)code : 0;
+  }
+  return codes;
+}
+
+static float *dequantized(const tta_want *given, const uint8_t *codes, size_t count) {
+  float *values = malloc(count * sizeof *values);
+  for (size_t i = 0; values && i < count; i++) values[i] = (float)(codes[i] - (int)given->zero_point) * given->scale;
+  return values;
+}
+
 static int give_input(void *context, const tta_want *want, uint8_t *sealed) {
   client *c = context;
-  uint8_t nonce[TTO_NONCE_BYTES];
+  uint8_t nonce[TTO_NONCE_BYTES], *codes = NULL;
+  const size_t elem_bytes = want->scale > 0.0f ? sizeof(float) : 1; /* in the file, for a byte that is wanted */
   if (want->index >= c->input_count || want->bytes < TT_TAG_BYTES || !want->rows) return -1;
-  const size_t bytes = want->bytes - TT_TAG_BYTES, first = bytes / want->rows * want->row;
-  if (first > c->inputs[want->index].bytes || bytes > c->inputs[want->index].bytes - first) return -1;
+  const size_t bytes = want->bytes - TT_TAG_BYTES, first = bytes / want->rows * want->row * elem_bytes;
+  const file *f = &c->inputs[want->index];
+  if (first > f->bytes || bytes > (f->bytes - first) / elem_bytes) return -1;
+  const uint8_t *plain = f->data + first;
+  if (want->scale > 0.0f) plain = codes = quantized(want, (const float *)(const void *)plain, bytes);
+  if (!plain) return -1;
   make_nonce(nonce, TT_DOMAIN_INPUT, c->runs, c->given++);
-  seal(c, nonce, c->inputs[want->index].data + first, bytes, sealed);
+  seal(c, nonce, plain, bytes, sealed);
+  free(codes);
+  return 0;
+}
+
+/* Room for so many bytes of a file, and whatever else makes it longer. */
+static int make_room(file *f, size_t bytes) {
+  if (bytes > f->room) {
+    uint8_t *larger = realloc(f->data, 2 * bytes);
+    if (!larger) return -1;
+    f->data = larger;
+    f->room = 2 * bytes;
+  }
+  if (bytes > f->bytes) f->bytes = bytes;
   return 0;
 }
 
@@ -163,16 +199,18 @@ static int take_output(void *context, const tta_want *given, const uint8_t *seal
   uint8_t nonce[TTO_NONCE_BYTES];
   if (given->index >= MAX_TENSORS || given->bytes < TT_TAG_BYTES || !given->rows) return -1;
   file *f = &c->outputs[given->index];
-  const size_t bytes = given->bytes - TT_TAG_BYTES, first = bytes / given->rows * given->row;
-  if (first + bytes > f->room) {
-    uint8_t *larger = realloc(f->data, 2 * (first + bytes));
-    if (!larger) return -1;
-    f->data = larger;
-    f->room = 2 * (first + bytes);
-  }
-  if (first + bytes > f->bytes) f->bytes = first + bytes;
+  const size_t elem_bytes = given->scale > 0.0f ? sizeof(float) : 1;
+  const size_t bytes = given->bytes - TT_TAG_BYTES, first = bytes / given->rows * given->row * elem_bytes;
+  if (make_room(f, first + bytes * elem_bytes)) return -1;
   make_nonce(nonce, TT_DOMAIN_OUTPUT, c->runs, c->taken++);
-  return open_sealed(c, nonce, sealed, bytes, f->data + first);
+  if (open_sealed(c, nonce, sealed, bytes, f->data + first)) return -1;
+  if (given->scale > 0.0f) {
+    float *values = dequantized(given, f->data + first, bytes);
+    if (!values) return -1;
+    memcpy(f->data + first, values, bytes * sizeof *values);
+    free(values);
+  }
+  return 0;
 }
 
 /* ---- the command line */

@@ -89,6 +89,8 @@ typedef struct tta_want {
   uint32_t event; /* tt_event, and as tt_want from here on */
   uint32_t index, row, rows;
   uint32_t bytes;
+  float scale;
+  uint32_t zero_point;
 } tta_want;
 
 /* After the command. */

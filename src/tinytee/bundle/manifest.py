@@ -17,14 +17,15 @@ import numpy as np
 from tinytee.bundle.abi import constants
 from tinytee.bundle.version import VERSION
 from tinytee.errors import BundleError
-from tinytee.ir.graph import Port, Shape
+from tinytee.ir.graph import Port, Quant, Shape
 
 DTYPES = (
     "float32", "float64", "float16", "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
 )  # fmt: skip
-"""The dtypes of a model's signature; the core carries every one as float32."""
+"""The dtypes of a model's signature; the core carries every one as float32, or as what is quantized of it."""
 
 _MAX_DIMS, _MAX_EXTENT, _MAX_TEXT = 16, 2**31, 4096
+_MOST_SCALE = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class TensorSpec:
         dtype: numpy dtype name of the signature.
         perm: ``logical.transpose(perm).reshape(height, width, channels)`` is one sample as the core has it.
         batched: whether a run loops over axis 0.
-        height, width, channels: one sample in the core, float32, in the order y, x, c.
+        height, width, channels: one sample in the core, in the order y, x, c.
+        quant: what its elements stand for in the core, where they are uint8; None: they are float32.
     """
 
     name: str
@@ -48,12 +50,13 @@ class TensorSpec:
     height: int
     width: int
     channels: int
+    quant: Quant | None = None
 
     @classmethod
-    def of(cls, port: Port, shape: Shape) -> TensorSpec:
-        """The spec of a graph's port."""
+    def of(cls, port: Port, shape: Shape, quant: Quant | None = None) -> TensorSpec:
+        """The spec of a graph's port, whose tensor has that shape and quant."""
         extents = (shape.height, shape.width, shape.channels)
-        return cls(port.name, tuple(port.shape), port.dtype, tuple(port.perm), port.batched, *extents)
+        return cls(port.name, tuple(port.shape), port.dtype, tuple(port.perm), port.batched, *extents, quant)
 
     @cached_property
     def native_dtype(self) -> np.dtype[Any]:
@@ -79,6 +82,16 @@ class TensorSpec:
     def elems(self) -> int:
         """Elements of one sample."""
         return self.height * self.width * self.channels
+
+    @property
+    def wire_dtype(self) -> np.dtype[Any]:
+        """Of the elements where they cross the boundary."""
+        return np.dtype(np.float32 if self.quant is None else np.uint8)
+
+    @property
+    def wire_bytes(self) -> int:
+        """Of one sample where it crosses the boundary."""
+        return self.elems * self.wire_dtype.itemsize
 
     def __str__(self) -> str:
         extents = ", ".join("any" if i == 0 and self.batched and not n else str(n) for i, n in enumerate(self.shape))
@@ -226,7 +239,17 @@ def _is_extent(value: int) -> bool:
     return 0 <= value < _MAX_EXTENT
 
 
+def _quant(fields: _Fields) -> Quant:
+    found = Quant(
+        scale=fields.take("scale", float, lambda value: 0 < value <= _MOST_SCALE and float(np.float32(value)) == value),
+        zero_point=fields.take("zero_point", int, lambda value: 0 <= value <= 255),
+    )
+    fields.done()
+    return found
+
+
 def _tensor(fields: _Fields) -> TensorSpec:
+    quant = fields.take_optional("quant")
     spec = TensorSpec(
         name=fields.take("name", str, _is_text),
         shape=fields.take_list("shape", int, _MAX_DIMS, _is_extent),
@@ -236,6 +259,7 @@ def _tensor(fields: _Fields) -> TensorSpec:
         height=fields.take("height", int, _is_extent),
         width=fields.take("width", int, _is_extent),
         channels=fields.take("channels", int, _is_extent),
+        quant=None if quant is None else _quant(_Fields(quant)),
     )
     fields.done()
     if sorted(spec.perm) != list(range(len(spec.shape))) or (spec.batched and not spec.shape):

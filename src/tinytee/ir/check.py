@@ -99,8 +99,6 @@ def _check_port(graph: Graph, port: Port, side: str) -> None:
     where = f"{side} '{port.name}'"
     if port.tensor not in graph.shapes:
         raise ValueError(f"{where}: tensor '{port.tensor}' has no shape")
-    if port.tensor in graph.quants:
-        raise ValueError(f"{where}: tensor '{port.tensor}' is uint8; ports carry float32")
     if port.dtype not in _DTYPES:
         raise ValueError(f"{where}: dtype {port.dtype} is not carried")
     if sorted(port.perm) != list(range(len(port.shape))):

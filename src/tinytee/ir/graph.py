@@ -66,7 +66,8 @@ class Port:
         shape: logical shape. Where ``batched``, axis 0 is the sample axis: its extent is what the model declares
             (0 for 'any'), and the graph computes one sample (extent 1) at a time.
         dtype: numpy dtype name of the model's signature ("float32", "int64", ...).
-        perm: order of the logical axes in memory: ``logical.transpose(perm).reshape(y, x, c)`` is the tensor.
+        perm: order of the logical axes in memory: ``logical.transpose(perm).reshape(y, x, c)`` is the tensor, or, where
+            that has a ``Quant``, what its elements stand for.
         batched: whether a run loops over axis 0.
     """
 

@@ -43,7 +43,7 @@ def evaluate(graph: Graph, inputs: Mapping[str, NDArray]) -> dict[str, NDArray]:
         for op in graph.ops:
             operands = [tensors[name] for name in op.inputs]
             tensors[op.output] = evaluate_op(op, operands, graph.shapes[op.output], quants=graph.quants)
-        runs.append({port.name: _write_port(port, tensors[port.tensor]) for port in graph.outputs})
+        runs.append({port.name: _write_port(graph, port, tensors[port.tensor]) for port in graph.outputs})
     return {
         port.name: np.concatenate([run[port.name] for run in runs]) if port.batched else runs[0][port.name]
         for port in graph.outputs
@@ -103,17 +103,22 @@ def _sample_count(graph: Graph, inputs: Mapping[str, NDArray]) -> int:
     return counts.pop() if counts else 1
 
 
-def _read_port(graph: Graph, port: Port, array: NDArray, sample: int) -> NDArray[np.float32]:
+def _read_port(graph: Graph, port: Port, array: NDArray, sample: int) -> NDArray:
     expected = port.shape[1:] if port.batched else port.shape
     found = array.shape[1:] if port.batched else array.shape
     if found != expected or array.ndim != len(port.shape):
         raise ValueError(f"input '{port.name}' has the shape {array.shape}, the model takes {port.shape}")
     one = array[sample : sample + 1] if port.batched else array
     shape = graph.shapes[port.tensor]
-    return one.transpose(port.perm).reshape(shape.height, shape.width, shape.channels).astype(np.float32)
+    tensor = one.transpose(port.perm).reshape(shape.height, shape.width, shape.channels).astype(np.float32)
+    quant = graph.quants.get(port.tensor)
+    return tensor if quant is None else quantized.quantize(tensor, quant)
 
 
-def _write_port(port: Port, tensor: NDArray) -> NDArray:
+def _write_port(graph: Graph, port: Port, tensor: NDArray) -> NDArray:
+    quant = graph.quants.get(port.tensor)
+    if quant is not None:
+        tensor = quantized.dequantize(tensor, quant)
     logical = (1, *port.shape[1:]) if port.batched else port.shape
     stored = tensor.reshape([logical[axis] for axis in port.perm])
     return stored.transpose(np.argsort(port.perm)).astype(port.dtype)

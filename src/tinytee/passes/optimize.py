@@ -17,6 +17,7 @@ from tinytee.passes.merge_pad import merge_pad
 from tinytee.passes.merge_tables import merge_tables
 from tinytee.passes.order_depth_first import order_depth_first
 from tinytee.passes.permute_to_gather import permute_to_gather
+from tinytee.passes.ports_carry_bytes import ports_carry_bytes
 from tinytee.passes.remove_identity import remove_identity
 from tinytee.passes.tabulate import tabulate
 
@@ -38,6 +39,7 @@ PASSES: tuple[Callable[[Graph], Graph], ...] = (
     merge_pad,  # after activations: what follows a relu is not negative
     fuse_residual,
     eliminate_dead,
+    ports_carry_bytes,  # after everything that moves conversions or merges them
     order_depth_first,
 )
 

@@ -6,6 +6,7 @@ alone are in memory at a time (decision 0016).
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from tinytee.bundle.abi import constants, ffi, record_bytes
 from tinytee.errors import UnsupportedModelError
+from tinytee.ir.graph import Graph, Port, Quant, Shape
 from tinytee.plan import arena, loops, weights
 from tinytee.plan.chunks import Chunks, piece_bytes
 from tinytee.plan.layout import Layout
@@ -65,7 +67,7 @@ class _Part:
     ops: list[dict[str, Any]] = field(default_factory=list)
     loads: list[dict[str, int]] = field(default_factory=list)
     instrs: list[int] = field(default_factory=list)
-    ports: list[dict[str, int]] = field(default_factory=list)
+    ports: list[dict[str, float]] = field(default_factory=list)
     operands: list[int] = field(default_factory=list)
     tables: list[bytes] = field(default_factory=list)
     tensor_of: dict[int, int] = field(default_factory=dict)
@@ -262,8 +264,10 @@ class _Program:
         if (step.kind, step.port) not in part.port_of:
             part.port_of[step.kind, step.port] = len(part.ports)
             tensor = part.tensor_of[self.layout.instance_of[step.segment, step.tensor]]
-            rows = self.network.tensors[step.tensor].block_rows
-            part.ports.append({"tensor": tensor, "port": step.port, "rows_per_chunk": rows})
+            info = self.network.tensors[step.tensor]
+            quant = self.network.graph.quants.get(info.name)
+            record = {"tensor": tensor, "port": step.port, "rows_per_chunk": info.block_rows}
+            part.ports.append(record | ({"scale": quant.scale} if quant else {}))
         return part.port_of[step.kind, step.port]
 
     def _add_load(self, step: LoadStep) -> None:
@@ -305,6 +309,10 @@ class _Program:
         return record_bytes(ffi.new("tt_program *", head)) + spilled + encoded[0], head["arena_bytes"]
 
 
+def _signature(graph: Graph, ports: Iterable[Port]) -> Iterator[tuple[Port, Shape, Quant | None]]:
+    return ((port, graph.shapes[port.tensor], graph.quants.get(port.tensor)) for port in ports)
+
+
 def lower(network: Network, choices: list[Choice], layout: Layout, *, in_parts: bool = False) -> Lowered:
     """Encodes a placed partition, its program as one part or a part for each segment."""
     program = _Program(network, choices, layout, in_parts=in_parts)
@@ -318,7 +326,7 @@ def lower(network: Network, choices: list[Choice], layout: Layout, *, in_parts: 
         chunk_bytes=program.chunks.sizes,
         chunk=program.chunks.make,
         arena_bytes=arena_bytes,
-        inputs=tuple((port, graph.shapes[port.tensor]) for port in graph.inputs),
-        outputs=tuple((port, graph.shapes[port.tensor]) for port in graph.outputs),
+        inputs=tuple(_signature(graph, graph.inputs)),
+        outputs=tuple(_signature(graph, graph.outputs)),
         part_bytes=[part.bytes for part in program.parts[1:]],
     )

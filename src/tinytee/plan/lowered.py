@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tinytee.ir.graph import Port, Shape
+from tinytee.ir.graph import Port, Quant, Shape
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Lowered:
         chunk: makes the plaintext of that chunk (called once each, in order, so that weights need not be
             in memory twice).
         arena_bytes: secure memory that a session needs, engine and program included.
-        inputs, outputs: the signature, each with the shape of its tensor.
+        inputs, outputs: the signature, each with the shape of its tensor, and its quant where it is uint8.
     """
 
     program: bytes
@@ -28,7 +28,7 @@ class Lowered:
     chunk_bytes: Sequence[int]
     chunk: Callable[[int], bytes]
     arena_bytes: int
-    inputs: tuple[tuple[Port, Shape], ...]
-    outputs: tuple[tuple[Port, Shape], ...]
+    inputs: tuple[tuple[Port, Shape, Quant | None], ...]
+    outputs: tuple[tuple[Port, Shape, Quant | None], ...]
     part_bytes: Sequence[int] = ()
     """Of the parts of the program that a run is fed."""

@@ -23,6 +23,7 @@ from tinytee.errors import EngineError, TinyteeError
 from tinytee.runtime import optee_machine, provisioning
 from tinytee.runtime.optee_wire import Wire, ffi, numbers, record
 from tinytee.runtime.stats import SessionStats
+from tinytee.runtime.tensors import from_wire, to_wire
 
 SUITES = ("chacha20-poly1305", "aes-256-gcm")
 
@@ -92,13 +93,18 @@ class OpteeBackend:
         if link is None:
             raise EngineError("the session is closed; open the bundle again")
         self._runs += 1
-        fed, taken = _Rows(inputs), _Rows(outputs)
+        pairs = list(zip(self.manifest.outputs, outputs, strict=True))
+        received = [np.empty(output.size, spec.wire_dtype) for spec, output in pairs]
+        fed = _Rows([to_wire(*pair) for pair in zip(self.manifest.inputs, inputs, strict=True)])
+        taken = _Rows(received)
         with link.lock:
             link.wire.send(numbers.TTF_RUN, link.number)
             while True:
                 kind, data = link.wire.receive()
                 if kind == numbers.TTF_DONE:
                     taken.check_complete()
+                    for (spec, output), rows in zip(pairs, received, strict=True):
+                        output.reshape(-1)[:] = from_wire(spec, rows)
                     self._stats = record("ttf_stats", data)
                     return
                 want = record("tta_want", data)
@@ -110,7 +116,8 @@ class OpteeBackend:
                     else:
                         own = nonce(constants.TT_DOMAIN_OUTPUT, self._runs, taken.blocks)
                         plain = self._open(own, bytes(data[ffi.sizeof("tta_want") :]), b"")
-                        taken.take(want)[:] = np.frombuffer(plain, np.float32)
+                        rows = taken.take(want)
+                        rows[:] = np.frombuffer(plain, rows.dtype)
                 except TinyteeError:
                     link.give_up()
                     raise
@@ -170,21 +177,24 @@ class _Rows:
         blocks: how many have been taken.
     """
 
-    def __init__(self, arrays: Sequence[NDArray[np.float32]]) -> None:
+    def __init__(self, arrays: Sequence[NDArray[Any]]) -> None:
         self.blocks = 0
         self._flat = [array.reshape(-1) for array in arrays]
         self._done = [0] * len(arrays)
 
-    def take(self, want: Any) -> NDArray[np.float32]:
+    def take(self, want: Any) -> NDArray[Any]:
         """The elements of the y-planes wanted.
 
         Raises:
             EngineError: there are no such rows, or it is not their turn.
         """
-        count = (want.bytes - constants.TT_TAG_BYTES) // 4
-        if want.index >= len(self._flat) or want.rows == 0 or count <= 0 or count % want.rows:
+        if want.index >= len(self._flat):
             raise EngineError("the feeder asks for rows that there are not")
-        flat, first = self._flat[want.index], count // want.rows * want.row
+        flat = self._flat[want.index]
+        count = (want.bytes - constants.TT_TAG_BYTES) // flat.itemsize
+        if want.rows == 0 or count <= 0 or count % want.rows:
+            raise EngineError("the feeder asks for rows that there are not")
+        first = count // want.rows * want.row
         if first + count > flat.size or first != self._done[want.index]:
             raise EngineError("the feeder asks for rows that there are not, or out of turn")
         self._done[want.index] = first + count

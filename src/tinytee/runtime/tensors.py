@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinytee.bundle.manifest import TensorSpec
+from tinytee.ir import quantized
 
 MAX_INTEGER = 2**24
 """Integers up to this magnitude are exact in float32."""
@@ -76,6 +77,17 @@ def to_core(spec: TensorSpec, array: NDArray[Any], sample: int) -> NDArray[np.fl
         return view
     with _casting():
         return view.astype(np.float32, order="C")
+
+
+def to_wire(spec: TensorSpec, array: NDArray[np.float32]) -> NDArray[Any]:
+    """What crosses the boundary for a sample in the core's order of axes: itself, or its bytes where the network is
+    quantized."""
+    return array if spec.quant is None else quantized.quantize(array, spec.quant)
+
+
+def from_wire(spec: TensorSpec, array: NDArray[Any]) -> NDArray[np.float32]:
+    """Undoes :func:`to_wire`."""
+    return array if spec.quant is None else quantized.dequantize(array, spec.quant)
 
 
 def from_core(spec: TensorSpec, samples: NDArray[np.float32]) -> NDArray[Any]:

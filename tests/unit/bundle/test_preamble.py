@@ -19,6 +19,7 @@ from tinytee.bundle.abi import ffi, record_bytes
 from tinytee.bundle.manifest import DTYPES
 from tinytee.bundle.preamble import HEADER_BYTES, parse_preamble
 from tinytee.errors import BundleError
+from tinytee.ir.graph import Quant
 
 KEY = bytes(range(32))
 SEALED = passthrough_bundle(
@@ -56,7 +57,7 @@ def test_what_was_written_is_read() -> None:
 def test_header_has_the_documented_layout() -> None:
     """docs/bundle.md's table, against the C record."""
     magic, version, suite, header_bytes, _, chunk_count, arena_bytes = struct.unpack_from("<8s6I", SEALED)
-    assert (magic, version, suite) == (b"tinytee\0", 5, 1)
+    assert (magic, version, suite) == (b"tinytee\0", 6, 1)
     assert (header_bytes, chunk_count, arena_bytes) == (80, 4, passthrough().arena_bytes)
 
 
@@ -145,6 +146,16 @@ def _set(path: list[Any], value: Any) -> Any:
         _set(["inputs", 0, "name"], 3),
         _set(["inputs", 0, "height"], 8),
         _set(["inputs", 0, "batched"], "yes"),
+        *(
+            _set(["inputs", 0, "quant"], wrong)
+            for wrong in (
+                1,
+                {"scale": 0.5},
+                {"scale": 0.5, "zero_point": 3, "more": 1},
+                *({"scale": scale, "zero_point": 3} for scale in (0, -0.5, 0.1, 1e39, 1e-60, "0.5")),
+                *({"scale": 0.5, "zero_point": zero} for zero in (-1, 256, 3.5, True)),
+            )
+        ),
         _set(["budget_bytes"], -1),
         _set(["predicted_seconds"], "fast"),
         _set(["predicted_seconds"], -1),
@@ -178,7 +189,9 @@ def tensors(draw: st.DrawFn) -> TensorSpec:
     shape = tuple(moved)
     if batched:
         shape = (draw(st.integers(0, 4)), height, width, channels)
-    return TensorSpec(draw(_NAMES), shape, draw(st.sampled_from(DTYPES)), perm, batched, height, width, channels)
+    scale = st.floats(2.0**-100, 2.0**100, width=32)
+    quant = draw(st.none() | st.builds(Quant, scale, st.integers(0, 255)))
+    return TensorSpec(draw(_NAMES), shape, draw(st.sampled_from(DTYPES)), perm, batched, height, width, channels, quant)
 
 
 @given(

@@ -80,7 +80,7 @@ UNSOUND = [
     (q.QLut(**IO, table=_bytes(256)), SHAPE, {**QUANTS, "b": Quant(0.5, 256)}, "zero point 256"),
     (q.QLut(**IO, table=_bytes(256)), SHAPE, {**QUANTS, "z": IN}, "'z', which no operator"),
     (q.QLut(**IO, table=_bytes(256)), SHAPE, {**QUANTS, "y": IN}, "reads uint8 and writes float32"),
-    (q.QLut(**IO, table=_bytes(256)), SHAPE, {**QUANTS, "x": IN}, "ports carry float32"),
+    (q.QLut(**IO, table=_bytes(256)), SHAPE, {**QUANTS, "x": IN}, "reads float32 and writes uint8"),
 ]
 
 

@@ -18,6 +18,7 @@ from tinytee.passes.eliminate_dead import eliminate_dead
 from tinytee.passes.merge_gathers import merge_gathers
 from tinytee.passes.order_depth_first import order_depth_first
 from tinytee.passes.permute_to_gather import permute_to_gather
+from tinytee.passes.ports_carry_bytes import ports_carry_bytes
 from tinytee.passes.tabulate import tabulate
 from unit.importer.support import compare, kinds, model, node, random
 
@@ -194,6 +195,45 @@ def test_optimizing_twice_changes_nothing() -> None:
 def test_every_pass_is_named_after_its_module() -> None:
     for rewrite in PASSES:
         assert rewrite.__module__ == f"tinytee.passes.{rewrite.__name__}"
+
+
+def test_conversions_at_the_edges_are_the_clients() -> None:
+    """Those that are all that happens to an input, and all that comes of a tensor."""
+    shape, quants = Shape(4, 8, 8), {name: Quant(0.25, 100) for name in "abcde"} | {"b": Quant(0.5, 3)}
+    names = ("x", "w", "y", "z", "u", "v")
+    ports = [Port(name, name, (4, 8, 8), "float32", (0, 1, 2), False) for name in names]
+    table = np.arange(256).astype(np.uint8)[::-1].copy()
+    ops = (
+        q.Quantize(name="a", inputs=("x",), output="a"),
+        q.Quantize(name="b", inputs=("w",), output="b"),  # w is read as float32, too
+        g.Unary(name="z", inputs=("w",), output="z", activation=Activation("relu")),
+        q.QBinary(name="c", inputs=("a", "b"), output="c", kind="mul"),
+        q.QLut(name="d", inputs=("c",), output="d", table=table),
+        q.Dequantize(name="y", inputs=("d",), output="y"),
+        q.Dequantize(name="u", inputs=("c",), output="u"),  # c is read as bytes, too
+        q.QLut(name="e", inputs=("c",), output="e", table=table),
+        q.Dequantize(name="v", inputs=("e",), output="v"),
+    )
+    graph = Graph(tuple(ports[:2]), tuple(ports[2:]), dict.fromkeys((*names, *"abcde"), shape), ops, quants)
+    check(graph)
+    found = ports_carry_bytes(graph)
+    check(found)
+    assert kinds(found) == ["Quantize", "Unary", "QBinary", "QLut", "Dequantize", "QLut"]
+    assert [port.tensor for port in (*found.inputs, *found.outputs)] == ["a", "w", "d", "z", "u", "e"]
+    feed = {name: 40 * np.random.default_rng(5).standard_normal((4, 8, 8)).astype(np.float32) for name in "xw"}
+    expected = evaluate(graph, feed)
+    for name, values in evaluate(found, feed).items():
+        np.testing.assert_array_equal(values, expected[name])
+
+
+def test_a_tensor_that_enters_and_leaves_is_written_between() -> None:
+    """An output is written by an operator."""
+    shape, port = Shape(1, 1, 3), Port("x", "x", (3,), "float32", (0,), False)
+    ops = (q.Quantize(name="a", inputs=("x",), output="a"), q.Dequantize(name="y", inputs=("a",), output="y"))
+    graph = Graph((port,), (replace(port, name="y", tensor="y"),), dict.fromkeys("xay", shape), ops, {"a": Quant(1, 0)})
+    found = ports_carry_bytes(graph)
+    check(found)
+    assert kinds(found) == ["Dequantize"]
 
 
 def test_a_function_of_one_byte_becomes_a_table() -> None:

@@ -31,6 +31,7 @@ from tinytee.ir.quantized import (
     QReduce,
     Quantize,
 )
+from tinytee.passes.ports_carry_bytes import ports_carry_bytes
 from unit.plan.graphs import _Maker
 
 
@@ -209,7 +210,8 @@ class _QuantizedMaker(_Maker):
 
 @st.composite
 def quantized_graphs(draw: st.DrawFn) -> Graph:
-    """A graph of a few operators on uint8 between float32 inputs and outputs; tensors up to about 20 x 12 x 80."""
+    """A graph of a few operators on uint8, between float32 or uint8 at its edges; tensors
+    up to about 20 x 12 x 80."""
     maker = _QuantizedMaker(draw)
     inputs = []
     for number in range(draw(st.integers(1, 2))):
@@ -231,7 +233,8 @@ def quantized_graphs(draw: st.DrawFn) -> Graph:
         maker.add(Dequantize(name=output, inputs=(name,), output=output), shape)
         extents = (shape.height, shape.width, shape.channels)
         outputs.append(Port(output, output, extents, "float32", (0, 1, 2), False))
-    return Graph(tuple(inputs), tuple(outputs), maker.shapes, tuple(maker.ops), maker.quants)
+    graph = Graph(tuple(inputs), tuple(outputs), maker.shapes, tuple(maker.ops), maker.quants)
+    return ports_carry_bytes(graph) if draw(st.booleans()) else graph
 
 
 def fully_connected(features: int, out: int, weight: int, groups: int = 1) -> Graph:

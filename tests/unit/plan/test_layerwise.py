@@ -33,8 +33,8 @@ def graph(network: zoo.Network) -> Graph:
 def run(network: zoo.Network, graph: Graph, plan: Plan) -> tuple[np.ndarray, tinytee.SessionStats]:
     lowered = lower(graph, plan)
     manifest = Manifest(
-        inputs=tuple(TensorSpec.of(port, shape) for port, shape in lowered.inputs),
-        outputs=tuple(TensorSpec.of(port, shape) for port, shape in lowered.outputs),
+        inputs=tuple(TensorSpec.of(*port) for port in lowered.inputs),
+        outputs=tuple(TensorSpec.of(*port) for port in lowered.outputs),
         budget_bytes=plan.budget_bytes,
     )
     with tinytee.Session(Bundle(unsealed=Unsealed(lowered, manifest, plan.suite, KEY)), key=KEY) as session:

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tamper.programs import passthrough_bundle
+from tamper.programs import passthrough, passthrough_bundle
+from tinytee.ir.graph import Quant
+from tinytee.ir.quantized import dequantize, quantize
 
 KEY = bytes(range(32))
 PROGRAM = Path(__file__).parents[3] / "build" / "examples" / "tinytee_run"
@@ -36,6 +38,15 @@ def test_it_runs(folder: Path, key: str) -> None:
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout.startswith("secure memory: ")
     assert (folder / "y.f32").read_bytes() == (folder / "x.f32").read_bytes()
+
+
+def test_a_quantized_network_takes_floats(folder: Path) -> None:
+    quant = Quant(0.5, 120)
+    passthrough_bundle(KEY, lowered=passthrough(quant=quant)).save(folder / "model.tt")
+    ran = run(folder, "model.tt", "raw.key", "x.f32", "105", "y.f32")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    given, found = (np.fromfile(folder / name, "<f4") for name in ("x.f32", "y.f32"))
+    np.testing.assert_array_equal(found, dequantize(quantize(given, quant), quant))
 
 
 @pytest.mark.parametrize(

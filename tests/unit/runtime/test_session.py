@@ -9,6 +9,7 @@ import os
 import resource
 import threading
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ import pytest
 from tamper.programs import passthrough, passthrough_bundle
 from tinytee import AuthenticationError, BundleError, EngineError, Session
 from tinytee.bundle.abi import constants, ffi
-from tinytee.ir.graph import Port, Shape
+from tinytee.ir.graph import Port, Quant, Shape
+from tinytee.ir.quantized import dequantize, quantize
 from tinytee.runtime import library
 
 KEY = bytes(range(32))
@@ -60,20 +62,38 @@ def test_row_blocks_of_any_size(shape: Shape, rows: int) -> None:
         np.testing.assert_array_equal(session.run({"x": x})["y"], x)
 
 
+@pytest.mark.parametrize("quant", [None, Quant(0.02, 120)], ids=["float32", "uint8"])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("step", [1, -1, 2])
 @pytest.mark.parametrize("suite", SUITES)
-def test_inputs_of_any_strides(suite: str, step: int, order: str, channels: int) -> None:
+def test_inputs_of_any_strides(suite: str, step: int, order: str, channels: int, quant: Quant | None) -> None:
     """They are read where they lie, whichever way that is."""
+    quant = quant and replace(quant, scale=float(np.float32(quant.scale)))
     shape = Shape(6, 9, channels)
     port = Port("x", "t", (channels, 6, 9), "float32", (1, 2, 0), False)
     wide = np.random.default_rng(0).standard_normal((channels * 2, 12, 18)).astype(np.float32)
     x = np.asarray(wide, order=order)[::step, ::step, ::step][:channels, :6, :9]  # type: ignore[call-overload]
     kept = x.copy()
-    with Session(passthrough_bundle(KEY, suite, lowered=passthrough(shape, 4, port)), key=KEY) as session:
-        np.testing.assert_array_equal(session.run({"x": x})["y"], kept)
+    expected = kept if quant is None else dequantize(quantize(kept, quant), quant)
+    lowered = passthrough(shape, 4, port, quant=quant)
+    with Session(passthrough_bundle(KEY, suite, lowered=lowered), key=KEY) as session:
+        np.testing.assert_array_equal(session.run({"x": x})["y"], expected)
         np.testing.assert_array_equal(x, kept)
+
+
+@pytest.mark.parametrize("isa", ["portable", None])
+def test_bytes_at_the_boundary(isa: str | None) -> None:
+    """Rounded to even, cut, and NaN the least; whatever the kernels."""
+    quant, numbers = Quant(0.25, 3), np.arange(-40, 1100).astype(np.float32) / 8
+    x = np.concatenate([numbers, [np.nan, np.inf, -np.inf, 1e30, -1e30, -0.0]]).astype(np.float32)
+    port = Port("x", "t", x.shape, "float32", (0,), False)
+    lowered = passthrough(Shape(1, 1, x.size), 1, port, quant=quant)
+    with Session(passthrough_bundle(KEY, lowered=lowered), key=KEY, isa=isa) as session:
+        found = session.run({"x": x})["y"]
+        assert session.stats.input_bytes == session.stats.output_bytes == x.size + constants.TT_TAG_BYTES
+    np.testing.assert_array_equal(found, dequantize(quantize(x, quant), quant))
+    np.testing.assert_array_equal(found[-6:], [-0.75, 63, -0.75, 63, -0.75, 0])
 
 
 @pytest.mark.parametrize("suite", SUITES)
