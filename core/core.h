@@ -193,6 +193,29 @@ static inline float *tti_row(const struct tt_engine *e, const tt_tensor *t, uint
   return (float *)(void *)tti_pixels(e, t, y);
 }
 
+/* Whether a convolution reads one pixel of its input for each, and all of the map. */
+static inline int tti_is_pointwise(const tt_op *op) {
+  return op->kernel_y * op->kernel_x == 1 && !(op->pad_top | op->pad_bottom | op->pad_left | op->pad_right);
+}
+
+/* Whether y-planes of a convolution can be computed several at a time as if they were one: those of its output and its
+ * operands that follow one another do so in memory, too. */
+static inline int tti_is_in_line(const tti_program *p, const tt_op *op) {
+  int padded = p->tensors[op->output].pad_left | p->tensors[op->output].pad_right;
+  for (uint32_t i = 0; i < op->operand_count; i++)
+    padded |= tti_operand(p, op, i)->pad_left | tti_operand(p, op, i)->pad_right;
+  return tti_is_pointwise(op) && op->stride_y * op->stride_x == 1 && !padded;
+}
+
+/* How many from y on then are so, of 'most': up to where a ring begins anew. */
+static inline uint32_t tti_rows_in_line(const tti_program *p, const tt_op *op, uint32_t y, uint32_t most) {
+  const uint32_t ring = p->tensors[op->output].capacity;
+  most = tti_min(most, ring - y % ring);
+  for (uint32_t i = 0; i < op->operand_count; i++)
+    most = tti_min(most, tti_operand(p, op, i)->capacity - y % tti_operand(p, op, i)->capacity);
+  return most;
+}
+
 /* Whether an operator works on uint8 or to uint8, by arithmetic rather than by moving elements. */
 static inline int tti_is_i8(const tti_program *p, const tt_op *op) {
   if (op->kind == TT_OP_CONVERT || op->kind == TT_OP_LOOKUP) return 1;

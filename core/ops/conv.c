@@ -44,6 +44,12 @@ void tti_ky_range(const tt_op *op, uint32_t height, uint32_t y, uint32_t *from, 
  * Where the channels of all kernel columns lie side by side (no groups, no dilation), a kernel row is one run. */
 static size_t collect_runs(const struct tt_engine *e, const tt_op *op, const tt_tensor *in, uint32_t y, uint32_t c0,
                            uint32_t depth, uint32_t k_begin, uint32_t k_end, uint32_t *k, tti_run *runs) {
+  if (tti_is_pointwise(op)) {
+    const tti_run whole = {tti_row(e, in, y * op->stride_y) + c0 + *k, *k - k_begin, k_end - *k};
+    runs[0] = whole;
+    *k = k_end;
+    return 1;
+  }
   const int merged = op->groups == 1 && (op->dilation_x == 1 || op->kernel_x == 1);
   const uint32_t length = merged ? op->kernel_x * depth : depth;
   uint32_t from, to;
@@ -144,11 +150,11 @@ static void conv_item(void *argument, uint32_t item, uint32_t worker) {
   const uint32_t y1 = tti_min(y0 + call->rows_each, call->y1);
   const float *bias = (const float *)(const void *)(e->arena + op->bias);
   const uint32_t slice = op->variant ? tti_slice_rows(op, k_total) : k_total;
+  const int in_line = tti_is_in_line(&e->program, op);
   float *decoded = (float *)(void *)(e->arena + op->workspace) + (size_t)worker * slice * op->panel;
   tti_run runs[RUNS];
   tti_conv_row row = {.runs = runs,
                       .pixel_stride = (ptrdiff_t)op->stride_x * in->channels,
-                      .width = out->width,
                       .panel = op->panel,
                       .out_stride = out->channels,
                       .begin_stride = out->channels,
@@ -169,14 +175,17 @@ static void conv_item(void *argument, uint32_t item, uint32_t worker) {
         decode_rows(e, op, weights, k0 - b->k_begin, k1 - b->k_begin, decoded);
         row.weights = decoded;
       }
-      for (uint32_t y = y0; y < y1; y++) {
+      for (uint32_t y = y0, rows; y < y1; y += rows) {
         uint32_t k = k0;
+        rows = in_line ? tti_rows_in_line(&e->program, op, y, y1 - y) : 1;
+        row.width = (size_t)rows * out->width;
         row.out = tti_row(e, out, y) + channel;
         row.bias = k == 0 ? bias + (size_t)panel * op->panel : NULL;
         row.begin = k == 0 ? NULL : row.out;
         if (next) { /* the next panel, a part with every y-plane */
-          row.ahead_bytes = tti_panel_bytes(op, k_total) / (y1 - y0);
-          row.ahead = weights + tti_panel_bytes(op, k_total) + (y - y0) * row.ahead_bytes;
+          const size_t each = tti_panel_bytes(op, k_total) / (y1 - y0);
+          row.ahead_bytes = rows * each;
+          row.ahead = weights + tti_panel_bytes(op, k_total) + (y - y0) * each;
         } else {
           tti_bring_near(call->expected, worker, k1 - k0, &row);
         }

@@ -20,6 +20,12 @@ static tti_rounding rounding_alone(const tt_op *op) {
 static size_t collect_runs(const struct tt_engine *e, const tt_op *op, const tt_tensor *in, uint32_t y, uint32_t c0,
                            const tti_block *b, tti_i8_run *runs) {
   const tti_stretch s = tti_i8_stretch(op, in);
+  if (tti_is_pointwise(op)) {
+    const tti_i8_run whole = {tti_pixels(e, in, y * op->stride_y) + c0 + 4 * b->k_begin, 0,
+                              tti_min(s.length - 4 * b->k_begin, 4 * (b->k_end - b->k_begin))};
+    runs[0] = whole;
+    return 1;
+  }
   uint32_t from, to;
   tti_ky_range(op, in->height, y, &from, &to);
   size_t count = 0;
@@ -49,11 +55,11 @@ void tti_i8_conv_item(void *argument, uint32_t item, uint32_t worker) {
   const uint32_t end = tti_min(begin + call->panels_each, b->panel_end);
   const uint32_t y0 = call->y0 + item / call->panel_parts * call->rows_each;
   const uint32_t y1 = tti_min(y0 + call->rows_each, call->y1);
+  const int in_line = tti_is_in_line(&e->program, op);
   int32_t *kept = (int32_t *)(void *)(e->arena + op->workspace);
   tti_i8_run runs[TTI_I8_RUNS];
   tti_i8_conv_row row = {.runs = runs,
                          .pixel_stride = (ptrdiff_t)op->stride_x * in->channels,
-                         .width = out->width,
                          .panel = op->panel,
                          .zero = in->zero_point,
                          .products = op->flags & TT_FLAG_FOUR_FIT  ? 4
@@ -70,7 +76,9 @@ void tti_i8_conv_item(void *argument, uint32_t item, uint32_t worker) {
     const uint8_t *constants = tti_fed_rows(op) ? fed : e->arena + op->bias + panel * 3 * row_bytes;
     row.weights = (const int8_t *)(fed + tti_fed_rows(op) * row_bytes);
     row.constants = (const int32_t *)(const void *)constants;
-    for (uint32_t y = y0; y < y1; y++) {
+    for (uint32_t y = y0, rows; y < y1; y += rows) {
+      rows = in_line ? tti_rows_in_line(&e->program, op, y, y1 - y) : 1;
+      row.width = (size_t)rows * out->width;
       int32_t *sums = kept + (size_t)(y - op->done) * out->width * op->panel;
       row.run_count = collect_runs(e, op, in, y, group * depth, b, runs);
       row.out = tti_pixels(e, out, y) + (size_t)(group * channels + first) * out->elem_bytes;
