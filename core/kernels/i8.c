@@ -197,6 +197,27 @@ TTI_INLINE void store_sixteen(uint8_t *out, const vi sums[2], const vf multiplie
 }
 #endif
 
+#if TTI_CODE == TTI_CODE_avx512
+typedef int64_t quarters_x8 __attribute__((vector_size(64))), quarters_x4 __attribute__((vector_size(32)));
+
+/* Thirty-two of them at once, of each of two pixels. */
+TTI_INLINE void store_two_pixels(uint8_t *out[2], const vi *const sums[2], const vf multiplier[2],
+                                 const tti_rounding *r) {
+  TTI_REGISTER words[2];
+  TTI_FOR (p, 2) {
+    vf v[2];
+    TTI_FOR (i, 2) v[i] = v_bound(__builtin_convertvector(sums[p][i], vf) * multiplier[i], r->low, r->high);
+    words[p] = rounded_words(v, r);
+  }
+  const vi order = {0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15}; /* packing goes by quarters of a vector */
+  const quarters_x8 bytes = (quarters_x8)__builtin_shuffle((vi)_mm512_packus_epi16(words[0], words[1]), order);
+  const quarters_x4 first = __builtin_shufflevector(bytes, bytes, 0, 1, 2, 3);
+  const quarters_x4 second = __builtin_shufflevector(bytes, bytes, 4, 5, 6, 7);
+  __builtin_memcpy(out[0], &first, sizeof first);
+  __builtin_memcpy(out[1], &second, sizeof second);
+}
+#endif
+
 #if TTI_CODE == TTI_CODE_neon
 /* Eight of them at once. */
 TTI_INLINE void store_eight(void *out, size_t at, const vi sums[2], const vf multiplier[2], const tti_rounding *r) {
@@ -391,27 +412,42 @@ TTI_INLINE void tile_end(const int pixels, const int vectors, const int partial,
         __builtin_memcpy(c->end + (x + (size_t)m) * c->panel + column + v * TTI_LANES, &acc[m][v], sizeof(vi));
     return;
   }
+  const tti_rounding rounding = c->rounding; /* which no store can change */
+  const size_t stride = c->out_stride;
   const float *multiplier = (const float *)(const void *)(c->constants + 2 * c->panel) + column;
   const size_t left = c->columns - column - (size_t)(vectors - 1) * TTI_LANES; /* of the last vector */
 #if TTI_CODE == TTI_CODE_neon
   if (vectors == 2 && !partial) {
     const vf both[2] = {v_load(multiplier), v_load(multiplier + TTI_LANES)};
-    TTI_FOR (m, pixels) store_eight(c->out, (x + (size_t)m) * c->out_stride + column, acc[m], both, &c->rounding);
+    TTI_FOR (m, pixels) store_eight(c->out, (x + (size_t)m) * stride + column, acc[m], both, &rounding);
+    return;
+  }
+#endif
+#if TTI_CODE == TTI_CODE_avx512
+  if (vectors == 2 && !partial && !rounding.is_float) {
+    const vf both[2] = {v_load(multiplier), v_load(multiplier + TTI_LANES)};
+    uint8_t *out = (uint8_t *)c->out + x * stride + column;
+    TTI_FOR (pair, (pixels + 1) / 2) {
+      const int m[2] = {2 * pair, 2 * pair + 1 < pixels ? 2 * pair + 1 : 2 * pair}; /* an odd one is stored twice */
+      uint8_t *to[2] = {out + (size_t)m[0] * stride, out + (size_t)m[1] * stride};
+      const vi *const both_sums[2] = {acc[m[0]], acc[m[1]]};
+      store_two_pixels(to, both_sums, both, &rounding);
+    }
     return;
   }
 #endif
 #if TTI_CODE == TTI_CODE_avx2
-  if (vectors == 2 && !partial && !c->rounding.is_float) {
+  if (vectors == 2 && !partial && !rounding.is_float) {
     const vf both[2] = {v_load(multiplier), v_load(multiplier + TTI_LANES)};
     TTI_FOR (m, pixels)
-      store_sixteen((uint8_t *)c->out + (x + (size_t)m) * c->out_stride + column, acc[m], both, &c->rounding);
+      store_sixteen((uint8_t *)c->out + (x + (size_t)m) * stride + column, acc[m], both, &rounding);
     return;
   }
 #endif
   TTI_FOR (m, pixels) {
     TTI_FOR (v, vectors)
-      store_elements(c->out, (x + (size_t)m) * c->out_stride + column + v * TTI_LANES, acc[m][v],
-                     v_load(multiplier + v * TTI_LANES), &c->rounding,
+      store_elements(c->out, (x + (size_t)m) * stride + column + v * TTI_LANES, acc[m][v],
+                     v_load(multiplier + v * TTI_LANES), &rounding,
                      partial && v == vectors - 1 ? left : (size_t)TTI_LANES);
   }
 }
