@@ -137,8 +137,8 @@ enum {
 
 /* A feature map in the arena, y, x, c: whole (capacity = height) or a ring of y-planes: y-plane y lies in slot
  * y % capacity. Elements are float32 (elem_bytes 4) or uint8 (1), standing for scale * (q - zero_point), where the
- * scale is known to operators and tt_port_tensor alone. A slot holds pad_left + width + pad_right pixels; the padding is zero_point,
- * which is 0 for float32. */
+ * scale is known to operators and tt_port_tensor alone. A slot holds pad_left + width + pad_right pixels; the padding
+ * is zero_point, which is 0 for float32. */
 typedef struct tt_tensor {
   uint32_t offset;    /* of slot 0 in the arena, bytes */
   uint32_t row_bytes; /* of one slot: (pad_left + width + pad_right) * channels * elem_bytes */

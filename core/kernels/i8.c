@@ -439,8 +439,7 @@ TTI_INLINE void tile_end(const int pixels, const int vectors, const int partial,
 #if TTI_CODE == TTI_CODE_avx2
   if (vectors == 2 && !partial && !rounding.is_float) {
     const vf both[2] = {v_load(multiplier), v_load(multiplier + TTI_LANES)};
-    TTI_FOR (m, pixels)
-      store_sixteen((uint8_t *)c->out + (x + (size_t)m) * stride + column, acc[m], both, &rounding);
+    TTI_FOR (m, pixels) store_sixteen((uint8_t *)c->out + (x + (size_t)m) * stride + column, acc[m], both, &rounding);
     return;
   }
 #endif

@@ -75,8 +75,8 @@ static void shut(session *s) {
 }
 
 static tta_want told(const tt_want *want) {
-  const tta_want w = {want->event, want->index, want->row, want->rows, (uint32_t)want->bytes,
-                      want->scale, want->zero_point};
+  const tta_want w = {want->event,           want->index, want->row,       want->rows,
+                      (uint32_t)want->bytes, want->scale, want->zero_point};
   return w;
 }
 
