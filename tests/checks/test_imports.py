@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "quantize": {"ir", "importer", "bundle", "ort", "runtime", *FOUNDATION},
     "plan": {"ir", "bundle", *FOUNDATION},
     "bundle": {"ir", *FOUNDATION},
-    "runtime": {"bundle", *FOUNDATION},
+    "runtime": {"ir", "bundle", *FOUNDATION},
     "report": {"plan", "ir", "passes", "quantize", "bundle", *FOUNDATION},
     "zoo": {"bundle", "ort", "quantize", *FOUNDATION},
     "api": {"__init__", "importer", "passes", "quantize", "plan", "bundle", "runtime", "report", "ir", *FOUNDATION},
