@@ -186,35 +186,32 @@ TTI_INLINE vi load_sums(const int32_t *in) {
   return v;
 }
 
-#if TTI_CODE == TTI_CODE_avx2
-/* Sixteen of them at once. */
-TTI_INLINE void store_sixteen(uint8_t *out, const vi sums[2], const vf multiplier[2], const tti_rounding *r) {
-  vf v[2];
-  TTI_FOR (i, 2) v[i] = v_bound(__builtin_convertvector(sums[i], vf) * multiplier[i], r->low, r->high);
-  const __m256i words = rounded_words(v, r), bytes = _mm256_packus_epi16(words, words);
-  const __m256i ordered = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 0, 4, 1, 5));
-  _mm_storeu_si128((__m128i *)(void *)out, _mm256_castsi256_si128(ordered));
-}
-#endif
-
+#ifdef TTI_REGISTER
+/* Four vectors within the bounds as bytes, in their order. */
+TTI_INLINE vi rounded_bytes(const vf v[4], const tti_rounding *r) {
+  const vi packed = (vi)TTI_X(packus_epi16)(rounded_words(v, r), rounded_words(v + 2, r)); /* by 128 bits */
 #if TTI_CODE == TTI_CODE_avx512
-typedef int64_t quarters_x8 __attribute__((vector_size(64))), quarters_x4 __attribute__((vector_size(32)));
+  return __builtin_shufflevector(packed, packed, 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+#else
+  return __builtin_shufflevector(packed, packed, 0, 4, 1, 5, 2, 6, 3, 7);
+#endif
+}
 
-/* Thirty-two of them at once, of each of two pixels. */
-TTI_INLINE void store_two_pixels(uint8_t *out[2], const vi *const sums[2], const vf multiplier[2],
+typedef int64_t v_bytes __attribute__((vector_size(4 * TTI_LANES))), v_half __attribute__((vector_size(2 * TTI_LANES)));
+
+/* Two vectors of them at once, of each of two pixels. */
+TTI_INLINE void store_two_pixels(uint8_t *const out[2], const vi *const sums[2], const vf multiplier[2],
                                  const tti_rounding *r) {
-  TTI_REGISTER words[2];
-  TTI_FOR (p, 2) {
-    vf v[2];
-    TTI_FOR (i, 2) v[i] = v_bound(__builtin_convertvector(sums[p][i], vf) * multiplier[i], r->low, r->high);
-    words[p] = rounded_words(v, r);
-  }
-  const vi order = {0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15}; /* packing goes by quarters of a vector */
-  const quarters_x8 bytes = (quarters_x8)__builtin_shuffle((vi)_mm512_packus_epi16(words[0], words[1]), order);
-  const quarters_x4 first = __builtin_shufflevector(bytes, bytes, 0, 1, 2, 3);
-  const quarters_x4 second = __builtin_shufflevector(bytes, bytes, 4, 5, 6, 7);
-  __builtin_memcpy(out[0], &first, sizeof first);
-  __builtin_memcpy(out[1], &second, sizeof second);
+  vf v[4];
+  TTI_FOR (i, 4) v[i] = v_bound(__builtin_convertvector(sums[i / 2][i % 2], vf) * multiplier[i % 2], r->low, r->high);
+  const v_bytes bytes = (v_bytes)rounded_bytes(v, r);
+#if TTI_CODE == TTI_CODE_avx512
+  const v_half half[2] = {__builtin_shufflevector(bytes, bytes, 0, 1, 2, 3),
+                          __builtin_shufflevector(bytes, bytes, 4, 5, 6, 7)};
+#else
+  const v_half half[2] = {__builtin_shufflevector(bytes, bytes, 0, 1), __builtin_shufflevector(bytes, bytes, 2, 3)};
+#endif
+  TTI_FOR (p, 2) __builtin_memcpy(out[p], &half[p], sizeof half[p]);
 }
 #endif
 
@@ -423,7 +420,7 @@ TTI_INLINE void tile_end(const int pixels, const int vectors, const int partial,
     return;
   }
 #endif
-#if TTI_CODE == TTI_CODE_avx512
+#ifdef TTI_REGISTER
   if (vectors == 2 && !partial && !rounding.is_float) {
     const vf both[2] = {v_load(multiplier), v_load(multiplier + TTI_LANES)};
     uint8_t *out = (uint8_t *)c->out + x * stride + column;
@@ -433,13 +430,6 @@ TTI_INLINE void tile_end(const int pixels, const int vectors, const int partial,
       const vi *const both_sums[2] = {acc[m[0]], acc[m[1]]};
       store_two_pixels(to, both_sums, both, &rounding);
     }
-    return;
-  }
-#endif
-#if TTI_CODE == TTI_CODE_avx2
-  if (vectors == 2 && !partial && !rounding.is_float) {
-    const vf both[2] = {v_load(multiplier), v_load(multiplier + TTI_LANES)};
-    TTI_FOR (m, pixels) store_sixteen((uint8_t *)c->out + (x + (size_t)m) * stride + column, acc[m], both, &rounding);
     return;
   }
 #endif
@@ -1220,21 +1210,39 @@ static void average(const tti_i8_average *p) {
 
 /* ---- elementwise */
 
-/* Elements i .. i + TTI_LANES of so many pixels, 'left' of them before the pixel's end. */
-TTI_INLINE void binary_lanes(const unsigned kind, const size_t a_step, const size_t b_step, const int b_stays,
-                             const tti_i8_binary_row *r, size_t i, size_t pixels, const size_t left) {
+/* So many vectors of elements; of one, 'left' elements. */
+TTI_INLINE void store_vectors(const int vectors, uint8_t *out, const vf v[4], const tti_rounding *r, size_t left) {
+#ifdef TTI_REGISTER
+  if (vectors == 4) {
+    vf bounded[4];
+    TTI_FOR (j, 4) bounded[j] = v_bound(v[j], r->low, r->high);
+    const vi bytes = rounded_bytes(bounded, r);
+    __builtin_memcpy(out, &bytes, sizeof bytes);
+    return;
+  }
+#endif
+  TTI_FOR (j, vectors) store_rounded(out + j * TTI_LANES, v[j], r, left);
+}
+
+/* So many vectors of elements from i on, of so many pixels; of one, 'left' elements before the pixel's end. */
+TTI_INLINE void binary_lanes(const unsigned kind, const int vectors, const size_t a_step, const size_t b_step,
+                             const int b_stays, const tti_i8_binary_row *r, size_t i, size_t pixels,
+                             const size_t left) {
   const tti_rounding rounding = r->rounding;
   const vf a_scale = v_set(r->a_scale), b_scale = v_set(r->b_scale), last = v_set(r->last);
   const vf a_zero = v_set(r->a_zero), b_zero = v_set(r->b_zero);
-  vf b = {0};
+  vf b[4] = {{0}}, v[4];
   for (size_t p = 0; p < pixels; p++) {
     const uint8_t *a_at = r->a + p * r->a_pixel, *b_at = r->b + p * r->b_pixel;
-    const vf a = __builtin_convertvector(a_step ? load_bytes(a_at + i, left) : (vi){0} + a_at[0], vf);
-    if (!b_stays || !p) b = __builtin_convertvector(b_step ? load_bytes(b_at + i, left) : (vi){0} + b_at[0], vf);
-    const vf v = kind == TT_BINARY_ADD   ? v_fused(a, a_scale, v_fused(b, b_scale, last))
-                 : kind == TT_BINARY_SUB ? ((a - a_zero) * a_scale - (b - b_zero) * b_scale) / last
-                                         : (a - a_zero) * (b - b_zero) * a_scale + last;
-    store_rounded(r->out + p * r->count + i, v, &rounding, left);
+    TTI_FOR (j, vectors) {
+      const size_t at = i + (size_t)j * TTI_LANES;
+      const vf a = __builtin_convertvector(a_step ? load_bytes(a_at + at, left) : (vi){0} + a_at[0], vf);
+      if (!b_stays || !p) b[j] = __builtin_convertvector(b_step ? load_bytes(b_at + at, left) : (vi){0} + b_at[0], vf);
+      v[j] = kind == TT_BINARY_ADD   ? v_fused(a, a_scale, v_fused(b[j], b_scale, last))
+             : kind == TT_BINARY_SUB ? ((a - a_zero) * a_scale - (b[j] - b_zero) * b_scale) / last
+                                     : (a - a_zero) * (b[j] - b_zero) * a_scale + last;
+    }
+    store_vectors(vectors, r->out + p * r->count + i, v, &rounding, left);
   }
 }
 
@@ -1242,9 +1250,11 @@ TTI_INLINE void binary_span(const unsigned kind, const size_t a_step, const size
                             const size_t pixels, const tti_i8_binary_row *row) {
   const tti_i8_binary_row r = *row; /* which no store can change */
   size_t i = 0;
+  for (; i + 4 * TTI_LANES <= r.count; i += 4 * TTI_LANES)
+    binary_lanes(kind, 4, a_step, b_step, b_stays, &r, i, pixels, TTI_LANES);
   for (; i + TTI_LANES <= r.count; i += TTI_LANES)
-    binary_lanes(kind, a_step, b_step, b_stays, &r, i, pixels, TTI_LANES);
-  if (i < r.count) binary_lanes(kind, a_step, b_step, b_stays, &r, i, pixels, r.count - i);
+    binary_lanes(kind, 1, a_step, b_step, b_stays, &r, i, pixels, TTI_LANES);
+  if (i < r.count) binary_lanes(kind, 1, a_step, b_step, b_stays, &r, i, pixels, r.count - i);
 }
 
 TTI_INLINE void binary_steps(const unsigned kind, const tti_i8_binary_row *r) {
@@ -1267,7 +1277,13 @@ static void binary(unsigned kind, const tti_i8_binary_row *r) {
 
 static void quantize(const float *in, float scale, size_t count, uint8_t *out, const tti_rounding *r) {
   const tti_rounding rounding = *r;
-  for (size_t i = 0; i < count; i += TTI_LANES)
+  size_t i = 0;
+  for (; i + 4 * TTI_LANES <= count; i += 4 * TTI_LANES) {
+    vf v[4];
+    TTI_FOR (j, 4) v[j] = v_load(in + i + j * TTI_LANES) / v_set(scale);
+    store_vectors(4, out + i, v, &rounding, TTI_LANES);
+  }
+  for (; i < count; i += TTI_LANES)
     store_rounded(out + i, v_load_part(in + i, count - i) / v_set(scale), &rounding, count - i);
 }
 
