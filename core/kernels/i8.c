@@ -191,25 +191,22 @@ TTI_INLINE vi load_sums(const int32_t *in) {
 TTI_INLINE vi rounded_bytes(const vf v[4], const tti_rounding *r) {
   const vi packed = (vi)TTI_X(packus_epi16)(rounded_words(v, r), rounded_words(v + 2, r)); /* by 128 bits */
 #if TTI_CODE == TTI_CODE_avx512
-  return __builtin_shufflevector(packed, packed, 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  return TTI_SHUFFLE(vi, packed, packed, 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
 #else
-  return __builtin_shufflevector(packed, packed, 0, 4, 1, 5, 2, 6, 3, 7);
+  return TTI_SHUFFLE(vi, packed, packed, 0, 4, 1, 5, 2, 6, 3, 7);
 #endif
 }
-
-typedef int64_t v_bytes __attribute__((vector_size(4 * TTI_LANES))), v_half __attribute__((vector_size(2 * TTI_LANES)));
 
 /* Two vectors of them at once, of each of two pixels. */
 TTI_INLINE void store_two_pixels(uint8_t *const out[2], const vi *const sums[2], const vf multiplier[2],
                                  const tti_rounding *r) {
   vf v[4];
   TTI_FOR (i, 4) v[i] = v_bound(__builtin_convertvector(sums[i / 2][i % 2], vf) * multiplier[i % 2], r->low, r->high);
-  const v_bytes bytes = (v_bytes)rounded_bytes(v, r);
+  const TTI_REGISTER bytes = (TTI_REGISTER)rounded_bytes(v, r);
 #if TTI_CODE == TTI_CODE_avx512
-  const v_half half[2] = {__builtin_shufflevector(bytes, bytes, 0, 1, 2, 3),
-                          __builtin_shufflevector(bytes, bytes, 4, 5, 6, 7)};
+  const __m256i half[2] = {_mm512_castsi512_si256(bytes), _mm512_extracti64x4_epi64(bytes, 1)};
 #else
-  const v_half half[2] = {__builtin_shufflevector(bytes, bytes, 0, 1), __builtin_shufflevector(bytes, bytes, 2, 3)};
+  const __m128i half[2] = {_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1)};
 #endif
   TTI_FOR (p, 2) __builtin_memcpy(out[p], &half[p], sizeof half[p]);
 }

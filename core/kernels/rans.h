@@ -75,16 +75,16 @@ TTI_INLINE v8h in_window(const uint16_t *words, v8h places) {
 }
 
 /* The low halves of eight words, and eight halves as words with zeros above. */
-TTI_INLINE v8h narrow(v4u a, v4u b) { return __builtin_shufflevector((v8h)a, (v8h)b, 0, 2, 4, 6, 8, 10, 12, 14); }
-TTI_INLINE v4u widen_low(v8h a) { return (v4u)__builtin_shufflevector(a, (v8h){0}, 0, 8, 1, 9, 2, 10, 3, 11); }
-TTI_INLINE v4u widen_high(v8h a) { return (v4u)__builtin_shufflevector(a, (v8h){0}, 4, 12, 5, 13, 6, 14, 7, 15); }
+TTI_INLINE v8h narrow(v4u a, v4u b) { return TTI_SHUFFLE(v8h, (v8h)a, (v8h)b, 0, 2, 4, 6, 8, 10, 12, 14); }
+TTI_INLINE v4u widen_low(v8h a) { return (v4u)TTI_SHUFFLE(v8h, a, (v8h){0}, 0, 8, 1, 9, 2, 10, 3, 11); }
+TTI_INLINE v4u widen_high(v8h a) { return (v4u)TTI_SHUFFLE(v8h, a, (v8h){0}, 4, 12, 5, 13, 6, 14, 7, 15); }
 
 /* Element i is the sum of elements 0 .. i. */
 TTI_INLINE v8h running_sums(v8h a) {
   const v8h zero = {0};
-  a += __builtin_shufflevector(zero, a, 7, 8, 9, 10, 11, 12, 13, 14);
-  a += __builtin_shufflevector(zero, a, 6, 7, 8, 9, 10, 11, 12, 13);
-  return a + __builtin_shufflevector(zero, a, 4, 5, 6, 7, 8, 9, 10, 11);
+  a += TTI_SHUFFLE(v8h, zero, a, 7, 8, 9, 10, 11, 12, 13, 14);
+  a += TTI_SHUFFLE(v8h, zero, a, 6, 7, 8, 9, 10, 11, 12, 13);
+  return a + TTI_SHUFFLE(v8h, zero, a, 4, 5, 6, 7, 8, 9, 10, 11);
 }
 
 typedef struct rans {
@@ -110,7 +110,7 @@ TTI_INLINE v8h rans_step(rans *d, const uint16_t *words, uint32_t begin) {
   const v8h word = in_window(words + begin, (d->place - (uint16_t)begin + sums + falls) & (TT_STREAM_WINDOW - 1));
   d->low = (low_falls & (d->low << 16 | widen_low(word))) | (~low_falls & d->low);
   d->high = (high_falls & (d->high << 16 | widen_high(word))) | (~high_falls & d->high);
-  d->place += __builtin_shufflevector(sums, sums, 7, 7, 7, 7, 7, 7, 7, 7);
+  d->place += TTI_SHUFFLE(v8h, sums, sums, 7, 7, 7, 7, 7, 7, 7, 7);
   return symbols;
 }
 

@@ -17,6 +17,13 @@
 typedef float vf __attribute__((vector_size(4 * TTI_LANES)));
 typedef int32_t vi __attribute__((vector_size(4 * TTI_LANES)));
 
+/* Elements of two vectors of a type by constant places; GCC has had this one, which others have, since version 12. */
+#if __has_builtin(__builtin_shufflevector)
+#define TTI_SHUFFLE(TYPE, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define TTI_SHUFFLE(TYPE, a, b, ...) __builtin_shuffle(a, b, (TYPE){__VA_ARGS__})
+#endif
+
 #define TTI_INLINE static inline __attribute__((always_inline))
 
 TTI_INLINE vf v_load(const float *p) {

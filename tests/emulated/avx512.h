@@ -190,6 +190,14 @@ EMULATED __m128i emulated_castsi512_si128(__m512i a) {
   const emulated_vector x = {a};
   return x.quarter[0];
 }
+EMULATED __m256i emulated_castsi512_si256(__m512i a) {
+  const emulated_vector x = {a};
+  return x.half[0];
+}
+EMULATED __m256i emulated_extracti64x4_epi64(__m512i a, int which) {
+  const emulated_vector x = {a};
+  return x.half[which];
+}
 EMULATED __m512i emulated_castsi128_si512(__m128i a) {
   const emulated_vector out = {.quarter = {a}};
   return out.whole;
@@ -200,10 +208,12 @@ EMULATED __m512i emulated_castsi128_si512(__m128i a) {
 #define _mm512_and_si512(a, b) ((__m512i)((a) & (b)))
 #define _mm512_castsi128_si512 emulated_castsi128_si512
 #define _mm512_castsi512_si128 emulated_castsi512_si128
+#define _mm512_castsi512_si256 emulated_castsi512_si256
 #define _mm512_cvtepu8_epi16 emulated_cvtepu8_epi16
 #define _mm512_cvtepu8_epi32 emulated_cvtepu8_epi32
 #define _mm512_cvtps_epi32 emulated_cvtps_epi32
 #define _mm512_dpbusd_epi32 emulated_dpbusd_epi32
+#define _mm512_extracti64x4_epi64 emulated_extracti64x4_epi64
 #define _mm512_fmadd_ps emulated_fmadd_ps
 #define _mm512_loadu_si512 emulated_loadu_si512
 #define _mm512_madd_epi16 emulated_madd_epi16
