@@ -213,6 +213,7 @@ EMULATED __m512i emulated_castsi128_si512(__m128i a) {
 #define _mm512_cvtepu8_epi32 emulated_cvtepu8_epi32
 #define _mm512_cvtps_epi32 emulated_cvtps_epi32
 #define _mm512_dpbusd_epi32 emulated_dpbusd_epi32
+#undef _mm512_extracti64x4_epi64
 #define _mm512_extracti64x4_epi64 emulated_extracti64x4_epi64
 #define _mm512_fmadd_ps emulated_fmadd_ps
 #define _mm512_loadu_si512 emulated_loadu_si512

@@ -57,14 +57,16 @@ MACHINES = {
 
 @functools.cache
 def _runner(target: tuple[str, ...]) -> Path:
-    """Where run_program is, if it could be built; 'make test' installs compiler and emulator."""
+    """Where run_program is, built anew if it is not the sources'; 'make test' installs compiler and emulator."""
     build = ROOT / "build" / ("aarch64" if target else "emulated")
     cmake = Path(sys.executable).parent / "cmake"
     configure = [cmake, "-S", ROOT, "-B", build, *target, "-DTINYTEE_RUNNER=ON"]
+    runner = build / "run_program"
     for command in (configure, [cmake, "--build", build, "-j2"]):
         if subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode:
+            runner.unlink(missing_ok=True)
             break
-    return build / "run_program"
+    return runner
 
 
 def run(

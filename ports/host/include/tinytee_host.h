@@ -119,7 +119,8 @@ TT_MUST_USE tt_status tth_session_open(const uint8_t *bundle, size_t bundle_byte
                                        const tth_options *options, tth_session **session, char *error,
                                        size_t error_bytes);
 
-/* Runs one sample: reads every input, writes every output whole. inputs[input_count], outputs[output_count]: in the
+/* Runs one sample: reads every input, writes every output whole, in float32 also where the network's are bytes, which
+ * are converted on this side of the boundary (see tt_want). inputs[input_count], outputs[output_count]: in the
  * bundle's order; they may not overlap. After any failure the session is dead: the arena and the keys are wiped, and
  * every later run returns the same status. The outputs then hold nothing of use. */
 TT_MUST_USE tt_status tth_session_run(tth_session *session, const tth_input *inputs, size_t input_count,
