@@ -201,10 +201,13 @@ static inline int tti_is_pointwise(const tt_op *op) {
 /* Whether y-planes of a convolution can be computed several at a time as if they were one: those of its output and its
  * operands that follow one another do so in memory, too. */
 static inline int tti_is_in_line(const tti_program *p, const tt_op *op) {
-  int padded = p->tensors[op->output].pad_left | p->tensors[op->output].pad_right;
-  for (uint32_t i = 0; i < op->operand_count; i++)
-    padded |= tti_operand(p, op, i)->pad_left | tti_operand(p, op, i)->pad_right;
-  return tti_is_pointwise(op) && op->stride_y * op->stride_x == 1 && !padded;
+  const tt_tensor *out = &p->tensors[op->output];
+  int apart = out->pad_left | out->pad_right;
+  for (uint32_t i = 0; i < op->operand_count; i++) {
+    const tt_tensor *in = tti_operand(p, op, i);
+    apart |= in->pad_left | in->pad_right | (in->width != out->width);
+  }
+  return tti_is_pointwise(op) && op->stride_y * op->stride_x == 1 && !apart;
 }
 
 /* How many from y on then are so, of 'most': up to where a ring begins anew. */
