@@ -84,7 +84,7 @@ def test_a_network_of_integers_to_its_scores(method: str) -> None:
     graph = optimize(load(made.model))
     check(graph)
     assert [type(op).__name__ for op in graph.ops] == [
-        "Quantize", "QConv", "QDepthwiseConv", "QConv", "QBinary", "QReduce", "QConv", "Softmax",
+        "QConv", "QDepthwiseConv", "QConv", "QBinary", "QReduce", "QConv", "Softmax",
     ]  # fmt: skip
     for feed in pictures(4, 2):
         np.testing.assert_allclose(evaluate(graph, feed)["y"], run(made.model, feed), atol=2e-6)
