@@ -15,8 +15,9 @@ static void naive_conv_row(const tti_conv_row *c) {
         for (size_t i = 0; i < c->runs[r].count; i++) sum += in[i] * w[i * c->panel];
       }
       if (c->residual) sum += c->residual[(ptrdiff_t)x * c->residual_stride + (ptrdiff_t)n];
-      sum = sum < c->low ? c->low : sum;
-      *out = sum > c->high ? c->high : sum;
+      sum = sum < c->finish.low ? c->finish.low : sum;
+      *out = sum > c->finish.high ? c->finish.high : sum;
+      if (c->finish.hard_swish) vector_kernels()->activation(TT_ACT_HARD_SWISH, 0.0f, 0.0f, out, 1);
     }
   }
 }

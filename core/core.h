@@ -300,8 +300,13 @@ void tti_bring_near(tti_ahead *expected, uint32_t worker, size_t rows, tti_conv_
 void tti_activate_block(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, uint32_t x0, uint32_t x1,
                         const tti_block *b);
 
-/* The activation as a clamp inside a kernel, where it is one. */
-void tti_clamp_of(const tt_op *op, float *low, float *high);
+/* What a convolution's kernels do of its activation as they store: all of it, if that is a clamp or hard swish. */
+tti_finish tti_finish_of(const tt_op *op);
+/* Of sums that go on. */
+static inline tti_finish tti_unfinished(void) {
+  const tti_finish none = {-__builtin_inff(), __builtin_inff(), 0};
+  return none;
+}
 
 /* Kernel rows ky that meet the map at output y-plane y: from .. to. */
 void tti_ky_range(const tt_op *op, uint32_t height, uint32_t y, uint32_t *from, uint32_t *to);

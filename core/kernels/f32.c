@@ -50,6 +50,17 @@ TTI_INLINE void tile_store(float *out, vf v, const int partial, size_t count) {
     v_store(out, v);
 }
 
+TTI_INLINE vf v_hard_swish(vf x) { return x * v_clamp(x * (1.0f / 6.0f) + 0.5f, 0.0f, 1.0f); }
+
+TTI_INLINE vf clamped(tti_finish finish, vf v) {
+  return v_at_most(v_at_least(v, v_set(finish.low)), v_set(finish.high));
+}
+
+TTI_INLINE vf finished(tti_finish finish, vf v) {
+  const vf result = clamped(finish, v);
+  return finish.hard_swish ? v_hard_swish(result) : result;
+}
+
 TTI_INLINE vf tile_weight(const int differ, const float *w, ptrdiff_t less) {
   const vf weight = v_load(w);
   return differ ? weight - v_load(w + less) : weight;
@@ -145,14 +156,15 @@ TTI_INLINE void tile(const int pixels, const int vectors, const int partial, con
       TTI_FOR (v, vectors)
         acc[m][v] += tile_load(residual + m * c->residual_stride + v * TTI_LANES, partial && v == vectors - 1, left);
   }
-  const vf low = v_set(c->low), high = v_set(c->high);
-  TTI_FOR (m, pixels) {
-    TTI_FOR (v, vectors) {
-      const vf clamped = v_at_most(v_at_least(acc[m][v], low), high);
-      float *to = out + m * c->out_stride + v * TTI_LANES;
-      tile_store(to, clamped, partial && v == vectors - 1, left);
-    }
-  }
+  const tti_finish finish = c->finish;
+  TTI_FOR (m, pixels)
+    TTI_FOR (v, vectors) acc[m][v] = clamped(finish, acc[m][v]);
+  if (finish.hard_swish)
+    TTI_FOR (m, pixels)
+      TTI_FOR (v, vectors) acc[m][v] = v_hard_swish(acc[m][v]);
+  TTI_FOR (m, pixels)
+    TTI_FOR (v, vectors)
+      tile_store(out + m * c->out_stride + v * TTI_LANES, acc[m][v], partial && v == vectors - 1, left);
 }
 
 #define TTI_TILE_CASE(M)                                                                                               \
@@ -213,11 +225,9 @@ static void conv_row_narrow(const tti_conv_row *c) {
       for (size_t i = 0; i < c->runs[r].count; i++, w += 8)
         for (size_t n = 0; n < 8; n++) acc[n] += in[i] * (c->less ? w[n] - w[(ptrdiff_t)n + c->less] : w[n]);
     }
-    for (size_t n = 0; n < c->columns; n++) {
-      float v = acc[n] + (c->residual ? c->residual[(ptrdiff_t)x * c->residual_stride + (ptrdiff_t)n] : 0.0f);
-      v = v < c->low ? c->low : v;
-      out[n] = v > c->high ? c->high : v;
-    }
+    for (size_t n = 0; c->residual && n < c->columns; n++)
+      acc[n] += c->residual[(ptrdiff_t)x * c->residual_stride + (ptrdiff_t)n];
+    v_store_part(out, finished(c->finish, v_load_part(acc, c->columns)), c->columns);
   }
 }
 
@@ -251,7 +261,7 @@ TTI_INLINE void pixel_columns(const int vectors, const int partial, const int di
     if (c->bias) all += v_load(c->bias + at);
     if (c->begin) all += tile_load(c->begin + at, some, left);
     if (c->residual) all += tile_load(c->residual + at, some, left);
-    tile_store(c->out + at, v_at_most(v_at_least(all, v_set(c->low)), v_set(c->high)), some, left);
+    tile_store(c->out + at, finished(c->finish, all), some, left);
   }
 }
 
@@ -398,7 +408,7 @@ static void winograd_in(const float *in, size_t tiles, size_t channels, size_t p
 
 /* Up to four pixels of one vector of channels, likewise. */
 TTI_INLINE void winograd_out_vector(const int partial, const tti_winograd_row *w, size_t t, size_t pixels, size_t c,
-                                    size_t lanes, vf low, vf high) {
+                                    size_t lanes) {
   const size_t plane = w->tiles * w->panel;
   const float *m = w->products + t * w->panel + c;
   vf p[6], y[4];
@@ -416,18 +426,17 @@ TTI_INLINE void winograd_out_vector(const int partial, const tti_winograd_row *w
     if ((size_t)i == pixels) break;
     const ptrdiff_t at = first + i * w->out_stride;
     if (residual) y[i] += tile_load(residual + at, partial, lanes);
-    tile_store(out + at, v_at_most(v_at_least(y[i], low), high), partial, lanes);
+    tile_store(out + at, finished(w->finish, y[i]), partial, lanes);
   }
 }
 
 static void winograd_out(const tti_winograd_row *row) {
   const tti_winograd_row w = *row;
-  const vf low = v_set(w.low), high = v_set(w.high);
   for (size_t t = 0; t < w.tiles; t++) {
     const size_t pixels = w.width - 4 * t < 4 ? w.width - 4 * t : 4;
     size_t c = 0;
-    for (; c + TTI_LANES <= w.columns; c += TTI_LANES) winograd_out_vector(0, &w, t, pixels, c, 0, low, high);
-    if (c < w.columns) winograd_out_vector(1, &w, t, pixels, c, w.columns - c, low, high);
+    for (; c + TTI_LANES <= w.columns; c += TTI_LANES) winograd_out_vector(0, &w, t, pixels, c, 0);
+    if (c < w.columns) winograd_out_vector(1, &w, t, pixels, c, w.columns - c);
   }
 }
 
@@ -744,7 +753,7 @@ TTI_INLINE vf activate(unsigned kind, vf a, vf b, vf x) {
     case TT_ACT_HARD_SIGMOID:
       return v_clamp(x * a + b, 0.0f, 1.0f);
     case TT_ACT_HARD_SWISH:
-      return x * v_clamp(x * (1.0f / 6.0f) + 0.5f, 0.0f, 1.0f);
+      return v_hard_swish(x);
     case TT_ACT_SWISH:
       return x * v_sigmoid(x * a);
     case TT_ACT_TANH:

@@ -16,8 +16,14 @@ typedef struct tti_run {
   uint32_t weight_row, count;
 } tti_run;
 
+/* What a sum becomes as it is stored: clamped to low .. high and, with hard_swish, that (TT_ACT_HARD_SWISH) of it. */
+typedef struct tti_finish {
+  float low, high;
+  int hard_swish;
+} tti_finish;
+
 /* One y-plane of a convolution for one panel of output channels:
- * out[x][n] = clamp(bias[n] + begin[x][n] + sum over runs + residual[x][n]), n < columns <= panel, x < width.
+ * out[x][n] = finish(bias[n] + begin[x][n] + sum over runs + residual[x][n]), n < columns <= panel, x < width.
  * bias, begin and residual are left out where they are NULL; begin and residual may equal out. Where 'less' is not 0,
  * the weight at w is w[0] - w[less], and columns = panel. Meanwhile about ahead_bytes at 'ahead', which may be any
  * address, may be brought near: what is read next, if it lies far. */
@@ -33,7 +39,7 @@ typedef struct tti_conv_row {
   ptrdiff_t begin_stride, residual_stride;
   float *out;
   ptrdiff_t out_stride;
-  float low, high;
+  tti_finish finish;
   const void *ahead;
   size_t ahead_bytes;
 } tti_conv_row;
@@ -61,13 +67,13 @@ typedef struct tti_pool_row {
 
 /* One y-plane of a convolution in Winograd's F(4, 3) along x (Lavin and Gray 2016), after the products:
  * products[6][tiles][panel] become output pixels 4 t + i < width, to which bias and residual (may be NULL, may equal
- * out) are added, and which are clamped. */
+ * out) are added, and which are finished. */
 typedef struct tti_winograd_row {
   const float *products, *bias, *residual;
   size_t tiles, panel, width, columns;
   float *out;
   ptrdiff_t out_stride; /* also of the residual */
-  float low, high;
+  tti_finish finish;
 } tti_winograd_row;
 
 /* Rows of entropy-coded weights of a panel under one scale a column and group: see tt_op. The same bits whatever the

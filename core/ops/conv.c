@@ -3,14 +3,15 @@
 
 enum { RUNS = 256, CACHED_BYTES = 384 * 1024 };
 
-void tti_clamp_of(const tt_op *op, float *low, float *high) {
-  *low = -__builtin_inff();
-  *high = __builtin_inff();
-  if (op->activation == TT_ACT_RELU) *low = 0.0f;
+tti_finish tti_finish_of(const tt_op *op) {
+  tti_finish finish = tti_unfinished();
+  if (op->activation == TT_ACT_RELU) finish.low = 0.0f;
   if (op->activation == TT_ACT_CLIP) {
-    *low = op->alpha;
-    *high = op->beta;
+    finish.low = op->alpha;
+    finish.high = op->beta;
   }
+  finish.hard_swish = op->activation == TT_ACT_HARD_SWISH;
+  return finish;
 }
 
 void tti_activate_block(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, uint32_t x0, uint32_t x1,
@@ -22,7 +23,8 @@ void tti_activate_block(const struct tt_engine *e, const tt_op *op, uint32_t y0,
   const uint32_t end = b->panel_end / group_panels * channels + b->panel_end % group_panels * op->panel;
   const int whole = end - first == out->channels;
   const size_t count = whole ? (size_t)(x1 - x0) * out->channels : end - first;
-  for (uint32_t y = y0; op->activation > TT_ACT_CLIP && y < y1; y++)
+  if (op->activation <= TT_ACT_CLIP || op->activation == TT_ACT_HARD_SWISH) return;
+  for (uint32_t y = y0; y < y1; y++)
     for (uint32_t x = x0; x < (whole ? x0 + 1 : x1); x++)
       e->port->kernels->activation(op->activation, op->alpha, op->beta,
                                    tti_row(e, out, y) + (size_t)x * out->channels + first, count);
@@ -159,8 +161,6 @@ static void conv_item(void *argument, uint32_t item, uint32_t worker) {
                       .out_stride = out->channels,
                       .begin_stride = out->channels,
                       .residual_stride = out->channels};
-  float low, high;
-  tti_clamp_of(op, &low, &high);
   for (uint32_t panel = part.panel_begin; panel < part.panel_end; panel++) {
     const uint32_t group = panel / group_panels, first = panel % group_panels * op->panel;
     const uint32_t channel = group * channels + first;
@@ -191,10 +191,8 @@ static void conv_item(void *argument, uint32_t item, uint32_t worker) {
         }
         do {
           row.run_count = collect_runs(e, op, in, y, group * depth, depth, k0, k1, &k, runs);
-          const int finish = k == k_total;
           row.residual = row.begin || !residual ? NULL : tti_row(e, residual, y) + channel;
-          row.low = finish ? low : -__builtin_inff();
-          row.high = finish ? high : __builtin_inff();
+          row.finish = k == k_total ? tti_finish_of(op) : tti_unfinished();
           e->port->kernels->conv_row(&row);
           row.bias = NULL;
           row.begin = row.out;
@@ -257,14 +255,13 @@ static void winograd_row(const winograd_part *part, uint32_t y, uint32_t from, u
                       .panel = panel,
                       .columns = panel,
                       .out_stride = (ptrdiff_t)panel,
-                      .low = -__builtin_inff(),
-                      .high = __builtin_inff()};
+                      .finish = tti_unfinished()};
   tti_winograd_row last = {.products = part->products,
                            .tiles = tiles,
                            .panel = panel,
                            .width = tti_min((uint32_t)tiles * 4, out->width - pixel),
-                           .out_stride = out->channels};
-  tti_clamp_of(op, &last.low, &last.high);
+                           .out_stride = out->channels,
+                           .finish = tti_finish_of(op)};
   for (uint32_t p = begin; p < end; p++) {
     const size_t channel = p * panel;
     row.weights = weights + (size_t)(p - call->block->panel_begin) * call->block->k_end * panel;
@@ -403,8 +400,9 @@ void tti_depthwise(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint
                            .dilation_x = op->dilation_x,
                            .width = out->width,
                            .channels = out->channels,
-                           .bias = (const float *)(const void *)(e->arena + op->bias)};
-  tti_clamp_of(op, &row.low, &row.high);
+                           .bias = (const float *)(const void *)(e->arena + op->bias),
+                           .low = tti_finish_of(op).low,
+                           .high = tti_finish_of(op).high};
   for (uint32_t y = y0; y < y1; y++) {
     uint32_t from;
     row.ky_count = window_rows(e, op, in, y, rows, &from);

@@ -6,7 +6,10 @@ enum { MOST_PIXELS = 64 };
 static tti_rounding rounding_of(const tt_op *op, const tt_tensor *out) {
   tti_rounding r = {op->alpha - out->zero_point, op->beta - out->zero_point, out->zero_point, out->elem_bytes != 1, 0};
   r.is_whole = !r.is_float && op->alpha == 0.0f && op->beta == 255.0f;
-  if (r.is_float) tti_clamp_of(op, &r.low, &r.high);
+  if (r.is_float) {
+    r.low = tti_finish_of(op).low;
+    r.high = tti_finish_of(op).high;
+  }
   return r;
 }
 

@@ -95,8 +95,7 @@ static void run_pass(const strassen_call *call, const pass *s, uint32_t panel, u
                       .begin_stride = (ptrdiff_t)half,
                       .residual_stride = (ptrdiff_t)half,
                       .out_stride = (ptrdiff_t)half,
-                      .low = -__builtin_inff(),
-                      .high = __builtin_inff()};
+                      .finish = tti_unfinished()};
   if (s->left < S1) {
     run.input = pixels_of(call, in, pair, s->left / 2, op->stride_y, op->stride_x) + s->left % 2 * depth;
     row.pixel_stride = (ptrdiff_t)op->stride_x * in->channels;
@@ -131,7 +130,7 @@ static void run_pass(const strassen_call *call, const pass *s, uint32_t panel, u
     }
     row.out = pixels_of(call, out, pair, quarter / 2, 1, 1) + at;
     row.out_stride = out->channels;
-    tti_clamp_of(op, &row.low, &row.high);
+    row.finish = tti_finish_of(op);
   }
   e->port->kernels->conv_row(&row);
 }

@@ -25,7 +25,7 @@ from tinytee.plan.quantized import conv_rows
 from tinytee.plan.weights import Method
 
 FREE_ACTIVATIONS = ("identity", "relu", "clip")
-"""Those that a convolution applies as it stores."""
+"""Those that a convolution, depthwise or not, applies as it stores; the latter ``hard_swish``, too."""
 
 CHEAP_ACTIVATIONS = ("relu", "clip", "leaky_relu", "hard_sigmoid", "hard_swish", "abs", "neg", "reciprocal", "trunc")
 
@@ -115,7 +115,8 @@ def strassen_seconds(op: Conv, out: Shape, profile: Profile, panel: int) -> floa
 
 def activation_seconds(op: Op, elems: int, profile: Profile) -> float:
     kind = op.activation.kind
-    if kind == "identity" or (kind in FREE_ACTIVATIONS and isinstance(op, _CLAMPING)):
+    free = kind == "identity" or (kind in FREE_ACTIVATIONS and isinstance(op, _CLAMPING))
+    if free or (kind == "hard_swish" and isinstance(op, Conv)):
         return 0.0
     return elems * (profile.element_seconds if kind in CHEAP_ACTIVATIONS else profile.function_seconds)
 
