@@ -228,13 +228,9 @@ def run_outside(
 ) -> tuple[int, bytes]:
     """Runs a plan in the machine's normal world, weights in the clear: instructions of the second run, and outputs."""
     lowered = lower(graph, plan)
-    chunks = [lowered.chunk(k) for k in range(len(lowered.chunk_bytes))]
     ins, outs = ([TensorSpec.of(*port) for port in ports] for ports in (lowered.inputs, lowered.outputs))
     fed = [to_wire(spec, array).tobytes() for spec, array in zip(ins, inputs, strict=True)]
-    counts = [len(lowered.program), len(chunks), len(fed), len(outs)]
-    sizes = [*map(len, chunks), *map(len, fed), *(spec.wire_bytes for spec in outs)]
-    program = machine.folder / "program"
-    program.write_bytes(np.array(counts + sizes, "<u4").tobytes() + b"".join([lowered.program, *chunks, *fed]))
+    (machine.folder / "program").write_bytes(lowered.in_plaintext(fed, [spec.wire_bytes for spec in outs]))
     (machine.folder / "run_program").write_bytes(runner.read_bytes())
     command = (
         "cp /host/run_program /tmp/ && chmod +x /tmp/run_program && /tmp/run_program neon /host/program >/host/out"

@@ -81,14 +81,11 @@ def run(
     """The outputs of a graph planned for a budget, as the machine computes them, or its portable kernels."""
     planner = Planner(graph, machine.profile, None, budget, entropy)
     lowered = lower(graph, planner.plan(budget))
-    chunks = [lowered.chunk(k) for k in range(len(lowered.chunk_bytes))]
     ins, outs = ([TensorSpec.of(*port) for port in ports] for ports in (lowered.inputs, lowered.outputs))
     fed = [to_wire(spec, to_core(spec, inputs[spec.name], 0)).tobytes() for spec in ins]
     taken = [spec.wire_bytes for spec in outs]
-    counts = [len(lowered.program), len(chunks), len(fed), len(outs)]
-    sizes = [*map(len, chunks), *map(len, fed), *taken]
     path = folder / f"program-{os.getpid()}"
-    path.write_bytes(np.array(counts + sizes, "<u4").tobytes() + b"".join([lowered.program, *chunks, *fed]))
+    path.write_bytes(lowered.in_plaintext(fed, taken))
     runner = _runner(machine.target)
     assert runner.exists(), f"{runner} could not be built; the compiler's messages are above"
     command = [*machine.prefix, runner, isa or machine.isa, path]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from tinytee.ir.graph import Port, Quant, Shape
 
 
@@ -32,3 +34,14 @@ class Lowered:
     outputs: tuple[tuple[Port, Shape, Quant | None], ...]
     part_bytes: Sequence[int] = ()
     """Of the parts of the program that a run is fed."""
+
+    def in_plaintext(self, inputs: Sequence[bytes], output_bytes: Sequence[int]) -> bytes:
+        """A file that runs without a cipher and without a host: the program, all chunks, and inputs in one, after how
+        many there are of each and how long each is (uint32; see tests/emulated/run_program.c).
+
+        inputs: as they cross the boundary; output_bytes: likewise.
+        """
+        chunks = [self.chunk(k) for k in range(len(self.chunk_bytes))]
+        counts = [len(self.program), len(chunks), len(inputs), len(output_bytes)]
+        sizes = [*map(len, chunks), *map(len, inputs), *output_bytes]
+        return np.array(counts + sizes, "<u4").tobytes() + b"".join([self.program, *chunks, *inputs])
