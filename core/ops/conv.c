@@ -1,7 +1,7 @@
 /* Convolutions over y-planes. */
 #include "../core.h"
 
-enum { RUNS = 256, CACHED_BYTES = 384 * 1024 };
+enum { RUNS = 256, CACHED_BYTES = 384 * 1024, LEAST_PIXELS = 4 };
 
 tti_finish tti_finish_of(const tt_op *op) {
   tti_finish finish = tti_unfinished();
@@ -371,7 +371,9 @@ void tti_conv(struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, co
     return;
   }
   const uint32_t panels = b->panel_end - b->panel_begin, rows = y1 - y0;
-  const uint32_t items = tti_items(e, (uint64_t)panels * op->panel * (b->k_end - b->k_begin) * rows * out->width);
+  /* Fewer pixels leave as much to do: loading the weights. */
+  const uint64_t pixels = (uint64_t)rows * out->width, weights = (uint64_t)panels * op->panel * (b->k_end - b->k_begin);
+  const uint32_t items = tti_items(e, weights * (pixels < LEAST_PIXELS ? LEAST_PIXELS : pixels));
   tti_conv_call call = {.e = e, .op = op, .block = b, .y0 = y0, .y1 = y1, .resident = !block, .expected = &e->expected};
   call.panels_each = tti_divide_up(panels, tti_min(items, panels));
   call.panel_parts = tti_divide_up(panels, call.panels_each);
