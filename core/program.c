@@ -172,7 +172,8 @@ static int check_winograd(const tti_program *p, const tt_op *op, const tt_tensor
   if (op->kernel_x != 3 || op->stride_x != 1 || op->dilation_x != 1 || op->dilation_y != 1 || op->groups != 1) return 0;
   const uint64_t tiles = tti_winograd_tiles(out);
   if (4 * tiles + 2 > (uint64_t)op->pad_left + in->width + in->pad_right) return 0;
-  const uint64_t each = 6 * tiles * ((uint64_t)op->kernel_y * in->channels + op->panel);
+  const uint64_t rows = tti_winograd_rows(op, out);
+  const uint64_t each = 6 * tiles * ((rows + op->kernel_y - 1) * in->channels + rows * op->panel);
   const uint64_t elems = p->head->workers * each;
   return elems <= UINT32_MAX && in_data(p, op->workspace, elems * sizeof(float));
 }

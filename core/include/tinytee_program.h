@@ -21,8 +21,8 @@
 
 enum {
   TT_PROGRAM_MAGIC = 0x50545454, /* "TTTP" */
-  TT_PROGRAM_VERSION = 4,
-  TT_BUNDLE_VERSION = 6,
+  TT_PROGRAM_VERSION = 5,
+  TT_BUNDLE_VERSION = 7,
   TT_ENGINE_BYTES = 256, /* the engine's state, at the start of the arena; the program follows */
   TT_TAG_BYTES = 16,     /* tag of every sealed chunk, whatever the suite */
   TT_NONCE_BYTES = 32,   /* room for a nonce; a suite with shorter ones uses the first bytes */
@@ -32,6 +32,7 @@ enum {
   TT_MAX_WORKERS = 64,
   TT_SLICE_BYTES = 64 * 1024, /* coded weights are decoded so many bytes of float32 at a time */
   TT_STRASSEN_PIXELS = 112,   /* see TT_FLAG_STRASSEN */
+  TT_WINOGRAD_TILES = 14,     /* see TT_FLAG_WINOGRAD */
   TT_MAX_CODING_GROUP = 256,
   TT_ALPHABET_BYTES = 64,
   TT_STREAM_WINDOW = 64, /* 16-bit words of an entropy-coded stream that a step of its decoder looks at */
@@ -162,8 +163,9 @@ typedef struct tt_tensor {
  * kernel_y * kernel_x * in_channels / groups rows in all; if k_per_block is less than all, panels_per_block is 1 and
  * the blocks of a panel add up in the output. Blocks go through k first; block b is chunk first_chunk + b. */
 /* A convolution with TT_FLAG_WINOGRAD (3 columns, stride and dilation 1, no groups) has weights that are transformed
- * ahead of time: 6 columns instead of 3. It is fed whole panels, and has a workspace: for each worker kernel_y
- * transformed y-planes [6][tiles][in_channels] and products [6][tiles][panel], tiles = ceil(out width / 4). */
+ * ahead of time: 6 columns instead of 3. It is fed whole panels, and has a workspace: with tiles = ceil(out width / 4)
+ * and R output y-planes, as many as TT_WINOGRAD_TILES tiles make if stride_y is 1, but at least one and at most all,
+ * for each worker transformed y-planes [6][R + kernel_y - 1][tiles][in_channels] and products [6][R][tiles][panel]. */
 /* A convolution with TT_FLAG_STRASSEN (1 x 1, no padding, no groups, out channels a multiple of the panel) takes its
  * panels in two halves of columns, and its in_channels in two halves of rows. With B11, B12 (rows of the first half)
  * and B21, B22 of a panel's weights, the panel is [B11][B22 - B12 + B11][B21][B22], each [in_channels / 2][panel / 2],

@@ -409,10 +409,9 @@ static void winograd_in(const float *in, size_t tiles, size_t channels, size_t p
 /* Up to four pixels of one vector of channels, likewise. */
 TTI_INLINE void winograd_out_vector(const int partial, const tti_winograd_row *w, size_t t, size_t pixels, size_t c,
                                     size_t lanes) {
-  const size_t plane = w->tiles * w->panel;
   const float *m = w->products + t * w->panel + c;
   vf p[6], y[4];
-  TTI_FOR (j, 6) p[j] = tile_load(m + (size_t)j * plane, partial, lanes);
+  TTI_FOR (j, 6) p[j] = tile_load(m + (size_t)j * w->plane, partial, lanes);
   const vf sum = p[1] + p[2], difference = p[1] - p[2], sum2 = p[3] + p[4], difference2 = p[3] - p[4];
   const vf bias = tile_load(w->bias + c, partial, lanes);
   y[0] = p[0] + sum + sum2 + bias;

@@ -66,11 +66,11 @@ typedef struct tti_pool_row {
 } tti_pool_row;
 
 /* One y-plane of a convolution in Winograd's F(4, 3) along x (Lavin and Gray 2016), after the products:
- * products[6][tiles][panel] become output pixels 4 t + i < width, to which bias and residual (may be NULL, may equal
- * out) are added, and which are finished. */
+ * products[6][tiles][panel], the six 'plane' elements apart, become output pixels 4 t + i < width, to which bias and
+ * residual (may be NULL, may equal out) are added, and which are finished. */
 typedef struct tti_winograd_row {
   const float *products, *bias, *residual;
-  size_t tiles, panel, width, columns;
+  size_t tiles, plane, panel, width, columns;
   float *out;
   ptrdiff_t out_stride; /* also of the residual */
   tti_finish finish;

@@ -216,48 +216,86 @@ typedef struct winograd_call {
   tti_ahead *expected;
 } winograd_call;
 
-/* What an item works on: tiles first_tile .. first_tile + tiles; kernel_y transformed y-planes, and a y-plane's
- * products with one panel. */
+/* What an item works on: tiles first_tile .. first_tile + tiles; transformed y-planes of the input, for each of the six
+ * columns 'slots' of them one after another, and products with one panel, for each column those of 'most' y-planes. */
 typedef struct winograd_part {
   const winograd_call *call;
-  uint32_t first_tile, tiles, worker;
+  uint32_t first_tile, tiles, worker, slots, most;
   float *transformed, *products;
 } winograd_part;
 
-static void winograd_transform(const winograd_part *part, uint32_t y) {
+static void winograd_transform(const winograd_part *part, uint32_t y, uint32_t slot) {
   const struct tt_engine *e = part->call->e;
   const tt_op *op = part->call->op;
   const tt_tensor *in = tti_operand(&e->program, op, 0);
   const size_t depth = in->channels, plane = part->tiles * depth;
   const float *input = tti_row(e, in, y) + ((ptrdiff_t)part->first_tile * 4 - op->pad_left) * (ptrdiff_t)depth;
-  e->port->kernels->winograd_in(input, part->tiles, depth, plane, part->transformed + y % op->kernel_y * 6 * plane);
+  e->port->kernels->winograd_in(input, part->tiles, depth, part->slots * plane, part->transformed + slot * plane);
 }
 
-/* Output y-plane y of panels begin .. end; kernel rows from .. to meet the map. */
-static void winograd_row(const winograd_part *part, uint32_t y, uint32_t from, uint32_t to, uint32_t begin,
-                         uint32_t end) {
+/* Where the y-plane lies that kernel row ky meets at output y-plane y, of those from y0 on that are computed together:
+ * y-planes that follow one another are side by side or, of one at a time, in a ring. */
+static uint32_t winograd_slot(const winograd_part *part, uint32_t y0, uint32_t y, uint32_t ky) {
+  const tt_op *op = part->call->op;
+  return part->most > 1 ? y - y0 + ky : (y * op->stride_y + ky - op->pad_top) % part->slots;
+}
+
+/* Of output y-planes y0 .. y1, those at which kernel row ky meets the map. */
+static tti_rows rows_met(const tt_op *op, uint32_t height, uint32_t y0, uint32_t y1, uint32_t ky) {
+  while (y0 < y1 && y0 * op->stride_y + ky < op->pad_top) y0++;
+  while (y0 < y1 && (y1 - 1) * op->stride_y + ky >= op->pad_top + height) y1--;
+  const tti_rows met = {y0, y1};
+  return met;
+}
+
+/* Kernel rows ky .. ky + count that meet the map at the same output y-planes, met. */
+typedef struct winograd_span {
+  tti_rows met;
+  uint32_t ky, count;
+} winograd_span;
+
+/* Those of output y-planes y0 .. y1, as many as it returns. */
+static uint32_t winograd_spans(const tt_op *op, uint32_t height, uint32_t y0, uint32_t y1, winograd_span *spans) {
+  uint32_t found = 0;
+  for (uint32_t ky = 0; ky < op->kernel_y; ky++) {
+    const winograd_span next = {rows_met(op, height, y0, y1, ky), ky, 1};
+    winograd_span *before = found ? &spans[found - 1] : NULL;
+    if (next.met.lo == next.met.hi) continue;
+    if (before && before->met.lo == next.met.lo && before->met.hi == next.met.hi)
+      before->count++;
+    else
+      spans[found++] = next;
+  }
+  return found;
+}
+
+/* Output y-planes y0 .. y1 of panels begin .. end. At each, kernel rows are summed from the first to the last, whatever
+ * others are computed with it; those that lie outside the map begin at zero. */
+static void winograd_rows(const winograd_part *part, uint32_t y0, uint32_t y1, uint32_t begin, uint32_t end) {
   const winograd_call *call = part->call;
   const struct tt_engine *e = call->e;
   const tt_op *op = call->op;
   const tt_tensor *in = tti_operand(&e->program, op, 0), *out = &e->program.tensors[op->output];
   const tt_tensor *residual = op->flags & TT_FLAG_RESIDUAL ? tti_operand(&e->program, op, 1) : NULL;
-  const size_t depth = in->channels, panel = op->panel, tiles = part->tiles, plane = tiles * depth;
+  const size_t depth = in->channels, panel = op->panel, tiles = part->tiles, plane = tiles * depth,
+               each = tiles * panel;
   const float *weights = (const float *)(const void *)(e->arena + op->weights);
   const float *bias = (const float *)(const void *)(e->arena + op->bias);
-  const uint32_t first = y * op->stride_y + from - op->pad_top; /* wraps only where from == to */
   const uint32_t pixel = 4 * part->first_tile;
   const size_t at = (size_t)pixel * out->channels;
+  winograd_span spans[TT_MAX_KERNEL_Y];
+  const uint32_t count = winograd_spans(op, in->height, y0, y1, spans);
+  const int zeros = !count || spans->met.hi - spans->met.lo < y1 - y0;
   tti_run runs[TT_MAX_KERNEL_Y];
   tti_conv_row row = {.runs = runs,
-                      .run_count = to - from,
                       .pixel_stride = (ptrdiff_t)depth,
-                      .width = tiles,
                       .panel = panel,
                       .columns = panel,
+                      .begin_stride = (ptrdiff_t)panel,
                       .out_stride = (ptrdiff_t)panel,
                       .finish = tti_unfinished()};
-  tti_winograd_row last = {.products = part->products,
-                           .tiles = tiles,
+  tti_winograd_row last = {.tiles = tiles,
+                           .plane = part->most * each,
                            .panel = panel,
                            .width = tti_min((uint32_t)tiles * 4, out->width - pixel),
                            .out_stride = out->channels,
@@ -266,20 +304,31 @@ static void winograd_row(const winograd_part *part, uint32_t y, uint32_t from, u
     const size_t channel = p * panel;
     row.weights = weights + (size_t)(p - call->block->panel_begin) * call->block->k_end * panel;
     for (uint32_t j = 0; j < 6; j++) {
-      for (uint32_t i = 0; i < row.run_count; i++) {
-        const tti_run run = {part->transformed + (first + i) % op->kernel_y * 6 * plane + j * plane,
-                             ((from + i) * 6 + j) * in->channels, in->channels};
-        runs[i] = run;
+      const float *transformed = part->transformed + j * part->slots * plane;
+      float *products = part->products + j * last.plane;
+      if (zeros) tti_set(products, 0, (y1 - y0) * each * sizeof(float));
+      for (const winograd_span *s = spans; s < spans + count; s++) {
+        for (uint32_t i = 0; i < s->count; i++) {
+          const tti_run run = {transformed + winograd_slot(part, y0, s->met.lo, s->ky + i) * plane,
+                               ((s->ky + i) * 6 + j) * in->channels, in->channels};
+          runs[i] = run;
+        }
+        row.run_count = s->count;
+        row.width = (s->met.hi - s->met.lo) * tiles;
+        row.out = products + (s->met.lo - y0) * each;
+        row.begin = zeros || s > spans ? row.out : NULL;
+        tti_bring_near(call->expected, part->worker, row.run_count * depth, &row);
+        e->port->kernels->conv_row(&row);
       }
-      row.out = part->products + j * tiles * panel;
-      tti_bring_near(call->expected, part->worker, row.run_count * depth, &row);
-      e->port->kernels->conv_row(&row);
     }
     last.columns = tti_min(op->panel, out->channels - (uint32_t)channel);
     last.bias = bias + p * panel;
-    last.out = tti_row(e, out, y) + at + channel;
-    last.residual = residual ? tti_row(e, residual, y) + at + channel : NULL;
-    e->port->kernels->winograd_out(&last);
+    for (uint32_t y = y0; y < y1; y++) {
+      last.products = part->products + (y - y0) * each;
+      last.out = tti_row(e, out, y) + at + channel;
+      last.residual = residual ? tti_row(e, residual, y) + at + channel : NULL;
+      e->port->kernels->winograd_out(&last);
+    }
   }
 }
 
@@ -291,31 +340,37 @@ static void winograd_item(void *argument, uint32_t item, uint32_t worker) {
   const tt_op *op = call->op;
   const tti_block *b = call->block;
   const tt_tensor *in = tti_operand(&e->program, op, 0), *out = &e->program.tensors[op->output];
-  const uint32_t tiles = tti_winograd_tiles(out);
+  const uint32_t tiles = tti_winograd_tiles(out), most = tti_winograd_rows(op, out), slots = most + op->kernel_y - 1;
   const uint32_t begin = b->panel_begin + item % call->panel_parts * call->panels_each;
   const uint32_t end = tti_min(begin + call->panels_each, b->panel_end);
   const uint32_t tile = item / call->panel_parts % call->tile_parts * call->tiles_each;
   const uint32_t y0 = call->y0 + item / call->panel_parts / call->tile_parts * call->rows_each;
   const uint32_t y1 = tti_min(y0 + call->rows_each, call->y1);
-  const size_t transformed = (size_t)op->kernel_y * 6 * tiles * in->channels;
-  float *scratch = call->scratch + worker * (transformed + (size_t)6 * tiles * op->panel);
-  const winograd_part part = {call,   tile,    tti_min(call->tiles_each, tiles - tile),
-                              worker, scratch, scratch + transformed};
-  const size_t panel_bytes = b->k_end * op->panel * sizeof(float);
-  const uint32_t at_once = y1 - y0 < 3 ? end - begin : (uint32_t)(CACHED_BYTES / panel_bytes) + 1;
+  const size_t transformed = (size_t)6 * slots * tiles * in->channels;
+  float *scratch = call->scratch + worker * (transformed + (size_t)6 * most * tiles * op->panel);
+  const winograd_part part = {
+      call, tile, tti_min(call->tiles_each, tiles - tile), worker, slots, most, scratch, scratch + transformed};
+  const size_t panel_bytes = b->k_end * op->panel * sizeof(float), plane = (size_t)part.tiles * in->channels;
+  const uint32_t at_once = y1 - y0 <= 2 * most ? end - begin : (uint32_t)(most * CACHED_BYTES / panel_bytes) + 1;
   for (uint32_t p0 = begin, p1; p0 < end; p0 = p1) {
     p1 = p0 + tti_min(at_once, end - p0);
     uint32_t ready = 0; /* input y-planes below it are transformed, as far as they are needed */
-    for (uint32_t y = y0; y < y1; y++) {
-      uint32_t from, to;
-      tti_ky_range(op, in->height, y, &from, &to);
-      const uint32_t first = y * op->stride_y - op->pad_top; /* kernel row 0, wraps above the map */
-      for (uint32_t ky = from; ky < to; ky++) {
-        if (first + ky < ready) continue;
-        winograd_transform(&part, first + ky);
-        ready = first + ky + 1;
+    for (uint32_t first = y0, last; first < y1; first = last) {
+      last = first + tti_min(most, y1 - first);
+      for (uint32_t j = 0; j < 6 && most > 1 && first > y0; j++) /* what the y-planes before share with these */
+        tti_move(scratch + j * slots * plane, scratch + (j * slots + most) * plane,
+                 (op->kernel_y - 1) * plane * sizeof(float));
+      for (uint32_t y = first; y < last; y++) {
+        uint32_t from, to;
+        tti_ky_range(op, in->height, y, &from, &to);
+        for (uint32_t ky = from; ky < to; ky++) {
+          const uint32_t iy = y * op->stride_y + ky - op->pad_top;
+          if (iy < ready) continue;
+          winograd_transform(&part, iy, winograd_slot(&part, first, y, ky));
+          ready = iy + 1;
+        }
       }
-      winograd_row(&part, y, from, to, p0, p1);
+      winograd_rows(&part, first, last, p0, p1);
     }
   }
   const tti_block done = {begin, end, b->k_begin, b->k_end};

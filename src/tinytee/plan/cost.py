@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from tinytee.bundle.abi import constants
 from tinytee.ir.graph import (
     Binary,
     Conv,
@@ -79,15 +80,26 @@ def _integer_conv_seconds(op: QConv, out: Shape, profile: Profile) -> float:
     return out.height * tiles * pairs * (rows * per_row * step_seconds + tile_seconds)
 
 
+def winograd_tiles(out: Shape) -> int:
+    """Of an output y-plane."""
+    return -(-out.width // 4)
+
+
+def winograd_rows(op: Conv, out: Shape) -> int:
+    """Output y-planes that Winograd's method computes together, as ``tt_op`` says."""
+    rows = constants.TT_WINOGRAD_TILES // winograd_tiles(out) if op.strides[0] == 1 else 1
+    return max(1, min(rows, out.height))
+
+
 def winograd_seconds(op: Conv, out: Shape, profile: Profile, panel: int) -> float:
     """Time of a convolution by Winograd's F(4, 3) along x: six products for four pixels in place of twelve.
 
     Input and output transforms count as about 4 accesses of a vector for each that they read or write.
     """
     channels, _, _, depth = op.weight.shape
-    tiles = -(-out.width // 4)
+    tiles, rows = winograd_tiles(out), winograd_rows(op, out)
     narrow = replace(op, weight=op.weight[:, :, :1], strides=(op.strides[0], 1))
-    products = 6 * conv_seconds(narrow, Shape(out.height, tiles, channels), profile, panel)
+    products = 6 * out.height / rows * conv_seconds(narrow, Shape(1, rows * tiles, channels), profile, panel)
     vectors = math.ceil(depth / profile.lanes) * op.strides[0] + math.ceil(channels / profile.lanes)
     transforms = 12 * out.height * tiles * vectors * 2 * profile.depthwise_seconds
     return products + transforms + activation_seconds(op, out.elems, profile)

@@ -15,7 +15,14 @@ from tinytee.bundle.abi import constants
 from tinytee.ir.graph import Binary, Conv, DepthwiseConv, Graph, LayerNorm, Lrn, Op, Shape, Unary
 from tinytee.ir.quantized import QBinary, QConv, QDepthwiseConv, QLrn, QLut
 from tinytee.plan import quantized, rowmap, weights
-from tinytee.plan.cost import conv_seconds, op_seconds, strassen_seconds, winograd_seconds
+from tinytee.plan.cost import (
+    conv_seconds,
+    op_seconds,
+    strassen_seconds,
+    winograd_rows,
+    winograd_seconds,
+    winograd_tiles,
+)
 from tinytee.plan.profile import Profile
 from tinytee.plan.rowmap import RowMap
 from tinytee.plan.weights import Method
@@ -178,14 +185,12 @@ def _padding(graph: Graph, ways: dict[str, Way]) -> dict[str, tuple[int, int]]:
     return found
 
 
-def winograd_tiles(out: Shape) -> int:
-    return -(-out.width // 4)
-
-
 def winograd_workspace(op: Conv, out: Shape, panel: int, threads: int) -> int:
     """Bytes of the workspace that ``tt_op`` describes."""
     _, kernel_y, _, channels = op.weight.shape
-    return weights.aligned((6 * winograd_tiles(out) * (kernel_y * channels + panel) * threads) * 4)
+    rows = winograd_rows(op, out)
+    each = (rows + kernel_y - 1) * channels + rows * panel
+    return weights.aligned(6 * winograd_tiles(out) * each * threads * 4)
 
 
 def strassen_workspace(op: Conv, out: Shape, panel: int, threads: int) -> int:
