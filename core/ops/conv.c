@@ -248,13 +248,16 @@ static tti_rows rows_met(const tt_op *op, uint32_t height, uint32_t y0, uint32_t
   return met;
 }
 
-/* Kernel rows ky .. ky + count that meet the map at the same output y-planes, met. */
+/* Kernel rows ky .. ky + count that meet the map at the same output y-planes, met. From one span to the next, first or
+ * last of these move up. */
 typedef struct winograd_span {
   tti_rows met;
   uint32_t ky, count;
 } winograd_span;
 
-/* Those of output y-planes y0 .. y1, as many as it returns. */
+enum { MOST_SPANS = 2 * TT_WINOGRAD_TILES };
+
+/* Those of output y-planes y0 .. y1, at most TT_WINOGRAD_TILES: as many as it returns. */
 static uint32_t winograd_spans(const tt_op *op, uint32_t height, uint32_t y0, uint32_t y1, winograd_span *spans) {
   uint32_t found = 0;
   for (uint32_t ky = 0; ky < op->kernel_y; ky++) {
@@ -283,7 +286,7 @@ static void winograd_rows(const winograd_part *part, uint32_t y0, uint32_t y1, u
   const float *bias = (const float *)(const void *)(e->arena + op->bias);
   const uint32_t pixel = 4 * part->first_tile;
   const size_t at = (size_t)pixel * out->channels;
-  winograd_span spans[TT_MAX_KERNEL_Y];
+  winograd_span spans[MOST_SPANS];
   const uint32_t count = winograd_spans(op, in->height, y0, y1, spans);
   const int zeros = !count || spans->met.hi - spans->met.lo < y1 - y0;
   tti_run runs[TT_MAX_KERNEL_Y];
