@@ -454,6 +454,7 @@ void tti_depthwise(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint
   const tt_tensor *in = tti_operand(&e->program, op, 0), *out = &e->program.tensors[op->output];
   const float *weights = (const float *)(const void *)(e->arena + op->weights);
   const float *rows[TT_MAX_KERNEL_Y];
+  const tti_finish finish = tti_finish_of(op);
   tti_depthwise_row row = {.rows = rows,
                            .kernel_x = op->kernel_x,
                            .stride_x = op->stride_x,
@@ -461,8 +462,8 @@ void tti_depthwise(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint
                            .width = out->width,
                            .channels = out->channels,
                            .bias = (const float *)(const void *)(e->arena + op->bias),
-                           .low = tti_finish_of(op).low,
-                           .high = tti_finish_of(op).high};
+                           .low = finish.low,
+                           .high = finish.high};
   for (uint32_t y = y0; y < y1; y++) {
     uint32_t from;
     row.ky_count = window_rows(e, op, in, y, rows, &from);

@@ -26,7 +26,7 @@ from tinytee.plan.quantized import conv_rows
 from tinytee.plan.weights import Method
 
 FREE_ACTIVATIONS = ("identity", "relu", "clip")
-"""Those that a convolution, depthwise or not, applies as it stores; the latter ``hard_swish``, too."""
+"""Those that a convolution applies as it stores; one that is not depthwise applies ``hard_swish``, too."""
 
 CHEAP_ACTIVATIONS = ("relu", "clip", "leaky_relu", "hard_sigmoid", "hard_swish", "abs", "neg", "reciprocal", "trunc")
 
