@@ -133,8 +133,14 @@ static inline uint32_t tti_strassen_pairs(const tt_tensor *out) {
 static inline uint32_t tti_winograd_tiles(const tt_tensor *out) { return (out->width - 1) / 4 + 1; }
 /* Output y-planes that Winograd's method computes together. */
 static inline uint32_t tti_winograd_rows(const tt_op *op, const tt_tensor *out) {
+  if (op->stride_y != 1) return 1;
+  if (op->flags & TT_FLAG_TOGETHER) return out->height;
   const uint32_t rows = tti_min(TT_WINOGRAD_TILES / tti_winograd_tiles(out), out->height);
-  return op->stride_y == 1 && rows ? rows : 1;
+  return rows ? rows : 1;
+}
+/* Whether that is all of them, from input that is transformed once for all workers and blocks of panels. */
+static inline int tti_winograd_together(const tt_op *op, const tt_tensor *out) {
+  return op->stride_y == 1 && tti_winograd_rows(op, out) == out->height;
 }
 tti_block tti_block_at(const tti_program *p, const tt_op *op, uint32_t b);
 static inline int tti_in_streams(const tt_op *op) { return op->variant >= TT_CODING_I8_RANS; }

@@ -170,11 +170,12 @@ tti_block tti_block_at(const tti_program *p, const tt_op *op, uint32_t b) {
 /* The transform reads whole tiles of input pixels, and has its workspace. */
 static int check_winograd(const tti_program *p, const tt_op *op, const tt_tensor *in, const tt_tensor *out) {
   if (op->kernel_x != 3 || op->stride_x != 1 || op->dilation_x != 1 || op->dilation_y != 1 || op->groups != 1) return 0;
+  if (op->kernel_y > TT_WINOGRAD_KERNEL_Y) return 0;
   const uint64_t tiles = tti_winograd_tiles(out);
   if (4 * tiles + 2 > (uint64_t)op->pad_left + in->width + in->pad_right) return 0;
-  const uint64_t rows = tti_winograd_rows(op, out);
-  const uint64_t each = 6 * tiles * ((rows + op->kernel_y - 1) * in->channels + rows * op->panel);
-  const uint64_t elems = p->head->workers * each;
+  const uint64_t rows = tti_winograd_rows(op, out), workers = p->head->workers;
+  const uint64_t inputs = tti_winograd_together(op, out) ? 1 : workers;
+  const uint64_t elems = 6 * tiles * (inputs * (rows + op->kernel_y - 1) * in->channels + workers * rows * op->panel);
   return elems <= UINT32_MAX && in_data(p, op->workspace, elems * sizeof(float));
 }
 

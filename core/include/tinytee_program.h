@@ -21,8 +21,8 @@
 
 enum {
   TT_PROGRAM_MAGIC = 0x50545454, /* "TTTP" */
-  TT_PROGRAM_VERSION = 5,
-  TT_BUNDLE_VERSION = 7,
+  TT_PROGRAM_VERSION = 6,
+  TT_BUNDLE_VERSION = 8,
   TT_ENGINE_BYTES = 256, /* the engine's state, at the start of the arena; the program follows */
   TT_TAG_BYTES = 16,     /* tag of every sealed chunk, whatever the suite */
   TT_NONCE_BYTES = 32,   /* room for a nonce; a suite with shorter ones uses the first bytes */
@@ -33,6 +33,7 @@ enum {
   TT_SLICE_BYTES = 64 * 1024, /* coded weights are decoded so many bytes of float32 at a time */
   TT_STRASSEN_PIXELS = 112,   /* see TT_FLAG_STRASSEN */
   TT_WINOGRAD_TILES = 14,     /* see TT_FLAG_WINOGRAD */
+  TT_WINOGRAD_KERNEL_Y = 16,  /* the most kernel rows of such a convolution */
   TT_MAX_CODING_GROUP = 256,
   TT_ALPHABET_BYTES = 64,
   TT_STREAM_WINDOW = 64, /* 16-bit words of an entropy-coded stream that a step of its decoder looks at */
@@ -124,6 +125,7 @@ enum { TT_CODING_NONE, TT_CODING_F16, TT_CODING_I8, TT_CODING_I4, TT_CODING_I8_R
 enum {
   TT_FLAG_RESIDUAL = 1,          /* conv: operand 1 is added before the activation */
   TT_FLAG_COUNT_INCLUDE_PAD = 2, /* average pool */
+  TT_FLAG_TOGETHER = 2,          /* conv by Winograd's method: all y-planes are computed together */
   TT_FLAG_CONSTANT = 4,          /* binary: one operand is a constant at 'weights' */
   TT_FLAG_CONSTANT_FIRST = 8,    /* binary: it is the first operand */
   TT_FLAG_FED_CONSTANTS = 4,     /* conv on uint8: constants come with the panels */
@@ -164,8 +166,10 @@ typedef struct tt_tensor {
  * the blocks of a panel add up in the output. Blocks go through k first; block b is chunk first_chunk + b. */
 /* A convolution with TT_FLAG_WINOGRAD (3 columns, stride and dilation 1, no groups) has weights that are transformed
  * ahead of time: 6 columns instead of 3. It is fed whole panels, and has a workspace: with tiles = ceil(out width / 4)
- * and R output y-planes, as many as TT_WINOGRAD_TILES tiles make if stride_y is 1, but at least one and at most all,
- * for each worker transformed y-planes [6][R + kernel_y - 1][tiles][in_channels] and products [6][R][tiles][panel]. */
+ * and R output y-planes that are computed together, transformed y-planes [6][R + kernel_y - 1][tiles][in_channels], and
+ * for each worker products [6][R][tiles][panel]. R is 1 if stride_y is not, all with TT_FLAG_TOGETHER, and otherwise as
+ * many as TT_WINOGRAD_TILES tiles make, but at least one and at most all. If it is less than all, each worker has
+ * transformed y-planes of its own, before its products. */
 /* A convolution with TT_FLAG_STRASSEN (1 x 1, no padding, no groups, out channels a multiple of the panel) takes its
  * panels in two halves of columns, and its in_channels in two halves of rows. With B11, B12 (rows of the first half)
  * and B21, B22 of a panel's weights, the panel is [B11][B22 - B12 + B11][B21][B22], each [in_channels / 2][panel / 2],

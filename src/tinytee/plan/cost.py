@@ -44,6 +44,9 @@ LEAST_PAIR, LEAST_SINGLE = 2.2, 1.5
 MULTIPLICATIONS: dict[Method, float] = {"direct": 1.0, "winograd": 0.5, "strassen": 7 / 8}
 """Of those of a direct convolution."""
 
+WINOGRAD_CACHED_BYTES = 384 * 1024
+"""Panels that a y-plane of transformed input serves before it is transformed anew (core/ops/conv.c)."""
+
 STRASSEN_LEAST_PIXELS = 7
 """Pixels of half of a y-plane from which on one that has no second to go with is divided (core/ops/strassen.c)."""
 
@@ -85,22 +88,28 @@ def winograd_tiles(out: Shape) -> int:
     return -(-out.width // 4)
 
 
-def winograd_rows(op: Conv, out: Shape) -> int:
-    """Output y-planes that Winograd's method computes together, as ``tt_op`` says."""
-    rows = constants.TT_WINOGRAD_TILES // winograd_tiles(out) if op.strides[0] == 1 else 1
-    return max(1, min(rows, out.height))
+def winograd_rows(op: Conv, out: Shape, together: bool) -> int:
+    """Output y-planes that Winograd's method computes together, as ``tt_op`` says; ``together``: all if it can."""
+    if op.strides[0] != 1:
+        return 1
+    return out.height if together else max(1, min(constants.TT_WINOGRAD_TILES // winograd_tiles(out), out.height))
 
 
-def winograd_seconds(op: Conv, out: Shape, profile: Profile, panel: int) -> float:
+def winograd_seconds(op: Conv, out: Shape, profile: Profile, panel: int, together: bool) -> float:
     """Time of a convolution by Winograd's F(4, 3) along x: six products for four pixels in place of twelve.
 
-    Input and output transforms count as about 4 accesses of a vector for each that they read or write.
+    Input and output transforms count as about 4 accesses of a vector for each that they read or write. Where not all
+    y-planes are computed together, the input is transformed anew for every few panels.
     """
-    channels, _, _, depth = op.weight.shape
-    tiles, rows = winograd_tiles(out), winograd_rows(op, out)
+    channels, kernel_y, _, depth = op.weight.shape
+    tiles, rows = winograd_tiles(out), winograd_rows(op, out, together)
     narrow = replace(op, weight=op.weight[:, :, :1], strides=(op.strides[0], 1))
     products = 6 * out.height / rows * conv_seconds(narrow, Shape(1, rows * tiles, channels), profile, panel)
-    vectors = math.ceil(depth / profile.lanes) * op.strides[0] + math.ceil(channels / profile.lanes)
+    at_once = channels
+    if rows < out.height:
+        at_once = panel * (1 + rows * WINOGRAD_CACHED_BYTES // (kernel_y * 6 * depth * panel * 4))
+    vectors = math.ceil(depth / profile.lanes) * op.strides[0] * math.ceil(channels / at_once)
+    vectors += math.ceil(channels / profile.lanes)
     transforms = 12 * out.height * tiles * vectors * 2 * profile.depthwise_seconds
     return products + transforms + activation_seconds(op, out.elems, profile)
 

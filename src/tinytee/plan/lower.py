@@ -255,6 +255,8 @@ class _Program:
                 record |= {"stream_rows": streams.rows, "stream_rate": streams.rate, "stream_base": streams.base}
         if node.method != "direct":
             record["flags"] |= number("FLAG", node.method)
+        if node.together:
+            record["flags"] |= number("FLAG", "together")
         if layout.workspaces[segment] >= 0:
             record["workspace"] = layout.workspaces[segment]
         return record

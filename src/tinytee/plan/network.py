@@ -36,10 +36,12 @@ NARROW_BLOCK_BYTES = 4 * 1024
 
 @dataclass(frozen=True)
 class Way:
-    """How a convolution is computed, other than directly, and in panels how wide."""
+    """How a convolution is computed, other than directly, and in panels how wide; by Winograd's method, whether all
+    y-planes ``together``."""
 
     method: Method
     panel: int
+    together: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +97,7 @@ class Node:
         stream_bytes: a convolution's packed weights, which may be fed block by block; 0 for others.
         panel: a convolution's panel width.
         depth: rows of its panels.
-        method: how it is computed.
+        method, together: how it is computed, as ``Way`` says.
         workspace_bytes: what that needs besides.
         whole_panels: whether streamed panels must not be split.
         kept_row_bytes, most_kept_bytes: sums of an integer convolution's y-plane, which are kept while its panels are
@@ -116,6 +118,7 @@ class Node:
     panel: int = 0
     depth: int = 0
     method: Method = "direct"
+    together: bool = False
     workspace_bytes: int = 0
     whole_panels: bool = False
     kept_row_bytes: int = 0
@@ -185,12 +188,13 @@ def _padding(graph: Graph, ways: dict[str, Way]) -> dict[str, tuple[int, int]]:
     return found
 
 
-def winograd_workspace(op: Conv, out: Shape, panel: int, threads: int) -> int:
+def winograd_workspace(op: Conv, out: Shape, panel: int, threads: int, together: bool) -> int:
     """Bytes of the workspace that ``tt_op`` describes."""
     _, kernel_y, _, channels = op.weight.shape
-    rows = winograd_rows(op, out)
-    each = (rows + kernel_y - 1) * channels + rows * panel
-    return weights.aligned(6 * winograd_tiles(out) * each * threads * 4)
+    rows = winograd_rows(op, out, together)
+    inputs = 1 if rows == out.height and op.strides[0] == 1 else threads
+    elems = inputs * (rows + kernel_y - 1) * channels + threads * rows * panel
+    return weights.aligned(6 * winograd_tiles(out) * elems * 4)
 
 
 def strassen_workspace(op: Conv, out: Shape, panel: int, threads: int) -> int:
@@ -228,12 +232,12 @@ def choose_ways(graph: Graph, profile: Profile, suite: str, most_bytes: int) -> 
         out = graph.shapes[op.output]
         preferred = choose_panel(op, out, profile, suite)
         seconds: dict[Way | None, float] = {None: op_seconds(op, graph.shapes, profile, preferred)}
-        if way := _by_winograd(op, preferred, profile, most_bytes):
+        if way := _by_winograd(op, out, preferred, profile, most_bytes):
             depth, transformed = weights.conv_depth(op), weights.conv_depth(op, "winograd")
             panels = weights.panel_count(op, way.panel)
             more_bytes = panels * (transformed * way.panel * 4 - weights.panel_bytes(op, way.panel, depth))
             spent = more_bytes / profile.aead_bytes_per_second[suite]
-            seconds[way] = spent + winograd_seconds(op, out, profile, way.panel)
+            seconds[way] = spent + winograd_seconds(op, out, profile, way.panel, way.together)
         if way := _by_strassen(op, out, profile, most_bytes):
             seconds[way] = strassen_seconds(op, out, profile, way.panel)
         if best := min(seconds, key=lambda way: seconds[way]):
@@ -241,12 +245,16 @@ def choose_ways(graph: Graph, profile: Profile, suite: str, most_bytes: int) -> 
     return chosen
 
 
-def _by_winograd(op: Conv, preferred_panel: int, profile: Profile, most_bytes: int) -> Way | None:
+def _by_winograd(op: Conv, out: Shape, preferred_panel: int, profile: Profile, most_bytes: int) -> Way | None:
     if not weights.can_be_winograd(op):
         return None
     row_bytes = weights.conv_depth(op, "winograd") * 4
     fitting = [p for p in profile.panels if p <= preferred_panel and row_bytes * p <= most_bytes]
-    return Way("winograd", max(fitting)) if fitting else None
+    if not fitting:
+        return None
+    panel = max(fitting)
+    together = winograd_workspace(op, out, panel, profile.threads, together=True) <= most_bytes
+    return Way("winograd", panel, together)
 
 
 def _by_strassen(op: Conv, out: Shape, profile: Profile, most_bytes: int) -> Way | None:
@@ -261,17 +269,14 @@ def _by_strassen(op: Conv, out: Shape, profile: Profile, most_bytes: int) -> Way
 NARROW_SECONDS = 1.35
 """Time of integer convolutions in narrow panels, with sums kept and panels fed in parts, over that predicted."""
 
-_SECONDS = {"winograd": winograd_seconds, "strassen": strassen_seconds}
-_WORKSPACES = {"winograd": winograd_workspace, "strassen": strassen_workspace}
-
 
 def _op_node(
     op: Op, graph: Graph, index: dict[str, int], ways: dict[str, Way], profile: Profile, suite: str, narrow: bool
 ) -> Node:
     shapes = graph.shapes
-    method, panel = "direct", 0
+    method, panel, together = "direct", 0, False
     if way := ways.get(op.output):
-        method, panel = way.method, way.panel
+        method, panel, together = way.method, way.panel, way.together
     elif isinstance(op, weights.AnyConv):
         panel = choose_panel(op, shapes[op.output], profile, suite, narrow)
     zero_point = quantized.zero_point_of(graph.quants.get(op.inputs[0]) if op.inputs else None)
@@ -290,9 +295,12 @@ def _op_node(
         each = profile.entropy_seconds if op.coding.streams else profile.decode_seconds
         decoding = each * weights.panel_count(op, panel) * panel * depth
         workspace = weights.aligned(weights.slice_bytes(op, panel) * profile.threads)
-    if isinstance(op, Conv) and method != "direct":
-        seconds = _SECONDS[method](op, shapes[op.output], profile, panel)
-        workspace = _WORKSPACES[method](op, shapes[op.output], panel, profile.threads)
+    if isinstance(op, Conv) and method == "winograd":
+        seconds = winograd_seconds(op, shapes[op.output], profile, panel, together)
+        workspace = winograd_workspace(op, shapes[op.output], panel, profile.threads, together)
+    if isinstance(op, Conv) and method == "strassen":
+        seconds = strassen_seconds(op, shapes[op.output], profile, panel)
+        workspace = strassen_workspace(op, shapes[op.output], panel, profile.threads)
     if isinstance(op, QLrn):  # a pixel's values, before and after
         workspace = weights.aligned(2 * 4 * shapes[op.output].channels * profile.threads)
     return Node(
@@ -307,6 +315,7 @@ def _op_node(
         panel=panel,
         depth=depth,
         method=method,
+        together=together,
         workspace_bytes=workspace,
         whole_panels=method != "direct",
         kept_row_bytes=kept,

@@ -44,7 +44,9 @@ WINOGRAD = np.array(
 
 def can_be_winograd(op: Conv) -> bool:
     """Whether the core can compute a convolution by F(4, 3) along x."""
-    return op.weight.shape[2] == 3 and op.strides[1] == 1 and op.dilations == (1, 1) and op.groups == 1
+    _, kernel_y, kernel_x, _ = op.weight.shape
+    fits = kernel_x == 3 and kernel_y <= constants.TT_WINOGRAD_KERNEL_Y
+    return fits and op.strides[1] == 1 and op.dilations == (1, 1) and op.groups == 1
 
 
 def can_be_strassen(op: Conv, panel: int) -> bool:

@@ -1,0 +1,103 @@
+"""Convolutions by Winograd's method: y-planes alone, in groups and all together; blocks of panels; threads."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tinytee.api import compile_graph
+from tinytee.ir.graph import Activation, Conv, Graph, Op, Port, Shape, Unary
+from tinytee.ir.reference import evaluate
+from tinytee.plan import api, profile
+from tinytee.plan.network import Way, choose_ways
+from tinytee.runtime.session import Session
+from unit.plan.test_plans import ISAS
+
+KEY = bytes(range(32))
+
+
+def network(height: int, width: int, depth: int, channels: int, *, kernel_y: int = 3, residual: bool = False) -> Graph:
+    """One convolution of stride 1 and, where it has a residual, a second one to which the first is added."""
+    rng = np.random.default_rng([height, width, depth, channels])
+    out = Shape(height, width, channels)
+
+    def conv(name: str, inputs: tuple[str, ...], activation: Activation) -> Conv:
+        weight = rng.standard_normal((channels, kernel_y, 3, depth)) / np.sqrt(3 * kernel_y * depth)
+        bias = rng.standard_normal(channels).astype(np.float32)
+        top = (kernel_y - 1) // 2
+        return Conv(
+            name=name, inputs=inputs, output=name, weight=weight.astype(np.float32), bias=bias,
+            pads=(top, 1, kernel_y - 1 - top, 1), activation=activation,
+        )  # fmt: skip
+
+    ops: list[Op] = [Unary(name="a", inputs=("x",), output="a", activation=Activation("relu"))]
+    shapes = {"x": Shape(height, width, depth), "a": Shape(height, width, depth), "b": out}
+    ops.append(conv("b", ("a",), Activation("tanh")))
+    if residual:
+        ops.append(conv("c", ("a", "b"), Activation("hard_swish")))
+        shapes["c"] = out
+    given = Port("x", "x", (height, width, depth), "float32", (0, 1, 2), False)
+    taken = Port("y", ops[-1].output, (height, width, channels), "float32", (0, 1, 2), False)
+    return Graph((given,), (taken,), shapes, tuple(ops))
+
+
+def answers(
+    monkeypatch: pytest.MonkeyPatch, graph: Graph, budget_bytes: int, isa: str | None, threads: tuple[int, ...] = (1,)
+) -> list[NDArray[np.float32]]:
+    """With y-planes all together or not, on so many threads, twice each: near the reference's."""
+    sample = {"x": np.random.default_rng(0).standard_normal(graph.inputs[0].shape).astype(np.float32)}
+    want = evaluate(graph, sample)["y"]
+    found = []
+    for together in (False, True):
+        ways = {op.output: Way("winograd", 16, together) for op in graph.ops if isinstance(op, Conv)}
+        monkeypatch.setattr(api, "choose_ways", lambda *_, ways=ways: ways)
+        monkeypatch.setattr(api, "PANEL_BYTES", (1,))
+        bundle = compile_graph(graph, budget_bytes, KEY, threads=max(threads))
+        assert any(node.method == "winograd" and node.together == together for node in bundle.plan.network.nodes)
+        for count in threads:
+            with Session(bundle, key=KEY, isa=isa, threads=count) as session:
+                found += [session.run(sample)["y"] for _ in range(2)]
+                assert session.stats.peak_secure_memory_bytes == bundle.peak_secure_memory_bytes
+    np.testing.assert_allclose(found[0], want, rtol=0, atol=2e-5 * float(np.abs(want).max()))
+    return found
+
+
+def assert_all_equal(found: list[NDArray[np.float32]]) -> None:
+    assert all(np.array_equal(answer, found[0]) for answer in found)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("kernel_y", [1, 2, 3, 7, 16])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 9), (7, 7), (14, 14), (23, 20), (5, 70)])
+def test_sums_have_one_order_however_many_y_planes_are_computed_together(
+    monkeypatch: pytest.MonkeyPatch, isa: str | None, kernel_y: int, height: int, width: int
+) -> None:
+    graph = network(height, width, 19, 40, kernel_y=kernel_y, residual=True)
+    assert_all_equal(answers(monkeypatch, graph, 8 << 20, isa))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("side", [7, 10])
+@pytest.mark.parametrize("budget", [680 << 10, 1 << 20])
+def test_blocks_of_panels_share_the_transformed_input(
+    monkeypatch: pytest.MonkeyPatch, isa: str | None, side: int, budget: int
+) -> None:
+    """Weights of 2 MiB each are fed in blocks."""
+    graph = network(side, side, 96, 320, residual=True)
+    assert_all_equal(answers(monkeypatch, graph, budget, isa))
+
+
+@pytest.mark.parametrize("isa", ["portable", None])
+@pytest.mark.parametrize("channels", [16, 48, 160])
+def test_threads_give_the_same_bits(monkeypatch: pytest.MonkeyPatch, isa: str | None, channels: int) -> None:
+    """They share panels or, of few, columns."""
+    graph = network(14, 14, 64, channels, residual=True)
+    assert_all_equal(answers(monkeypatch, graph, 2 << 20, isa, (1, 2, 3, 5)))
+
+
+def test_y_planes_are_computed_together_where_there_is_place() -> None:
+    graph, device = network(14, 14, 256, 256), profile.load()
+    assert choose_ways(graph, device, device.suite, 960 << 10) == {"b": Way("winograd", 32, together=True)}
+    assert choose_ways(graph, device, device.suite, 300 << 10) == {"b": Way("winograd", 16)}
+    assert choose_ways(network(14, 14, 256, 256, kernel_y=17), device, device.suite, 64 << 20) == {}
