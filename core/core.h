@@ -299,7 +299,8 @@ typedef struct tti_conv_call {
 } tti_conv_call;
 /* The tti_work of a convolution on uint8. */
 void tti_i8_conv_item(void *call, uint32_t item, uint32_t worker);
-/* A convolution by Strassen's method. */
+/* A convolution by Winograd's method, and by Strassen's. */
+void tti_winograd(struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *block);
 void tti_strassen(struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *block, int resident);
 
 /* Has a row of 'rows' rows of weights, set in all else, bring near what is expected: as much as its arithmetic leaves

@@ -45,7 +45,7 @@ MULTIPLICATIONS: dict[Method, float] = {"direct": 1.0, "winograd": 0.5, "strasse
 """Of those of a direct convolution."""
 
 WINOGRAD_CACHED_BYTES = 384 * 1024
-"""Panels that a y-plane of transformed input serves before it is transformed anew (core/ops/conv.c)."""
+"""Panels that a y-plane of transformed input serves before it is transformed anew (core/ops/winograd.c)."""
 
 STRASSEN_LEAST_PIXELS = 7
 """Pixels of half of a y-plane from which on one that has no second to go with is divided (core/ops/strassen.c)."""
