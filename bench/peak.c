@@ -2,6 +2,8 @@
  * cache. Compiled for the machine at hand; best of several rounds. Parsed by Python (with cffi): prototypes only. */
 #include "peak.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -18,7 +20,7 @@ enum { LANES = 8 };
 #else
 enum { LANES = 4 };
 #endif
-enum { ROUNDS = 15, LINE_WORDS = 8 };
+enum { ROUNDS = 15, LINE_WORDS = 8, MOST_THREADS = 64 };
 
 #if defined(__aarch64__)
 #define KEEP_IN_REGISTER "+w"
@@ -41,23 +43,64 @@ static double now_seconds(void) {
 
 static double least(double a, double b) { return a < b ? a : b; }
 
-double peak_flops(void) {
-  const long count = 4000000;
+static double arithmetic_seconds(long count) {
   const vector zero = {0}, scale = zero + 0.999f, shift = zero + 0.001f;
-  double best = 1e9;
-  for (int round = 0; round < ROUNDS; round++) {
 #define DECLARE(chain) vector chain = shift;
 #define STEP(chain)                                                                                                    \
   chain = chain * scale + shift;                                                                                       \
   __asm__ volatile("" : KEEP_IN_REGISTER(chain));
-    FOR_EACH_CHAIN(DECLARE)
-    double begun = now_seconds();
-    for (long step = 0; step < count; step++) {
-      FOR_EACH_CHAIN(STEP)
-    }
-    best = least(best, now_seconds() - begun);
+  FOR_EACH_CHAIN(DECLARE)
+  const double begun = now_seconds();
+  for (long step = 0; step < count; step++) {
+    FOR_EACH_CHAIN(STEP)
   }
+  return now_seconds() - begun;
+}
+
+double peak_flops(void) {
+  const long count = 4000000;
+  double best = 1e9;
+  for (int round = 0; round < ROUNDS; round++) best = least(best, arithmetic_seconds(count));
   return 2.0 * CHAINS * LANES * (double)count / best;
+}
+
+typedef struct moment {
+  long steps;
+  int threads;
+  atomic_int there;
+} moment;
+
+typedef struct runner {
+  pthread_t thread;
+  moment *moment;
+  double seconds;
+} runner;
+
+static void *run_at_once(void *argument) {
+  runner *me = argument;
+  atomic_fetch_add(&me->moment->there, 1);
+  while (atomic_load(&me->moment->there) < me->moment->threads) {
+  }
+  me->seconds = arithmetic_seconds(me->moment->steps);
+  return NULL;
+}
+
+double peak_moment(int threads, long steps) {
+  runner runners[MOST_THREADS];
+  moment now = {.steps = steps, .threads = threads};
+  int started = 1;
+  if (threads < 1 || threads > MOST_THREADS) return 0;
+  for (int i = 0; i < threads; i++) runners[i].moment = &now;
+  while (started < threads && pthread_create(&runners[started].thread, NULL, run_at_once, &runners[started]) == 0)
+    started++;
+  atomic_fetch_add(&now.there, threads - started); /* those that there are no threads for */
+  (void)run_at_once(&runners[0]);
+  double slowest = runners[0].seconds;
+  for (int i = 1; i < started; i++) {
+    (void)pthread_join(runners[i].thread, NULL);
+    if (runners[i].seconds > slowest) slowest = runners[i].seconds;
+  }
+  return slowest;
 }
 
 /* The instructions that add most products of bytes to 32-bit sums without saturating, and how many to each. */

@@ -4,6 +4,8 @@ python bench/zoo.py [NETWORK ...] [--budgets 1MiB,4MiB] [--suites aes-256-gcm,ae
                     [--precisions fp32,int8,weights-fp16,weights-int8,weights-int4]
                     [--rounds 15] [--seconds 3] [--json FILE] [--keep]
                     [--quick | --smoke]
+
+Rounds in which others' work slowed down the machine are measured again while there is time (bench/steady.py).
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from typing import Any
 
 from rich.console import Console
 
+from compiled import NativeError
 from harness import Rows, chosen_networks
+from steady import Steady
 from tinytee.api import code_weights, load_graph
 from tinytee.bench import ONNX_RUNTIME, ONNX_RUNTIME_FP32, Bench, measure_row, prediction_errors
 from tinytee.bundle import suites
@@ -59,11 +63,13 @@ def main() -> int:
         budgets = tuple(parse_size(size) for size in options.budgets.split(","))
     chosen_suites = [suite for suite in options.suites.split(",") if suites.is_available(suite)]
     rows = Rows(options.json, CASE, keep=options.keep)
+    probes = {threads: _probe(int(threads)) for threads in options.threads.split(",")}
     for network in chosen_networks(options.networks or names):
         for precision, threads in itertools.product(options.precisions.split(","), options.threads.split(",")):
             bench = make_bench(network, precision, int(threads))
+            how = {"rounds": options.rounds, "most_seconds": options.seconds, "steady": probes[threads]}
             for suite, budget in itertools.product(chosen_suites, budgets):
-                found = measure_row(bench, budget, suite=suite, rounds=options.rounds, most_seconds=options.seconds)
+                found = measure_row(bench, budget, suite=suite, **how)
                 row = {"network": network.name, "precision": precision, **found}
                 rows.add(row)
                 print(_line(row), file=sys.stderr, flush=True)
@@ -91,6 +97,14 @@ def make_bench(network: Network, precision: str, threads: int) -> Bench:
     return Bench(model, graph, feed, threads=threads, unquantized=unquantized)
 
 
+def _probe(threads: int) -> Steady | None:
+    try:
+        return Steady(threads)
+    except NativeError as error:
+        print(f"all rounds count, whatever else the machine does: {error}", file=sys.stderr)
+        return None
+
+
 def _line(row: dict[str, Any]) -> str:
     head = f"{row['network']} {row['precision']} at {format_size(row['budget_bytes'])}, {row['suite']}"
     head += f", {row['threads']} threads: " if row["threads"] > 1 else ": "
@@ -101,7 +115,8 @@ def _line(row: dict[str, Any]) -> str:
     times = f"{1e3 * ours['median']:.1f} ms, {rival['ratio']:.2f} of ONNX Runtime's {1e3 * rival['median']:.1f} ms"
     if fp32:
         times += f", {fp32['ratio']:.2f} of its {1e3 * fp32['median']:.1f} ms in fp32"
-    return f"{head}{times}, error {row['error']:.0e}, compiled in {row['compile_seconds']:.1f} s"
+    steady = f"{row['steady_rounds']} of {row['rounds']} rounds steady"
+    return f"{head}{times}, error {row['error']:.0e}, compiled in {row['compile_seconds']:.1f} s, {steady}"
 
 
 if __name__ == "__main__":

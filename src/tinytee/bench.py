@@ -11,7 +11,7 @@ import importlib.util
 import secrets
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +56,7 @@ class Measurement:
 
     Attributes:
         budget_bytes, suite, isa, arena_kind, threads, rounds: what was measured.
+        steady_rounds: those in which the machine is known to have given what it can.
         peak_bytes: secure memory, as the compiler knows it.
         measured_peak_bytes: as the core does.
         compile_seconds: planning, packing and sealing.
@@ -75,6 +76,7 @@ class Measurement:
     arena_kind: str
     threads: int
     rounds: int
+    steady_rounds: int
     peak_bytes: int
     measured_peak_bytes: int
     compile_seconds: float
@@ -137,6 +139,7 @@ class Bench:
         profile: Profile | None = None,
         rounds: int = 9,
         most_seconds: float | None = None,
+        steady: Callable[[], bool] | None = None,
         progress: api.Progress | None = None,
     ) -> Measurement:
         """Compiles for a budget and measures.
@@ -147,6 +150,7 @@ class Bench:
             profile: the device to predict times for; None: the shipped one for this machine's kernels.
             rounds: runs of each contender.
             most_seconds: fewer rounds, but three, if they would take longer.
+            steady: as for ``measure_side_by_side``.
             progress: told what is being done.
 
         Raises:
@@ -168,8 +172,10 @@ class Bench:
             for name, rival in self._rivals.items():
                 calls[name] = lambda rival=rival: rival.run(self._feed)
             before = session.stats
-            seconds = measure_side_by_side(calls, rounds, most_seconds, PAUSE_SECONDS if self.threads > 1 else 0.0)
+            pause = PAUSE_SECONDS if self.threads > 1 else 0.0
+            measured = measure_side_by_side(calls, rounds, most_seconds, pause, steady)
             after = session.stats
+        seconds = measured.seconds
         spent = {name: value - getattr(before, name) for name, value in asdict(after).items() if _is_counter(value)}
         runs = int(spent["runs"])
         spilled = spent["spill_bytes"] + spent["fetch_bytes"]
@@ -182,6 +188,7 @@ class Bench:
             arena_kind=after.arena_kind,
             threads=self.threads,
             rounds=len(seconds["tinytee"]),
+            steady_rounds=measured.steady_rounds,
             peak_bytes=bundle.peak_secure_memory_bytes,
             measured_peak_bytes=after.peak_secure_memory_bytes,
             compile_seconds=compile_seconds,

@@ -81,7 +81,7 @@ def main(out: Path = Path("out")) -> None:
         expected = rival.run(feed)["probabilities"][0]
         seconds = measure_side_by_side(
             {"tinytee": lambda: session.run(feed), "rival": lambda: rival.run(feed)}, rounds=ROUNDS
-        )
+        ).seconds
         stats = session.stats
 
     console.print(_top_table(photograph, names, found, expected))

@@ -1,0 +1,45 @@
+"""Whether the machine gives at the moment what it can.
+
+Others' work on the other thread of a core takes up to half of it, for milliseconds or for minutes, and does not slow
+down arithmetic, memory and waiting alike: a ratio measured meanwhile speaks of the machine. What shows it is a probe
+of some tens of microseconds of arithmetic in registers, on as many threads as are measured.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from compiled import build_library, load_library
+
+STEPS = 20_000
+FIRST_PROBES = 400
+SLACK = 1.06
+"""A probe that takes so much more than the best one tells of others' work."""
+
+
+def load_peak() -> Any:
+    """The functions of peak.h, compiled for this machine."""
+    here = Path(__file__).resolve().parent
+    flags = ["-O3", "-march=native", "-pthread"]
+    return load_library(build_library("libpeak.so", [here / "peak.c"], [here / "peak.h"], flags), here / "peak.h")[1]
+
+
+class Steady:
+    """A probe for so many threads: whether all get, now, the best that has been seen.
+
+    Raises:
+        NativeError: there is no C compiler.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._peak, self._threads = load_peak(), threads
+        self._best = min(self._probe() for _ in range(FIRST_PROBES))
+
+    def __call__(self) -> bool:
+        seconds = min(self._probe(), self._probe())
+        self._best = min(self._best, seconds)
+        return seconds < SLACK * self._best
+
+    def _probe(self) -> float:
+        return self._peak.peak_moment(self._threads, STEPS)
