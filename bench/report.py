@@ -177,7 +177,7 @@ def _zoo(measured: Measured, images: Path) -> list[str]:
         " the bytes);"
         " the rest. The limit is physical: every multiplication that the plan makes at the"
         " peak rate of this machine's vectors, every byte at that of its AEAD, nothing else. The error is the largest"
-        " one, as a fraction of an output's range.",
+        " one, as a fraction of an output's range." + _steadiness(rows),
         _machine_line(measured),
         _latencies(rows),
         *_prediction_section(rows),
@@ -194,10 +194,22 @@ def _zoo_avx2(measured: Measured, images: Path) -> list[str]:
         "The same on a processor with AVX2 and without VNNI, planned with the profile `x86-64-avx2`. Its int8 products"
         " are exact, as everywhere: 16-bit ones, at most 1.5 times as fast as float32's. ONNX Runtime's int8 is its"
         " exact one as well; its default there saturates (docs/quantization.md). The predicted time is off by"
-        f" {statistics.median(errors):.0%} in the median.",
+        f" {statistics.median(errors):.0%} in the median." + _steadiness(rows),
         _machine_line(measured),
         _latencies(rows),
     ]
+
+
+def _steadiness(rows: list[Measured]) -> str:
+    """In how many rounds the machine is known to have been undisturbed; nothing if none was probed."""
+    probed = [row for row in rows if row.get("steady_rounds") is not None]
+    if not probed:
+        return ""
+    steady, counted = (sum(row[name] for row in probed) for name in ("steady_rounds", "rounds"))
+    return (
+        f" A probe found nobody else's work on the same cores before and after {steady:,} of the {counted:,} rounds that"
+        " count; where it did, rounds were measured again as long as there was time (`bench/steady.py`)."
+    )
 
 
 def _latencies(rows: list[Measured]) -> str:
