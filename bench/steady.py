@@ -17,6 +17,9 @@ FIRST_PROBES = 400
 SLACK = 1.06
 """A probe that takes so much more than the best one tells of others' work."""
 
+SLOWER_TOGETHER = 1.3
+"""What threads may take at once over what one takes alone: clocks fall. More, and they share a core: never steady."""
+
 
 def load_peak() -> Any:
     """The functions of peak.h, compiled for this machine."""
@@ -34,12 +37,13 @@ class Steady:
 
     def __init__(self, threads: int) -> None:
         self._peak, self._threads = load_peak(), threads
-        self._best = min(self._probe() for _ in range(FIRST_PROBES))
+        self._best = min(self._probe(threads) for _ in range(FIRST_PROBES))
+        self._alone = min(self._probe(1) for _ in range(FIRST_PROBES))
 
     def __call__(self) -> bool:
-        seconds = min(self._probe(), self._probe())
+        seconds = min(self._probe(self._threads), self._probe(self._threads))
         self._best = min(self._best, seconds)
-        return seconds < SLACK * self._best
+        return seconds < min(SLACK * self._best, SLOWER_TOGETHER * self._alone)
 
-    def _probe(self) -> float:
-        return self._peak.peak_moment(self._threads, STEPS)
+    def _probe(self, threads: int) -> float:
+        return self._peak.peak_moment(threads, STEPS)

@@ -35,8 +35,9 @@ ONNX_RUNTIME, OPENVINO = "onnxruntime", "openvino"
 ONNX_RUNTIME_FP32 = "onnxruntime_fp32"
 """Of a quantized model: ONNX Runtime with the model as it was before."""
 
-PAUSE_SECONDS = 0.02
-"""Before a run on several threads: those of the contender before it spin for a while after theirs."""
+PAUSE_SECONDS = 0.001
+"""Before a run on several threads: those of the contender before it spin for a while after theirs. No longer than that:
+what sleeps is slow to wake, and that would be measured."""
 
 
 @dataclass(frozen=True)
