@@ -207,8 +207,8 @@ def _steadiness(rows: list[Measured]) -> str:
         return ""
     steady, counted = (sum(row[name] for row in probed) for name in ("steady_rounds", "rounds"))
     return (
-        f" A probe found nobody else's work on the same cores before and after {steady:,} of the {counted:,} rounds that"
-        " count; where it did, rounds were measured again as long as there was time (`bench/steady.py`)."
+        f" A probe found nobody else's work on the same cores before and after {steady:,} of the {counted:,} rounds"
+        " that count; where it did, rounds were measured again as long as there was time (`bench/steady.py`)."
     )
 
 
