@@ -245,6 +245,11 @@ def choose_ways(graph: Graph, profile: Profile, suite: str, most_bytes: int) -> 
     return chosen
 
 
+TOGETHER_CHANNELS = 128
+"""Input channels from which on it pays to compute all y-planes together: products are then summed in three calls
+instead of one, for the map's edges, which costs a register tile's overhead each."""
+
+
 def _by_winograd(op: Conv, out: Shape, preferred_panel: int, profile: Profile, most_bytes: int) -> Way | None:
     if not weights.can_be_winograd(op):
         return None
@@ -253,8 +258,8 @@ def _by_winograd(op: Conv, out: Shape, preferred_panel: int, profile: Profile, m
     if not fitting:
         return None
     panel = max(fitting)
-    together = winograd_workspace(op, out, panel, profile.threads, together=True) <= most_bytes
-    return Way("winograd", panel, together)
+    fits = winograd_workspace(op, out, panel, profile.threads, together=True) <= most_bytes
+    return Way("winograd", panel, together=fits and op.weight.shape[3] >= TOGETHER_CHANNELS)
 
 
 def _by_strassen(op: Conv, out: Shape, profile: Profile, most_bytes: int) -> Way | None:

@@ -100,4 +100,7 @@ def test_y_planes_are_computed_together_where_there_is_place() -> None:
     graph, device = network(14, 14, 256, 256), profile.load()
     assert choose_ways(graph, device, device.suite, 960 << 10) == {"b": Way("winograd", 32, together=True)}
     assert choose_ways(graph, device, device.suite, 300 << 10) == {"b": Way("winograd", 16)}
+    assert not any(
+        way.together for way in choose_ways(network(14, 14, 64, 256), device, "aegis-256x4", 1 << 20).values()
+    )
     assert choose_ways(network(14, 14, 256, 256, kernel_y=17), device, device.suite, 64 << 20) == {}
