@@ -23,7 +23,7 @@ from tinytee.ir.graph import (
 from tinytee.ir.quantized import Dequantize, QBinary, QConv, QDepthwiseConv, QLrn, QLut, QPool, QReduce, Quantize
 from tinytee.plan.profile import Profile
 from tinytee.plan.quantized import conv_rows
-from tinytee.plan.weights import Method
+from tinytee.plan.weights import Method, conv_depth
 
 FREE_ACTIVATIONS = ("identity", "relu", "clip")
 """Those that a convolution applies as it stores; one that is not depthwise applies ``hard_swish``, too."""
@@ -101,13 +101,13 @@ def winograd_seconds(op: Conv, out: Shape, profile: Profile, panel: int, togethe
     Input and output transforms count as about 4 accesses of a vector for each that they read or write. Where not all
     y-planes are computed together, the input is transformed anew for every few panels.
     """
-    channels, kernel_y, _, depth = op.weight.shape
+    channels, _, _, depth = op.weight.shape
     tiles, rows = winograd_tiles(out), winograd_rows(op, out, together)
     narrow = replace(op, weight=op.weight[:, :, :1], strides=(op.strides[0], 1))
     products = 6 * out.height / rows * conv_seconds(narrow, Shape(1, rows * tiles, channels), profile, panel)
     at_once = channels
     if rows < out.height:
-        at_once = panel * (1 + rows * WINOGRAD_CACHED_BYTES // (kernel_y * 6 * depth * panel * 4))
+        at_once = panel * (1 + rows * WINOGRAD_CACHED_BYTES // (conv_depth(op, "winograd") * panel * 4))
     vectors = math.ceil(depth / profile.lanes) * op.strides[0] * math.ceil(channels / at_once)
     vectors += math.ceil(channels / profile.lanes)
     transforms = 12 * out.height * tiles * vectors * 2 * profile.depthwise_seconds
