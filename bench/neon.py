@@ -24,6 +24,7 @@ from tinytee.ir.graph import Graph
 from tinytee.plan import profile
 from tinytee.plan.api import Plan, make_plan
 from tinytee.plan.measure import Bench
+from tinytee.plan.weights import BY_WINOGRAD
 from tinytee.runtime.optee_machine import Build, Machine
 from trustzone import LARGEST, UNLIMITED, build_runner, run_outside
 
@@ -101,7 +102,7 @@ def main() -> None:
             except tinytee.EngineError as error:
                 print(f"{case.name}: {error}")
                 continue
-            winograd = any(node.method == "winograd" for node in planned[-1].network.nodes)
+            winograd = any(node.method in BY_WINOGRAD for node in planned[-1].network.nodes)
             row = {"kernel": case.name, "shape": [case.shape.height, case.shape.width, case.shape.channels]}
             figure = 1e9 * seconds / (case.operations / 2)
             rows.append(row | {"winograd": winograd, "instructions": figure, "bound": bound_of(case)})

@@ -124,6 +124,10 @@ TT_MUST_USE tt_status tti_step(const tti_program *p, tti_instr instr);
 /* A convolution's panels over all groups, its kernel's rows, how many blocks it is fed in, and which is block b. */
 uint32_t tti_conv_panels(const tti_program *p, const tt_op *op);
 uint32_t tti_conv_depth(const tti_program *p, const tt_op *op);
+/* Of its weights on float32, as they are fed. */
+static inline uint32_t tti_conv_columns(const tt_op *op) {
+  return (op->flags & (TT_FLAG_WINOGRAD | TT_FLAG_TOGETHER)) == TT_FLAG_WINOGRAD ? 6 : op->kernel_x;
+}
 uint32_t tti_block_count(const tti_program *p, const tt_op *op);
 /* Pairs of output y-planes that Strassen's method works on at a time. */
 static inline uint32_t tti_strassen_pairs(const tt_tensor *out) {

@@ -146,8 +146,7 @@ uint32_t tti_conv_depth(const tti_program *p, const tt_op *op) {
     const tti_stretch s = tti_i8_stretch(op, tti_operand(p, op, 0));
     return op->kernel_y * s.per_row * s.rows;
   }
-  const uint32_t columns = op->flags & TT_FLAG_WINOGRAD ? 6 : op->kernel_x;
-  return op->kernel_y * columns * (tti_operand(p, op, 0)->channels / op->groups);
+  return op->kernel_y * tti_conv_columns(op) * (tti_operand(p, op, 0)->channels / op->groups);
 }
 
 uint32_t tti_conv_panels(const tti_program *p, const tt_op *op) {
@@ -175,7 +174,8 @@ static int check_winograd(const tti_program *p, const tt_op *op, const tt_tensor
   if (4 * tiles + 2 > (uint64_t)op->pad_left + in->width + in->pad_right) return 0;
   const uint64_t rows = tti_winograd_rows(op, out), workers = p->head->workers;
   const uint64_t inputs = tti_winograd_together(op, out) ? 1 : workers;
-  const uint64_t elems = 6 * tiles * (inputs * (rows + op->kernel_y - 1) * in->channels + workers * rows * op->panel);
+  uint64_t elems = 6 * tiles * (inputs * (rows + op->kernel_y - 1) * in->channels + workers * rows * op->panel);
+  if (op->flags & TT_FLAG_TOGETHER) elems += workers * 4 * in->channels * op->panel;
   return elems <= UINT32_MAX && in_data(p, op->workspace, elems * sizeof(float));
 }
 

@@ -387,9 +387,9 @@ TTI_INLINE void winograd_in_vector(const int partial, const float *in, size_t ch
                                    float *out) {
   vf d[6], m[6];
   TTI_FOR (j, 6) d[j] = tile_load(in + (size_t)j * channels, partial, lanes);
-  const vf even = d[4] - 4.0f * d[2], odd = d[3] - 4.0f * d[1];
-  const vf even2 = d[4] - d[2], odd2 = 2.0f * (d[3] - d[1]);
-  m[0] = 4.0f * d[0] - 5.0f * d[2] + d[4];
+  const vf even = (4.0f * d[2] - d[4]) * (1.0f / 6.0f), odd = (4.0f * d[1] - d[3]) * (1.0f / 6.0f);
+  const vf even2 = (d[4] - d[2]) * (1.0f / 24.0f), odd2 = (d[3] - d[1]) * (1.0f / 12.0f);
+  m[0] = d[0] - 1.25f * d[2] + 0.25f * d[4];
   m[1] = even + odd;
   m[2] = even - odd;
   m[3] = even2 + odd2;
@@ -404,6 +404,23 @@ static void winograd_in(const float *in, size_t tiles, size_t channels, size_t p
     for (; c + TTI_LANES <= channels; c += TTI_LANES) winograd_in_vector(0, in + c, channels, plane, 0, out + c);
     if (c < channels) winograd_in_vector(1, in + c, channels, plane, channels - c, out + c);
   }
+}
+
+/* One vector of each of the four columns that are not taps themselves. */
+TTI_INLINE void winograd_weights_vector(const int partial, const float *taps, size_t tap, size_t lanes, float *out) {
+  vf w[3];
+  TTI_FOR (k, 3) w[k] = tile_load(taps + (size_t)k * tap, partial, lanes);
+  const vf even = w[0] + w[2], even2 = w[0] + 4.0f * w[2], odd2 = 2.0f * w[1];
+  tile_store(out, even + w[1], partial, lanes);
+  tile_store(out + tap, even - w[1], partial, lanes);
+  tile_store(out + 2 * tap, even2 + odd2, partial, lanes);
+  tile_store(out + 3 * tap, even2 - odd2, partial, lanes);
+}
+
+static void winograd_weights(const float *taps, size_t tap, float *out) {
+  size_t i = 0;
+  for (; i + TTI_LANES <= tap; i += TTI_LANES) winograd_weights_vector(0, taps + i, tap, 0, out + i);
+  if (i < tap) winograd_weights_vector(1, taps + i, tap, tap - i, out + i);
 }
 
 /* Up to four pixels of one vector of channels, likewise. */
@@ -1018,6 +1035,7 @@ const tti_kernels *TTI_JOIN(tti_kernels_, TTI_ISA)(void) {
                                     conv_row,
                                     strassen_in,
                                     winograd_in,
+                                    winograd_weights,
                                     winograd_out,
                                     depthwise_row,
                                     pool_row,

@@ -188,6 +188,10 @@ typedef struct tti_kernels {
                       size_t plane, float *out);
   /* out[j * plane + t * channels + c], j < 6, from pixels 4 t .. 4 t + 5 of in, t < tiles. */
   void (*winograd_in)(const float *in, size_t tiles, size_t channels, size_t plane, float *out);
+  /* out[j * tap + i] = taps[i] + p * p * taps[2 * tap + i] + p * taps[tap + i], i < tap, j < 4: columns 1 .. 4 of
+   * transformed weights, of which p = 1, -1, 2, -2 are the points. (Columns 0 and 5 are the first tap, and the last.)
+   */
+  void (*winograd_weights)(const float *taps, size_t tap, float *out);
   void (*winograd_out)(const tti_winograd_row *);
   void (*depthwise_row)(const tti_depthwise_row *);
   void (*pool_row)(const tti_pool_row *);

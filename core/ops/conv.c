@@ -1,7 +1,7 @@
 /* Convolutions over y-planes. */
 #include "../core.h"
 
-enum { RUNS = 256, LEAST_PIXELS = 4 };
+enum { RUNS = 256, LEAST_PIXELS = 4, NARROW = 8, NEAR_ROWS = 256 };
 
 tti_finish tti_finish_of(const tt_op *op) {
   tti_finish finish = tti_unfinished();
@@ -137,6 +137,18 @@ void tti_bring_near(tti_ahead *expected, uint32_t worker, size_t rows, tti_conv_
   expected->bytes -= row->ahead_bytes;
 }
 
+/* Whether too few pixels use a weight, each time that it is loaded, for it to come from farther away than the nearest
+ * cache: y-planes that go in together should be many. */
+static int is_narrow(const struct tt_engine *e, const tt_op *op) {
+  return !tti_is_in_line(&e->program, op) && e->program.tensors[op->output].width <= NARROW;
+}
+
+/* Of so many rows of a panel, those that all y-planes meet before any meets the next ones. */
+static uint32_t rows_at_once(const struct tt_engine *e, const tt_op *op, uint32_t rows) {
+  if (op->variant) return tti_slice_rows(op, tti_conv_depth(&e->program, op));
+  return is_narrow(e, op) ? tti_divide_up(rows, tti_divide_up(rows, NEAR_ROWS)) : rows;
+}
+
 static void conv_item(void *argument, uint32_t item, uint32_t worker) {
   const tti_conv_call *call = argument;
   const struct tt_engine *e = call->e;
@@ -151,8 +163,8 @@ static void conv_item(void *argument, uint32_t item, uint32_t worker) {
   const uint32_t y0 = call->y0 + item / call->panel_parts * call->rows_each;
   const uint32_t y1 = tti_min(y0 + call->rows_each, call->y1);
   const float *bias = (const float *)(const void *)(e->arena + op->bias);
-  const uint32_t slice = op->variant ? tti_slice_rows(op, k_total) : k_total;
   const int in_line = tti_is_in_line(&e->program, op);
+  const uint32_t slice = rows_at_once(e, op, b->k_end - b->k_begin);
   float *decoded = (float *)(void *)(e->arena + op->workspace) + (size_t)worker * slice * op->panel;
   tti_run runs[RUNS];
   tti_conv_row row = {.runs = runs,
@@ -170,7 +182,7 @@ static void conv_item(void *argument, uint32_t item, uint32_t worker) {
     const int next = call->resident && !op->variant && panel + 1 < part.panel_end;
     for (uint32_t k0 = b->k_begin, k1; k0 < b->k_end; k0 = k1) {
       k1 = tti_min(slice, b->k_end - k0) + k0;
-      row.weights = (const float *)(const void *)weights;
+      row.weights = (const float *)(const void *)weights + (size_t)(k0 - b->k_begin) * op->panel;
       if (op->variant) {
         decode_rows(e, op, weights, k0 - b->k_begin, k1 - b->k_begin, decoded);
         row.weights = decoded;
@@ -182,7 +194,7 @@ static void conv_item(void *argument, uint32_t item, uint32_t worker) {
         row.out = tti_row(e, out, y) + channel;
         row.bias = k == 0 ? bias + (size_t)panel * op->panel : NULL;
         row.begin = k == 0 ? NULL : row.out;
-        if (next) { /* the next panel, a part with every y-plane */
+        if (next && k1 == b->k_end) { /* the next panel, a part with every y-plane */
           const size_t each = tti_panel_bytes(op, k_total) / (y1 - y0);
           row.ahead_bytes = rows * each;
           row.ahead = weights + tti_panel_bytes(op, k_total) + (y - y0) * each;
@@ -222,7 +234,8 @@ void tti_conv(struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, co
   tti_conv_call call = {.e = e, .op = op, .block = b, .y0 = y0, .y1 = y1, .resident = !block, .expected = &e->expected};
   call.panels_each = tti_divide_up(panels, tti_min(items, panels));
   call.panel_parts = tti_divide_up(panels, call.panels_each);
-  call.rows_each = tti_divide_up(rows, tti_min(tti_divide_up(items, call.panel_parts), rows));
+  const uint32_t parts = is_narrow(e, op) ? tti_min(items, tti_workers(e)) : items;
+  call.rows_each = tti_divide_up(rows, tti_min(tti_divide_up(parts, call.panel_parts), rows));
   tti_parallel(e, tti_is_i8(&e->program, op) ? tti_i8_conv_item : conv_item, &call,
                call.panel_parts * tti_divide_up(rows, call.rows_each));
 }

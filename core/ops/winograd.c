@@ -1,7 +1,7 @@
 /* Convolutions by Winograd's F(4, 3) along x. */
 #include "../core.h"
 
-enum { CACHED_BYTES = 384 * 1024, STORE_WORK = 16 };
+enum { CACHED_BYTES = 384 * 1024 };
 
 /* A call of a convolution by Winograd's method: y-planes y0 .. y1 of the panels of a block, 'most' y-planes computed
  * together. An item takes panels_each of the panels, tiles_each of the tiles and rows_each of the y-planes, the panels'
@@ -12,7 +12,7 @@ typedef struct winograd_call {
   const struct tt_engine *e;
   const tt_op *op;
   const tti_block *block;
-  uint32_t y0, y1, panels_each, panel_parts, tiles_each, tile_parts, rows_each, tiles, most, panels_from;
+  uint32_t y0, y1, panels_each, panel_parts, tiles_each, tile_parts, rows_each, tiles, most;
   int together;
   tti_ahead *expected;
 } winograd_call;
@@ -25,8 +25,8 @@ static tti_rows rows_met(const tt_op *op, uint32_t height, uint32_t y0, uint32_t
   return met;
 }
 
-/* Kernel rows ky .. ky + count that meet the map at the same output y-planes, met. From one span to the next, first or
- * last of these move up. */
+/* Kernel rows ky .. ky + count that meet the map at the same output y-planes, met; one, where weights are transformed
+ * as they are used. From one span to the next, first or last of the y-planes move up. */
 typedef struct winograd_span {
   tti_rows met;
   uint32_t ky, count;
@@ -34,12 +34,13 @@ typedef struct winograd_span {
 
 /* What an item works on: tiles first_tile .. first_tile + tiles of output y-planes y0 .. y1, which are computed
  * together; transformed y-planes of the input, for each of the six columns 'slots' of them one after another, from what
- * the output's y-plane 'first' reads on; products with one panel, for each column those of 'most' y-planes. */
+ * the output's y-plane 'first' reads on; products with one panel, for each column those of 'most' y-planes; weights of
+ * a kernel row in columns 1 to 4. */
 typedef struct winograd_part {
   const winograd_call *call;
   uint32_t first_tile, tiles, worker, slots, first, y0, y1, span_count;
   winograd_span spans[TT_WINOGRAD_KERNEL_Y];
-  float *transformed, *products;
+  float *transformed, *products, *weights;
 } winograd_part;
 
 /* Puts the part at output y-planes y0 .. y1. */
@@ -53,7 +54,7 @@ static void winograd_place(winograd_part *part, uint32_t y0, uint32_t y1) {
     const winograd_span next = {rows_met(op, height, y0, y1, ky), ky, 1};
     winograd_span *before = part->span_count ? &part->spans[part->span_count - 1] : NULL;
     if (next.met.lo == next.met.hi) continue;
-    if (before && before->met.lo == next.met.lo && before->met.hi == next.met.hi)
+    if (before && before->met.lo == next.met.lo && before->met.hi == next.met.hi && tti_conv_columns(op) == 6)
       before->count++;
     else
       part->spans[part->span_count++] = next;
@@ -63,10 +64,12 @@ static void winograd_place(winograd_part *part, uint32_t y0, uint32_t y1) {
 static winograd_part winograd_part_of(const winograd_call *call, uint32_t tile_part, uint32_t worker) {
   const tt_op *op = call->op;
   const uint32_t slots = call->most + op->kernel_y - 1, tile = tile_part * call->tiles_each;
-  const size_t transformed = (size_t)6 * slots * call->tiles * tti_operand(&call->e->program, op, 0)->channels;
+  const size_t channels = tti_operand(&call->e->program, op, 0)->channels,
+               transformed = 6 * slots * call->tiles * channels;
   const size_t products = (size_t)6 * call->most * call->tiles * op->panel, shared = call->together ? transformed : 0;
+  const size_t weights = tti_conv_columns(op) == 6 ? 0 : 4 * channels * op->panel;
   float *workspace = (float *)(void *)(call->e->arena + op->workspace);
-  float *own = workspace + shared + worker * (transformed - shared + products);
+  float *own = workspace + shared + worker * (transformed - shared + products + weights);
   const winograd_part part = {.call = call,
                               .first_tile = tile,
                               .tiles = tti_min(call->tiles_each, call->tiles - tile),
@@ -74,7 +77,8 @@ static winograd_part winograd_part_of(const winograd_call *call, uint32_t tile_p
                               .slots = slots,
                               .first = call->y0,
                               .transformed = call->together ? workspace : own,
-                              .products = own + transformed - shared};
+                              .products = own + transformed - shared,
+                              .weights = own + transformed - shared + products};
   return part;
 }
 
@@ -96,40 +100,48 @@ static void winograd_transform(const winograd_part *part, uint32_t y) {
                                 winograd_slot(part, y));
 }
 
-/* Products of column j with panel p. At each y-plane, kernel rows are summed from the first to the last, whatever
- * others are computed with it; those that lie outside the map begin at zero. */
-static void winograd_products(const winograd_part *part, uint32_t p, uint32_t j) {
+/* Products with panel p. At each y-plane, kernel rows are summed from the first to the last, whatever others are
+ * computed with it; those that lie outside the map begin at zero. */
+static void winograd_products(const winograd_part *part, uint32_t p) {
   const winograd_call *call = part->call;
   const struct tt_engine *e = call->e;
   const tt_op *op = call->op;
-  const tt_tensor *in = tti_operand(&e->program, op, 0);
-  const size_t depth = in->channels, panel = op->panel, plane = part->tiles * depth, each = part->tiles * panel;
-  float *products = part->products + j * call->most * each;
+  const uint32_t depth = tti_operand(&e->program, op, 0)->channels, columns = tti_conv_columns(op);
+  const size_t panel = op->panel, tap = depth * panel, plane = part->tiles * depth, each = part->tiles * panel;
+  const float *fed = (const float *)(const void *)(e->arena + op->weights) +
+                     (p - call->block->panel_begin) * op->kernel_y * columns * tap;
   const winograd_span *spans = part->spans;
   const int zeros = !part->span_count || spans->met.hi - spans->met.lo < part->y1 - part->y0;
   tti_run runs[TT_WINOGRAD_KERNEL_Y];
   tti_conv_row row = {.runs = runs,
-                      .weights = (const float *)(const void *)(e->arena + op->weights) +
-                                 (size_t)(p - call->block->panel_begin) * call->block->k_end * panel,
                       .pixel_stride = (ptrdiff_t)depth,
                       .panel = panel,
                       .columns = panel,
                       .begin_stride = (ptrdiff_t)panel,
                       .out_stride = (ptrdiff_t)panel,
                       .finish = tti_unfinished()};
-  if (zeros) tti_set(products + (part->y0 - part->first) * each, 0, (part->y1 - part->y0) * each * sizeof(float));
+  for (uint32_t j = 0; j < 6 && zeros; j++)
+    tti_set(part->products + (j * call->most + part->y0 - part->first) * each, 0,
+            (part->y1 - part->y0) * each * sizeof(float));
   for (const winograd_span *s = spans; s < spans + part->span_count; s++) {
-    for (uint32_t i = 0; i < s->count; i++) {
-      const float *met = winograd_slot(part, s->met.lo * op->stride_y + s->ky + i - op->pad_top);
-      const tti_run run = {met + j * part->slots * plane, ((s->ky + i) * 6 + j) * in->channels, in->channels};
-      runs[i] = run;
+    const float *weights = fed + s->ky * columns * tap;
+    if (columns == 3) e->port->kernels->winograd_weights(weights, tap, part->weights);
+    for (uint32_t j = 0; j < 6; j++) {
+      for (uint32_t i = 0; i < s->count; i++) {
+        const float *met = winograd_slot(part, s->met.lo * op->stride_y + s->ky + i - op->pad_top);
+        const tti_run run = {met + j * part->slots * plane, i * columns * depth, depth};
+        runs[i] = run;
+      }
+      row.weights = columns == 6 ? weights + j * tap
+                    : j % 5      ? part->weights + (j - 1) * tap
+                                 : weights + j / 5 * 2 * tap;
+      row.run_count = s->count;
+      row.width = (s->met.hi - s->met.lo) * part->tiles;
+      row.out = part->products + (j * call->most + s->met.lo - part->first) * each;
+      row.begin = zeros || s > spans ? row.out : NULL;
+      tti_bring_near(call->expected, part->worker, s->count * depth, &row);
+      e->port->kernels->conv_row(&row);
     }
-    row.run_count = s->count;
-    row.width = (s->met.hi - s->met.lo) * part->tiles;
-    row.out = products + (s->met.lo - part->first) * each;
-    row.begin = zeros || s > spans ? row.out : NULL;
-    tti_bring_near(call->expected, part->worker, row.run_count * depth, &row);
-    e->port->kernels->conv_row(&row);
   }
 }
 
@@ -204,7 +216,7 @@ static void winograd_item(void *argument, uint32_t item, uint32_t worker) {
       else
         winograd_go_on(&part, y, tti_min(y + most, y1), &ready);
       for (uint32_t i = p; i < tti_min(p + at_once, end); i++) {
-        for (uint32_t j = 0; j < 6; j++) winograd_products(&part, i, j);
+        winograd_products(&part, i);
         winograd_store(&part, i);
       }
     }
@@ -218,50 +230,17 @@ static void winograd_input_item(void *argument, uint32_t item, uint32_t worker) 
   winograd_transform(&part, tti_rows_needed(&call->e->program, call->op, 0, call->y0, call->y1).lo + item);
 }
 
-/* Of the panels from panels_from on, one for each worker's place for products: a column. */
-static void winograd_column_item(void *argument, uint32_t item, uint32_t worker) {
-  const winograd_call *call = argument;
-  winograd_part part = winograd_part_of(call, 0, item / 6);
-  part.worker = worker;
-  winograd_place(&part, call->y0, call->y1);
-  winograd_products(&part, call->panels_from + item / 6, item % 6);
-}
-
-static void winograd_store_item(void *argument, uint32_t item, uint32_t worker) {
-  const winograd_call *call = argument;
-  const uint32_t parts = tti_divide_up(call->y1 - call->y0, call->rows_each), panel = item / parts;
-  winograd_part part = winograd_part_of(call, 0, panel);
-  (void)worker;
-  part.y0 = call->y0 + item % parts * call->rows_each;
-  part.y1 = tti_min(part.y0 + call->rows_each, call->y1);
-  winograd_store(&part, call->panels_from + panel);
-  winograd_activate(&part, part.y0, part.y1, call->panels_from + panel, call->panels_from + panel + 1);
-}
-
-/* Few panels: threads share their columns, so that each loads a part of the weights alone. */
-static void winograd_by_columns(struct tt_engine *e, winograd_call *call, uint32_t workers) {
-  const uint32_t rows = call->y1 - call->y0, end = call->block->panel_end;
-  for (call->panels_from = call->block->panel_begin; call->panels_from < end; call->panels_from += workers) {
-    const uint32_t panels = tti_min(workers, end - call->panels_from);
-    const uint64_t stored = (uint64_t)rows * call->tiles * 4 * panels * call->op->panel;
-    tti_parallel(e, winograd_column_item, call, 6 * panels);
-    call->rows_each = tti_divide_up(rows, tti_min(rows, tti_items(e, STORE_WORK * stored)));
-    tti_parallel(e, winograd_store_item, call, panels * tti_divide_up(rows, call->rows_each));
-  }
-}
-
 /* Winograd's F(4, 3) along x. Threads share the panels where these can be shared out evenly, and otherwise the tiles;
- * where those are few or y-planes are computed together, panels in small parts or, if there are not many, columns or
- * y-planes. */
+ * where those are few or y-planes are computed together, panels in small parts or, if there are not many, y-planes. */
 void tti_winograd(struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *b) {
   const tt_tensor *out = &e->program.tensors[op->output];
   const uint32_t tiles = tti_winograd_tiles(out), panels = b->panel_end - b->panel_begin;
   const int together = tti_winograd_together(op, out);
-  const uint32_t items = tti_items(e, (uint64_t)(y1 - y0) * panels * tiles * b->k_end * op->panel);
+  const uint32_t depth = 6 * op->kernel_y * tti_operand(&e->program, op, 0)->channels;
+  const uint32_t items = tti_items(e, (uint64_t)(y1 - y0) * panels * tiles * depth * op->panel);
   const uint32_t workers = tti_min(items, tti_workers(e));
   const int even = panels % workers == 0;
-  const int narrow = together || tiles < (even ? 4 : 4 * workers);
-  const int few = narrow && panels < 4 * workers, by_rows = few && !together;
+  const int narrow = together || tiles < (even ? 4 : 4 * workers), by_rows = narrow && !even && panels < 4 * workers;
   const uint32_t panel_parts = by_rows ? 1 : narrow ? tti_min(panels, items) : even ? workers : 1;
   const uint32_t tile_parts = narrow || even ? 1 : workers, row_parts = by_rows ? tti_min(workers, y1 - y0) : 1;
   winograd_call call = {.e = e,
@@ -282,8 +261,5 @@ void tti_winograd(struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1
     const tti_rows needed = tti_rows_needed(&e->program, op, 0, y0, y1);
     tti_parallel(e, winograd_input_item, &call, needed.hi - needed.lo);
   }
-  if (few && together && !even)
-    winograd_by_columns(e, &call, workers);
-  else
-    tti_parallel(e, winograd_item, &call, call.panel_parts * call.tile_parts * tti_divide_up(y1 - y0, call.rows_each));
+  tti_parallel(e, winograd_item, &call, call.panel_parts * call.tile_parts * tti_divide_up(y1 - y0, call.rows_each));
 }

@@ -20,7 +20,9 @@ from tinytee.passes import optimize
 from tinytee.passes.code_weights import code_weights
 from tinytee.plan.api import least_budget
 from tinytee.plan.quantized import products_in_16_bits
+from tinytee.plan.weights import BY_WINOGRAD, Method
 from unit.plan import test_strassen as strassen
+from unit.plan import test_winograd as winograd
 from unit.plan.graphs import SLOW_IS_FINE, graphs
 from unit.plan.quantized_graphs import fully_connected, quantized_graphs
 from unit.plan.test_coded_weights import dense
@@ -63,6 +65,16 @@ def test_integer_networks_give_the_reference_s_bits(
     found = run(MACHINES[isa], graph, budget_of(isa, graph, share), inputs, tmp_path_factory.getbasetemp())
     for name, want in evaluate(graph, inputs).items():
         np.testing.assert_array_equal(found[name], want)
+
+
+@pytest.mark.parametrize("isa", ON_FLOATS)
+@pytest.mark.parametrize("panel", [8, 16, 32])
+@pytest.mark.parametrize("method", BY_WINOGRAD)
+def test_winograd_s_method(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Method, panel: int, isa: str
+) -> None:
+    winograd.everywhere(monkeypatch, method, panel)
+    check(isa, winograd.network(9, 14, 35, 72, residual=True), 1 << 20, panel, tmp_path)
 
 
 @pytest.mark.parametrize("isa", ON_FLOATS)

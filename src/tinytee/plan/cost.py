@@ -41,7 +41,12 @@ LEAST_PAIR, LEAST_SINGLE = 2.2, 1.5
 """Multiply-accumulates' worth of time that a row of the panel takes at least, in a tile of two vectors and of one."""
 
 
-MULTIPLICATIONS: dict[Method, float] = {"direct": 1.0, "winograd": 0.5, "strassen": 7 / 8}
+MULTIPLICATIONS: dict[Method, float] = {
+    "direct": 1.0,
+    "winograd": 0.5,
+    "winograd_together": 0.5,
+    "strassen": 7 / 8,
+}
 """Of those of a direct convolution."""
 
 WINOGRAD_CACHED_BYTES = 384 * 1024
@@ -88,21 +93,22 @@ def winograd_tiles(out: Shape) -> int:
     return -(-out.width // 4)
 
 
-def winograd_rows(op: Conv, out: Shape, together: bool) -> int:
-    """Output y-planes that Winograd's method computes together, as ``tt_op`` says; ``together``: all if it can."""
+def winograd_rows(op: Conv, out: Shape, method: Method) -> int:
+    """Output y-planes that Winograd's method computes together, as ``tt_op`` says."""
     if op.strides[0] != 1:
         return 1
-    return out.height if together else max(1, min(constants.TT_WINOGRAD_TILES // winograd_tiles(out), out.height))
+    most = max(1, min(constants.TT_WINOGRAD_TILES // winograd_tiles(out), out.height))
+    return out.height if method == "winograd_together" else most
 
 
-def winograd_seconds(op: Conv, out: Shape, profile: Profile, panel: int, together: bool) -> float:
+def winograd_seconds(op: Conv, out: Shape, profile: Profile, panel: int, method: Method) -> float:
     """Time of a convolution by Winograd's F(4, 3) along x: six products for four pixels in place of twelve.
 
     Input and output transforms count as about 4 accesses of a vector for each that they read or write. Where not all
     y-planes are computed together, the input is transformed anew for every few panels.
     """
     channels, _, _, depth = op.weight.shape
-    tiles, rows = winograd_tiles(out), winograd_rows(op, out, together)
+    tiles, rows = winograd_tiles(out), winograd_rows(op, out, method)
     narrow = replace(op, weight=op.weight[:, :, :1], strides=(op.strides[0], 1))
     products = 6 * out.height / rows * conv_seconds(narrow, Shape(1, rows * tiles, channels), profile, panel)
     at_once = channels

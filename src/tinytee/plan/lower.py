@@ -253,10 +253,8 @@ class _Program:
                 streams = coding.streams
                 record["variant"] = number("CODING", codes[coding.kind] + "_RANS")
                 record |= {"stream_rows": streams.rows, "stream_rate": streams.rate, "stream_base": streams.base}
-        if node.method != "direct":
-            record["flags"] |= number("FLAG", node.method)
-        if node.together:
-            record["flags"] |= number("FLAG", "together")
+        for flag in node.method.split("_") if node.method != "direct" else ():
+            record["flags"] |= number("FLAG", flag)
         if layout.workspaces[segment] >= 0:
             record["workspace"] = layout.workspaces[segment]
         return record

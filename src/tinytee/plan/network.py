@@ -36,12 +36,10 @@ NARROW_BLOCK_BYTES = 4 * 1024
 
 @dataclass(frozen=True)
 class Way:
-    """How a convolution is computed, other than directly, and in panels how wide; by Winograd's method, whether all
-    y-planes ``together``."""
+    """How a convolution is computed, other than directly, and in panels how wide."""
 
     method: Method
     panel: int
-    together: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,14 +95,14 @@ class Node:
         stream_bytes: a convolution's packed weights, which may be fed block by block; 0 for others.
         panel: a convolution's panel width.
         depth: rows of its panels.
-        method, together: how it is computed, as ``Way`` says.
+        method: how it is computed.
         workspace_bytes: what that needs besides.
         whole_panels: whether streamed panels must not be split.
         kept_row_bytes, most_kept_bytes: sums of an integer convolution's y-plane, which are kept while its panels are
             fed in parts, and how many bytes of them may be.
         zero_point: of its first operand.
         seconds: predicted arithmetic (or sealing) time.
-        step_seconds: predicted time to decode its weights, which every step takes.
+        step_seconds: predicted time to decode or transform its weights, which every step takes.
     """
 
     op: Op | None
@@ -118,7 +116,6 @@ class Node:
     panel: int = 0
     depth: int = 0
     method: Method = "direct"
-    together: bool = False
     workspace_bytes: int = 0
     whole_panels: bool = False
     kept_row_bytes: int = 0
@@ -180,7 +177,9 @@ def _padding(graph: Graph, ways: dict[str, Way]) -> dict[str, tuple[int, int]]:
             kernel_x = op.weight.shape[2 if isinstance(op, Conv | QConv) else 1]
             left = op.pads[1]
             last = (graph.shapes[op.output].width - 1) * op.strides[1] - left + (kernel_x - 1) * op.dilations[1]
-            if op.output in ways and ways[op.output].method == "winograd":  # whole tiles of 4 outputs, 6 inputs
+            if (
+                op.output in ways and ways[op.output].method in weights.BY_WINOGRAD
+            ):  # whole tiles of 4 outputs, 6 inputs
                 last = 4 * winograd_tiles(graph.shapes[op.output]) + 1 - left
             right = max(0, last - (graph.shapes[op.inputs[0]].width - 1))
             had = found[op.inputs[0]]
@@ -188,13 +187,23 @@ def _padding(graph: Graph, ways: dict[str, Way]) -> dict[str, tuple[int, int]]:
     return found
 
 
-def winograd_workspace(op: Conv, out: Shape, panel: int, threads: int, together: bool) -> int:
+def winograd_workspace(op: Conv, out: Shape, panel: int, threads: int, method: Method) -> int:
     """Bytes of the workspace that ``tt_op`` describes."""
     _, kernel_y, _, channels = op.weight.shape
-    rows = winograd_rows(op, out, together)
+    rows = winograd_rows(op, out, method)
     inputs = 1 if rows == out.height and op.strides[0] == 1 else threads
-    elems = inputs * (rows + kernel_y - 1) * channels + threads * rows * panel
-    return weights.aligned(6 * winograd_tiles(out) * elems * 4)
+    elems = 6 * winograd_tiles(out) * (inputs * (rows + kernel_y - 1) * channels + threads * rows * panel)
+    if method == "winograd_together":
+        elems += threads * 4 * channels * panel
+    return weights.aligned(elems * 4)
+
+
+def transform_seconds(op: Conv, profile: Profile, way: Way) -> float:
+    """Time to transform a convolution's weights as they are used."""
+    if way.method != "winograd_together":
+        return 0.0
+    taps = weights.panel_count(op, way.panel) * way.panel * weights.conv_depth(op)
+    return TRANSFORM_ACCESSES * taps / profile.lanes * profile.depthwise_seconds
 
 
 def strassen_workspace(op: Conv, out: Shape, panel: int, threads: int) -> int:
@@ -220,7 +229,7 @@ def choose_panel(op: weights.AnyConv, out: Shape, profile: Profile, suite: str, 
 
 
 def choose_ways(graph: Graph, profile: Profile, suite: str, most_bytes: int) -> dict[str, Way]:
-    """Convolutions to compute by Winograd's method, whose weights are twice as large, or Strassen's: by their outputs.
+    """Convolutions to compute by Winograd's method or Strassen's: by their outputs.
 
     Those for which it is predicted to be faster, with weights opened once, and for which a panel, which must be in the
     arena whole, or the sums that Strassen's method keeps take at most so many bytes.
@@ -232,12 +241,12 @@ def choose_ways(graph: Graph, profile: Profile, suite: str, most_bytes: int) -> 
         out = graph.shapes[op.output]
         preferred = choose_panel(op, out, profile, suite)
         seconds: dict[Way | None, float] = {None: op_seconds(op, graph.shapes, profile, preferred)}
-        if way := _by_winograd(op, out, preferred, profile, most_bytes):
-            depth, transformed = weights.conv_depth(op), weights.conv_depth(op, "winograd")
+        for way in _by_winograd(op, out, preferred, profile, most_bytes):
+            depth, fed = weights.conv_depth(op), weights.conv_depth(op, way.method)
             panels = weights.panel_count(op, way.panel)
-            more_bytes = panels * (transformed * way.panel * 4 - weights.panel_bytes(op, way.panel, depth))
-            spent = more_bytes / profile.aead_bytes_per_second[suite]
-            seconds[way] = spent + winograd_seconds(op, out, profile, way.panel, way.together)
+            more_bytes = panels * (fed * way.panel * 4 - weights.panel_bytes(op, way.panel, depth))
+            spent = more_bytes / profile.aead_bytes_per_second[suite] + transform_seconds(op, profile, way)
+            seconds[way] = spent + winograd_seconds(op, out, profile, way.panel, way.method)
         if way := _by_strassen(op, out, profile, most_bytes):
             seconds[way] = strassen_seconds(op, out, profile, way.panel)
         if best := min(seconds, key=lambda way: seconds[way]):
@@ -245,21 +254,29 @@ def choose_ways(graph: Graph, profile: Profile, suite: str, most_bytes: int) -> 
     return chosen
 
 
+TRANSFORM_ACCESSES = 4
+"""Of a vector, for each vector of weights that are transformed as they are used: each is read for four columns and they
+are written, with six of the nine additions and multiplications."""
+
 TOGETHER_CHANNELS = 128
 """Input channels from which on it pays to compute all y-planes together: products are then summed in three calls
 instead of one, for the map's edges, which costs a register tile's overhead each."""
 
 
-def _by_winograd(op: Conv, out: Shape, preferred_panel: int, profile: Profile, most_bytes: int) -> Way | None:
+def _by_winograd(op: Conv, out: Shape, preferred_panel: int, profile: Profile, most_bytes: int) -> list[Way]:
+    """In panels as wide as they may be; of weights that are transformed as they are used, one vector or two, so that a
+    cache holds a panel's."""
     if not weights.can_be_winograd(op):
-        return None
+        return []
     row_bytes = weights.conv_depth(op, "winograd") * 4
-    fitting = [p for p in profile.panels if p <= preferred_panel and row_bytes * p <= most_bytes]
-    if not fitting:
-        return None
-    panel = max(fitting)
-    fits = winograd_workspace(op, out, panel, profile.threads, together=True) <= most_bytes
-    return Way("winograd", panel, together=fits and op.weight.shape[3] >= TOGETHER_CHANNELS)
+    fitting = [panel for panel in profile.panels if panel <= preferred_panel and row_bytes * panel <= most_bytes]
+    found = [Way("winograd", max(fitting))] if fitting else []
+    panel = min((p for p in profile.panels if p >= 2 * profile.lanes), default=max(profile.panels))
+    if op.strides[0] == 1 and op.weight.shape[3] >= TOGETHER_CHANNELS:
+        workspace = winograd_workspace(op, out, panel, profile.threads, "winograd_together")
+        if max(workspace, weights.conv_depth(op) * panel * 4) <= most_bytes:
+            found.append(Way("winograd_together", panel))
+    return found
 
 
 def _by_strassen(op: Conv, out: Shape, profile: Profile, most_bytes: int) -> Way | None:
@@ -279,9 +296,9 @@ def _op_node(
     op: Op, graph: Graph, index: dict[str, int], ways: dict[str, Way], profile: Profile, suite: str, narrow: bool
 ) -> Node:
     shapes = graph.shapes
-    method, panel, together = "direct", 0, False
+    method, panel = "direct", 0
     if way := ways.get(op.output):
-        method, panel, together = way.method, way.panel, way.together
+        method, panel = way.method, way.panel
     elif isinstance(op, weights.AnyConv):
         panel = choose_panel(op, shapes[op.output], profile, suite, narrow)
     zero_point = quantized.zero_point_of(graph.quants.get(op.inputs[0]) if op.inputs else None)
@@ -300,9 +317,10 @@ def _op_node(
         each = profile.entropy_seconds if op.coding.streams else profile.decode_seconds
         decoding = each * weights.panel_count(op, panel) * panel * depth
         workspace = weights.aligned(weights.slice_bytes(op, panel) * profile.threads)
-    if isinstance(op, Conv) and method == "winograd":
-        seconds = winograd_seconds(op, shapes[op.output], profile, panel, together)
-        workspace = winograd_workspace(op, shapes[op.output], panel, profile.threads, together)
+    if isinstance(op, Conv) and method in weights.BY_WINOGRAD:
+        seconds = winograd_seconds(op, shapes[op.output], profile, panel, method)
+        workspace = winograd_workspace(op, shapes[op.output], panel, profile.threads, method)
+        decoding = transform_seconds(op, profile, Way(method, panel))
     if isinstance(op, Conv) and method == "strassen":
         seconds = strassen_seconds(op, shapes[op.output], profile, panel)
         workspace = strassen_workspace(op, shapes[op.output], panel, profile.threads)
@@ -320,7 +338,6 @@ def _op_node(
         panel=panel,
         depth=depth,
         method=method,
-        together=together,
         workspace_bytes=workspace,
         whole_panels=method != "direct",
         kept_row_bytes=kept,

@@ -122,12 +122,18 @@ _Table = list[_States]
 
 
 def stream_blocks(network: Network, node: int, staging_bytes: int) -> tuple[int, int, int]:
-    """Geometry of a streamed convolution: (panels a block, panel rows a block, blocks)."""
+    """Geometry of a streamed convolution: (panels a block, panel rows a block, blocks).
+
+    Where weights are transformed as they are used, a thread's part of a block is half of what a core's own cache holds,
+    if that is a panel: the other half is for what they are transformed to.
+    """
     info = network.nodes[node]
     op: Any = info.op
-    panels = weights.panel_count(op, info.panel)
-    per_block = min(panels, staging_bytes // weights.panel_bytes(op, info.panel, info.depth))
+    panels, panel_bytes = weights.panel_count(op, info.panel), weights.panel_bytes(op, info.panel, info.depth)
+    per_block = min(panels, staging_bytes // panel_bytes)
     if per_block:
+        if info.method == "winograd_together":
+            per_block = min(per_block, network.threads * max(1, network.cache_bytes // 2 // panel_bytes))
         return per_block, info.depth, -(-panels // per_block)
     rows = weights.split_rows(op, info.panel, staging_bytes)
     return 1, rows, panels * -(-info.depth // rows)
@@ -180,7 +186,7 @@ class Partitioner:
         return info.whole_bytes > SMALL_TENSOR_ELEMS * info.elem_bytes
 
     def resident_choice(self, first: int, last: int) -> WeightChoice:
-        """All weights of nodes first .. last in the arena: the fastest way, where they fit."""
+        """All weights of nodes first .. last in the arena: the fastest way, where they fit and caches keep them."""
         total = self._weight_bytes[last + 1] - self._weight_bytes[first]
         return WeightChoice((), 0, total, self._open_seconds(total))
 
@@ -189,6 +195,14 @@ class Partitioner:
         if resident_bytes <= self.profile.cache_bytes:
             return 0.0
         return (steps - 1) * resident_bytes / self.profile.far_bytes_per_second
+
+    def _far_transform_seconds(self, node: int, block_bytes: int) -> float:
+        """Time that transforming weights takes longer where they are read from where no cache keeps them: as that is
+        all that is done with them then, nothing hides it."""
+        info = self.network.nodes[node]
+        if info.method != "winograd_together" or block_bytes <= self.profile.cache_bytes * self.network.threads:
+            return 0.0
+        return info.stream_bytes / self.profile.far_bytes_per_second
 
     def _open_seconds(self, count_bytes: int) -> float:
         return self.profile.aead_seconds(self.suite, count_bytes, -(-count_bytes // CHUNK_BYTES))
@@ -207,7 +221,8 @@ class Partitioner:
             rate = self.profile.aead_bytes_per_second[self.suite]
             each = info.stream_bytes / rate + blocks * (self.profile.chunk_seconds + self.profile.step_seconds)
             once = passes * self.network.tensors[info.output].shape.elems * self.profile.element_seconds
-            self._streams[key] = (each, once, panels * weights.panel_bytes(op, info.panel, rows))
+            block = panels * weights.panel_bytes(op, info.panel, rows)
+            self._streams[key] = (each + self._far_transform_seconds(node, block), once, block)
         return self._streams[key]
 
     def _kept_bytes(self, node: int, block: int, steps: int) -> int:
@@ -223,7 +238,7 @@ class Partitioner:
         key = (first, last, steps)
         if key in self._weights:
             return self._weights[key]
-        nodes = self.network.nodes
+        nodes, far = self.network.nodes, self._far_transform_seconds
         total = self._weight_bytes[last + 1] - self._weight_bytes[first]
         by_size = [n for n in range(first, last + 1) if nodes[n].stream_bytes]
         by_size.sort(key=lambda n: -nodes[n].stream_bytes)
@@ -239,6 +254,7 @@ class Partitioner:
                 if sums > nodes[node].most_kept_bytes:
                     break
                 seconds = self._open_seconds(resident) + extra + self._again_seconds(resident, steps)
+                seconds += steps * sum(far(other, nodes[other].stream_bytes) for other in by_size[count:])
                 if seconds == math.inf:
                     break
                 found.append(WeightChoice(tuple(by_size[:count]), place, resident, seconds, sums))
@@ -265,7 +281,9 @@ class Partitioner:
         """The fastest way to hold a segment's weights in so many bytes, if it takes less than ``limit`` seconds."""
         whole = None
         if resident.bytes <= room:
-            again = self._again_seconds(resident.bytes, segment.steps)
+            nodes = range(segment.first, segment.last + 1)
+            far = sum(self._far_transform_seconds(n, self.network.nodes[n].stream_bytes) for n in nodes)
+            again = self._again_seconds(resident.bytes, segment.steps) + segment.steps * far
             if resident.seconds + again < limit:
                 whole = replace(resident, seconds=resident.seconds + again) if again else resident
                 limit = whole.seconds

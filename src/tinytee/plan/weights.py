@@ -18,8 +18,11 @@ from tinytee.plan.profile import Profile
 
 AnyConv = Conv | QConv
 
-Method = Literal["direct", "winograd", "strassen"]
-"""How a convolution is computed; all but the first on float32."""
+Method = Literal["direct", "winograd", "winograd_together", "strassen"]
+"""How a convolution is computed; all but the first on float32. By Winograd's method, a few y-planes at a time with
+weights that are transformed ahead of time, or all together with weights that are transformed as they are used."""
+
+BY_WINOGRAD: tuple[Method, ...] = ("winograd", "winograd_together")
 
 ALIGN = 64
 """Alignment, in bytes, of every tensor and weight piece in the arena."""
@@ -31,15 +34,17 @@ def aligned(count_bytes: int) -> int:
 
 WINOGRAD = np.array(
     [
-        [1 / 4, 0, 0],
-        [-1 / 6, -1 / 6, -1 / 6],
-        [-1 / 6, 1 / 6, -1 / 6],
-        [1 / 24, 1 / 12, 1 / 6],
-        [1 / 24, -1 / 12, 1 / 6],
+        [1, 0, 0],
+        [1, 1, 1],
+        [1, -1, 1],
+        [1, 2, 4],
+        [1, -2, 4],
         [0, 0, 1],
-    ]
+    ],
+    np.float32,
 )
-"""Weight transform of Winograd's F(4, 3), points 0, 1, -1, 2, -2 and infinity (Lavin and Gray, arXiv 1509.09308)."""
+"""Weight transform of Winograd's F(4, 3), points 0, 1, -1, 2, -2 and infinity (Lavin and Gray, arXiv 1509.09308). Their
+factors 1/4, -1/6 and 1/24 belong to the input's here, so that it takes few operations and columns 0 and 5 none."""
 
 
 def can_be_winograd(op: Conv) -> bool:
@@ -57,7 +62,7 @@ def can_be_strassen(op: Conv, panel: int) -> bool:
 
 
 def conv_depth(op: AnyConv, method: Method = "direct") -> int:
-    """Rows of a weight panel: kernel_y * kernel_x * in_channels / groups; kernel_x = 6 after Winograd's transform.
+    """Rows of a weight panel: kernel_y * kernel_x * in_channels / groups; kernel_x = 6 where transformed ahead of time.
 
     A row is ``panel`` float32, or ``panel`` times four int8: ``4 * panel`` bytes.
     """
@@ -201,9 +206,16 @@ def pack_weights(op: AnyConv, panel: int, first: int, last: int, method: Method 
         group, n = at // per_group, at % per_group * panel
         part = kernels[group, n : n + panel]
         if method == "winograd":
-            part = np.einsum("jk,nykc->nyjc", WINOGRAD, part.astype(np.float64))
+            part = _winograd_columns(part)
         packed[at - first, :, : len(part)] = part.reshape(len(part), depth).T
     return _strassen_order(packed) if method == "strassen" else packed
+
+
+def _winograd_columns(kernels: NDArray) -> NDArray:
+    """[n, kernel_y, 3, c] as [n, kernel_y, 6, c], summed as the core sums where it transforms: the same bits."""
+    first, second, third = (kernels[:, :, k : k + 1] for k in range(3))
+    g = WINOGRAD[:, :, None]
+    return first * g[:, 0] + third * g[:, 2] + second * g[:, 1]
 
 
 def _strassen_order(packed: NDArray) -> NDArray:

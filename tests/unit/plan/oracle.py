@@ -208,6 +208,8 @@ class Oracle:
                 self.program.tensors[self.operands(op)[0]].channels,
             )
             workspace = 6 * tiles * (op.kernel_y * channels + op.panel) * 4
+            if op.flags & C.TT_FLAG_TOGETHER:
+                workspace += self.head.workers * 4 * channels * op.panel * 4
             self.write(op.workspace, workspace, self.name("workspace", number))
         if op.kind == C.TT_OP_CONV and op.flags & C.TT_FLAG_STRASSEN and self.elem_bytes(op) == 4:
             out, channels = self.program.tensors[op.output], self.program.tensors[self.operands(op)[0]].channels
@@ -236,7 +238,8 @@ class Oracle:
     def conv_sizes(self, op: Any) -> tuple[int, int]:
         """(panels, depth) of a convolution; on uint8 depth counts fours."""
         channels = self.program.tensors[op.output].channels // op.groups
-        columns = 6 if op.kind == C.TT_OP_CONV and op.flags & C.TT_FLAG_WINOGRAD else op.kernel_x
+        ahead = op.flags & (C.TT_FLAG_WINOGRAD | C.TT_FLAG_TOGETHER) == C.TT_FLAG_WINOGRAD
+        columns = 6 if op.kind == C.TT_OP_CONV and ahead else op.kernel_x
         in_group = self.program.tensors[self.operands(op)[0]].channels // op.groups
         depth = op.kernel_y * columns * in_group
         if self.elem_bytes(op) == 1:

@@ -17,7 +17,7 @@ from tinytee.ir.reference import evaluate
 from tinytee.plan import api, profile
 from tinytee.plan.api import Planner, least_budget, lower, make_plan
 from tinytee.plan.network import Way
-from tinytee.plan.weights import can_be_strassen, can_be_winograd
+from tinytee.plan.weights import BY_WINOGRAD, Method, can_be_strassen, can_be_winograd
 from tinytee.runtime.session import Session
 from unit.plan.graphs import SLOW_IS_FINE, graphs
 from unit.plan.oracle import Oracle
@@ -96,14 +96,14 @@ def test_every_method_gives_the_reference_s_answer(
     monkeypatch: pytest.MonkeyPatch, graph: Graph, share: float, isa: str | None, seed: int
 ) -> None:
     """Winograd's and Strassen's wherever they are possible, whether they are faster or not."""
-    together = bool(seed % 2)
-    monkeypatch.setattr(api, "choose_ways", lambda graph, *_: wherever_possible(graph, together))
+    method = BY_WINOGRAD[seed % 2]
+    monkeypatch.setattr(api, "choose_ways", lambda graph, *_: wherever_possible(graph, method))
     monkeypatch.setattr(api, "PANEL_BYTES", (1,))
     low, high = budgets_of(graph)
     check_answers(graph, int(low * (high / low) ** share), isa, seed)
 
 
-def wherever_possible(graph: Graph, together: bool) -> dict[str, Way]:
+def wherever_possible(graph: Graph, method: Method) -> dict[str, Way]:
     convs = [op for op in graph.ops if isinstance(op, Conv)]
     strassen = {op.output: Way("strassen", p) for p in (16, 32, 64) for op in convs if can_be_strassen(op, p)}
-    return strassen | {op.output: Way("winograd", 16, together) for op in convs if can_be_winograd(op)}
+    return strassen | {op.output: Way(method, 16) for op in convs if can_be_winograd(op)}

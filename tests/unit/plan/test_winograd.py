@@ -11,6 +11,7 @@ from tinytee.ir.graph import Activation, Conv, Graph, Op, Port, Shape, Unary
 from tinytee.ir.reference import evaluate
 from tinytee.plan import api, profile
 from tinytee.plan.network import Way, choose_ways
+from tinytee.plan.weights import BY_WINOGRAD, Method, can_be_winograd
 from tinytee.runtime.session import Session
 from unit.plan.test_plans import ISAS
 
@@ -42,19 +43,28 @@ def network(height: int, width: int, depth: int, channels: int, *, kernel_y: int
     return Graph((given,), (taken,), shapes, tuple(ops))
 
 
+def everywhere(monkeypatch: pytest.MonkeyPatch, method: Method, panel: int = 16) -> None:
+    """Convolutions run by this method, wherever they can."""
+
+    def ways(graph: Graph, *_: object) -> dict[str, Way]:
+        return {op.output: Way(method, panel) for op in graph.ops if isinstance(op, Conv) and can_be_winograd(op)}
+
+    monkeypatch.setattr(api, "choose_ways", ways)
+    monkeypatch.setattr(api, "PANEL_BYTES", (1,))
+
+
 def answers(
     monkeypatch: pytest.MonkeyPatch, graph: Graph, budget_bytes: int, isa: str | None, threads: tuple[int, ...] = (1,)
 ) -> list[NDArray[np.float32]]:
-    """With y-planes all together or not, on so many threads, twice each: near the reference's."""
+    """With y-planes all together, and weights transformed meanwhile, or not, on so many threads, twice each: near the
+    reference's."""
     sample = {"x": np.random.default_rng(0).standard_normal(graph.inputs[0].shape).astype(np.float32)}
     want = evaluate(graph, sample)["y"]
     found = []
-    for together in (False, True):
-        ways = {op.output: Way("winograd", 16, together) for op in graph.ops if isinstance(op, Conv)}
-        monkeypatch.setattr(api, "choose_ways", lambda *_, ways=ways: ways)
-        monkeypatch.setattr(api, "PANEL_BYTES", (1,))
+    for method in BY_WINOGRAD:
+        everywhere(monkeypatch, method)
         bundle = compile_graph(graph, budget_bytes, KEY, threads=max(threads))
-        assert any(node.method == "winograd" and node.together == together for node in bundle.plan.network.nodes)
+        assert any(node.method == method for node in bundle.plan.network.nodes)
         for count in threads:
             with Session(bundle, key=KEY, isa=isa, threads=count) as session:
                 found += [session.run(sample)["y"] for _ in range(2)]
@@ -91,16 +101,26 @@ def test_blocks_of_panels_share_the_transformed_input(
 @pytest.mark.parametrize("isa", ["portable", None])
 @pytest.mark.parametrize("channels", [16, 48, 160])
 def test_threads_give_the_same_bits(monkeypatch: pytest.MonkeyPatch, isa: str | None, channels: int) -> None:
-    """They share panels or, of few, columns."""
+    """They share panels or, of few, y-planes."""
     graph = network(14, 14, 64, channels, residual=True)
     assert_all_equal(answers(monkeypatch, graph, 2 << 20, isa, (1, 2, 3, 5)))
 
 
 def test_y_planes_are_computed_together_where_there_is_place() -> None:
+    def ways(graph: Graph, most_bytes: int) -> dict[str, Way]:
+        return choose_ways(graph, device, device.suite, most_bytes)
+
     graph, device = network(14, 14, 256, 256), profile.load()
-    assert choose_ways(graph, device, device.suite, 960 << 10) == {"b": Way("winograd", 32, together=True)}
-    assert choose_ways(graph, device, device.suite, 300 << 10) == {"b": Way("winograd", 16)}
-    assert not any(
-        way.together for way in choose_ways(network(14, 14, 64, 256), device, "aegis-256x4", 1 << 20).values()
-    )
-    assert choose_ways(network(14, 14, 256, 256, kernel_y=17), device, device.suite, 64 << 20) == {}
+    assert ways(graph, 960 << 10) == {"b": Way("winograd_together", 32)}
+    assert ways(graph, 300 << 10) == {"b": Way("winograd", 16)}
+    assert ways(network(14, 14, 64, 256), 1 << 20) == {"b": Way("winograd", 32)}
+    assert ways(network(14, 14, 256, 256, kernel_y=17), 64 << 20) == {}
+
+
+def test_weights_that_are_transformed_as_they_are_used_are_not_stored_transformed() -> None:
+    graph = network(14, 14, 256, 256)
+    bundle = compile_graph(graph, 4 << 20, KEY)
+    assert [node.method for node in bundle.plan.network.nodes if node.depth] == ["winograd_together"]
+    op = graph.ops[-1]
+    assert isinstance(op, Conv)
+    assert op.weight.nbytes < sum(bundle.plan._lowered.chunk_bytes) < 1.1 * op.weight.nbytes
