@@ -30,9 +30,12 @@ from tinytee.plan.profile import Profile
 from tinytee.plan.profile import load as load_profile
 from tinytee.plan.segments import SegmentTable
 
-PANEL_BYTES = (0, 192 * 1024, 640 * 1024, 960 * 1024)
+PANEL_BYTES = (0, 192 * 1024, 640 * 1024, 960 * 1024, 2048 * 1024)
 """Variants of a network: convolutions by Winograd's or Strassen's method if what that keeps in the arena is at most so
-large (0: none). Each is considered from three times as much memory on."""
+large (0: none)."""
+
+LEAST_SHARE = 2
+"""Each is considered from so many times as much memory on."""
 
 NARROW_MOST_BYTES = 1 << 20
 """Up to this budget, and where nothing else fits, integer networks have a variant whose panels are narrow."""
@@ -343,10 +346,11 @@ class Planner:
             seen: list[dict[str, Way]] = []
             for panel_bytes in methods:
                 ways = choose_ways(stored, profile, self.suite, panel_bytes)
-                if 3 * panel_bytes <= largest_budget_bytes and ways not in seen:
+                least_bytes = int(LEAST_SHARE * panel_bytes)
+                if least_bytes <= largest_budget_bytes and ways not in seen:
                     seen.append(ways)
                     network = build(weights.without_codes(stored, ways), profile, self.suite, ways)
-                    self._variants.append((3 * panel_bytes, self._variant(network)))
+                    self._variants.append((least_bytes, self._variant(network)))
         self._narrow: _Variant | None = None
         if any(isinstance(op, QConv) for op in graph.ops):
             network = build(weights.without_codes(graph), profile, self.suite, narrow=True)

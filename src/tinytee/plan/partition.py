@@ -222,6 +222,8 @@ class Partitioner:
             each = info.stream_bytes / rate + blocks * (self.profile.chunk_seconds + self.profile.step_seconds)
             once = passes * self.network.tensors[info.output].shape.elems * self.profile.element_seconds
             block = panels * weights.panel_bytes(op, info.panel, rows)
+            if panels % self.network.threads:  # threads share y-planes then: each transforms what the others do, too
+                each += (self.network.threads - 1) * info.step_seconds * (info.method == "winograd_together")
             self._streams[key] = (each + self._far_transform_seconds(node, block), once, block)
         return self._streams[key]
 
