@@ -933,7 +933,6 @@ TTI_INLINE void depthwise_5x5_row(const int stride, const tti_i8_depthwise_row *
   for (; x < d->width; x++) depthwise_5x5(1, stride, d, x, column, count, w, bias, multiplier);
 }
 
-#if TTI_CODE == TTI_CODE_avx512
 /* Words of so few channels, again and again, in the order of interleave. */
 TTI_INLINE void load_repeated(const void *words, const size_t channels, vx out[4]) {
   uint32_t repeated[WIDE];
@@ -944,8 +943,13 @@ TTI_INLINE void load_repeated(const void *words, const size_t channels, vx out[4
 /* WIDE / channels pixels, 'stride' apart. */
 TTI_INLINE vx load_apart(const uint8_t *in, const size_t channels, const size_t stride) {
   if (stride == 1) return load_x(in);
+#if TTI_CODE == TTI_CODE_avx512
   const __m512i a = load_x(in), b = _mm512_maskz_loadu_epi8((1ull << (WIDE - channels)) - 1, in + WIDE);
   return channels == 16 ? _mm512_shuffle_i64x2(a, b, 0x88) : _mm512_shuffle_i64x2(a, b, 0x44);
+#else
+  const __m256i a = load_x(in), b = load_x(in + WIDE - channels); /* of eight: pixels 0, 2, and 4, 6 behind others */
+  return _mm256_permute4x64_epi64(_mm256_blend_epi32(a, b, 0xCC), 0xD8);
+#endif
 }
 
 /* 3 x 3 without dilation on few channels: as many pixels as fit side by side, as if they were one with more channels.
@@ -987,7 +991,6 @@ TTI_INLINE int depthwise_narrow(const size_t channels, const tti_i8_depthwise_ro
     depthwise_3x3_narrow(channels, 2, d);
   return 1;
 }
-#endif
 
 TTI_INLINE void depthwise_columns(const tti_i8_depthwise_row *d, size_t column, size_t count) {
   const int square = d->kernel_y == d->kernel_x && d->dilation_x == 1 && d->stride_x <= 2;
@@ -1016,6 +1019,7 @@ static void depthwise_row(const tti_i8_depthwise_row *d) {
     for (size_t column = 0; column < d->channels; column += SLIDE) slide(d, least(column, d->channels - SLIDE));
     return;
   }
+  if (depthwise_narrow(8, d)) return;
 #else
   if (depthwise_narrow(16, d) || depthwise_narrow(32, d)) return;
 #endif
