@@ -7,8 +7,8 @@
  *
  * Depthwise convolution on x86 interleaves four kernel rows, so that a lane's four bytes are one channel's column of
  * the window: the same dot products. Interleaving within 128 bits leaves channels out of order; weights and constants
- * are brought into that order once for several pixels, and packing the results to bytes undoes it. Windows of 3 x 3
- * slide on AVX2 and NEON instead, over inputs widened to 16 bits.
+ * are brought into that order once for several pixels, and packing the results to bytes undoes it. Windows of 3 x 3 and
+ * 5 x 5 slide on AVX2 and NEON instead, over inputs widened to 16 bits.
  */
 #include "kernels.h"
 
@@ -595,10 +595,12 @@ static void conv_row(const tti_i8_conv_row *c) {
 /* ---- depthwise convolution */
 
 #if TTI_CODE == TTI_CODE_avx2 || TTI_CODE == TTI_CODE_neon
-/* Three rows at one pixel, or a window's weights of a column, of SLIDE channels, widened to 16 bits. */
+/* K rows, 3 or 5, at one pixel, or a window's weights of a column, of SLIDE channels, widened to 16 bits. */
+enum { MOST_ROWS = 5 };
 #if TTI_CODE == TTI_CODE_avx2
 enum { SLIDE = 16 };
-typedef v_pairs slide_column[2]; /* the lower four of each eight channels, and the higher ones */
+typedef vx slide_column[3][2]; /* pairs of rows: 0 and 2, 1 and 3, 4; the lower four of each eight channels, and the
+                                  higher ones */
 
 /* Two vectors to the lower halves of each eight lanes and to the higher ones, or back. */
 TTI_INLINE void regroup(vx v[2]) {
@@ -607,19 +609,28 @@ TTI_INLINE void regroup(vx v[2]) {
   v[0] = low;
 }
 
-TTI_INLINE void slide_load(const uint8_t *const at[3], slide_column out) {
-  vx row[3];
-  TTI_FOR (i, 3) row[i] = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(const void *)at[i]));
-  out[0].even = _mm256_unpacklo_epi16(row[0], row[2]);
-  out[1].even = _mm256_unpackhi_epi16(row[0], row[2]);
-  out[0].odd = _mm256_unpacklo_epi16(row[1], row[1]); /* the fourth row's weights are 0 */
-  out[1].odd = _mm256_unpackhi_epi16(row[1], row[1]);
+/* The row that a pair lacks is any other: its weights are 0. */
+TTI_INLINE void slide_load(const int k, const uint8_t *const at[MOST_ROWS], slide_column out) {
+  vx row[MOST_ROWS];
+  TTI_FOR (i, k) row[i] = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(const void *)at[i]));
+  TTI_FOR (p, (k + 1) / 2) {
+    const vx first = row[p < 2 ? p : 4], second = row[p + 2 < k ? p + 2 : p];
+    out[p][0] = _mm256_unpacklo_epi16(first, second);
+    out[p][1] = _mm256_unpackhi_epi16(first, second);
+  }
 }
 
-TTI_INLINE void slide_weights(const int8_t *w, slide_column out) {
-  vx words[2] = {load_x(w), load_x(w + 4 * TTI_LANES)};
-  regroup(words);
-  TTI_FOR (i, 2) out[i] = as_weights(words[i]);
+/* 'part' bytes farther on are the weights of row 4. */
+TTI_INLINE void slide_weights(const int k, const int8_t *w, size_t part, slide_column out) {
+  TTI_FOR (q, k / 2) {
+    vx words[2] = {load_x(w + (size_t)q * part), load_x(w + (size_t)q * part + 4 * TTI_LANES)};
+    regroup(words);
+    TTI_FOR (i, 2) {
+      const v_weights both = as_weights(words[i]);
+      out[2 * q][i] = both.even;
+      if (!q) out[1][i] = both.odd;
+    }
+  }
 }
 
 TTI_INLINE void slide_constants(const int32_t *in, vi out[2]) {
@@ -628,8 +639,9 @@ TTI_INLINE void slide_constants(const int32_t *in, vi out[2]) {
   TTI_FOR (i, 2) out[i] = (vi)v[i];
 }
 
-TTI_INLINE void slide_add(vi sums[2], const slide_column in, const slide_column w) {
-  TTI_FOR (i, 2) sums[i] = dot(sums[i], in[i], w[i]);
+TTI_INLINE void slide_add(const int k, vi sums[2], const slide_column in, const slide_column w) {
+  TTI_FOR (p, (k + 1) / 2)
+    TTI_FOR (i, 2) sums[i] += (vi)_mm256_madd_epi16(in[p][i], w[p][i]);
 }
 
 TTI_INLINE void slide_store(void *out, size_t at, const vi sums[2], const vf multiplier[2], const tti_rounding *r) {
@@ -646,7 +658,7 @@ TTI_INLINE void slide_store(void *out, size_t at, const vi sums[2], const vf mul
 }
 #else
 enum { SLIDE = 8 };
-typedef int16x8_t slide_column[3];
+typedef int16x8_t slide_column[MOST_ROWS];
 
 TTI_INLINE int16x8_t load_wide(const uint8_t *row) { return vreinterpretq_s16_u16(vmovl_u8(vld1_u8(row))); }
 
@@ -655,21 +667,22 @@ TTI_INLINE void add_wide(vi sum[2], int16x8_t a, int16x8_t w) {
   sum[1] = (vi)vmlal_high_s16((int32x4_t)sum[1], a, w);
 }
 
-TTI_INLINE void slide_load(const uint8_t *const at[3], slide_column out) {
-  TTI_FOR (i, 3) out[i] = load_wide(at[i]);
+TTI_INLINE void slide_load(const int k, const uint8_t *const at[MOST_ROWS], slide_column out) {
+  TTI_FOR (i, k) out[i] = load_wide(at[i]);
 }
 
-TTI_INLINE void slide_weights(const int8_t *w, slide_column out) {
+TTI_INLINE void slide_weights(const int k, const int8_t *w, size_t part, slide_column out) {
   const int8x8x4_t rows = vld4_s8(w);
-  TTI_FOR (i, 3) out[i] = vmovl_s8(rows.val[i]);
+  TTI_FOR (i, k < 4 ? k : 4) out[i] = vmovl_s8(rows.val[i]);
+  if (k > 4) out[4] = vmovl_s8(vld4_s8(w + part).val[0]);
 }
 
 TTI_INLINE void slide_constants(const int32_t *in, vi out[2]) {
   TTI_FOR (i, 2) out[i] = load_sums(in + i * TTI_LANES);
 }
 
-TTI_INLINE void slide_add(vi sums[2], const slide_column in, const slide_column w) {
-  TTI_FOR (i, 3) add_wide(sums, in[i], w[i]);
+TTI_INLINE void slide_add(const int k, vi sums[2], const slide_column in, const slide_column w) {
+  TTI_FOR (i, k) add_wide(sums, in[i], w[i]);
 }
 
 TTI_INLINE void slide_store(void *out, size_t at, const vi sums[2], const vf multiplier[2], const tti_rounding *r) {
@@ -678,67 +691,77 @@ TTI_INLINE void slide_store(void *out, size_t at, const vi sums[2], const vf mul
 #endif
 
 /* The next 'stride' columns, or the first of them, added to the sums under way as f32.c does it. */
-TTI_INLINE void slide_step(const int stride, const int phase, const int open, int first_only, const uint8_t *at[3],
-                           const size_t steps[3], const slide_column w[3], const vi bias[2], vi acc[3][2]) {
+TTI_INLINE void slide_step(const int k, const int stride, const int phase, const int open, int first_only,
+                           const uint8_t *at[MOST_ROWS], const size_t steps[MOST_ROWS], const slide_column w[MOST_ROWS],
+                           const vi bias[2], vi acc[MOST_ROWS][2]) {
   TTI_FOR (i, 2) acc[phase][i] = bias[i];
   TTI_FOR (r, stride) {
     if (r && first_only) break;
     slide_column in;
-    slide_load(at, in);
-    TTI_FOR (i, 3) at[i] += steps[i];
+    slide_load(k, at, in);
+    TTI_FOR (i, k) at[i] += steps[i];
     TTI_FOR (m, open)
-      if (stride * m + r < 3) slide_add(acc[(phase - m + open) % open], in, w[stride * m + r]);
+      if (stride * m + r < k) slide_add(k, acc[(phase - m + open) % open], in, w[stride * m + r]);
   }
 }
 
 #define TTI_SLIDE_OUT(P)                                                                                               \
   if (P < open) {                                                                                                      \
     const int phase = (open - 1 + P) % open;                                                                           \
-    slide_step(stride, phase, open, left == 1, at, steps, w, bias, acc);                                               \
+    slide_step(k, stride, phase, open, left == 1, at, steps, w, bias, acc);                                            \
     slide_store(d->out, to, acc[(phase + 1) % open], multiplier, &rounding);                                           \
     to += channels;                                                                                                    \
     if (--left == 0) return;                                                                                           \
   }
 
-/* A y-plane of SLIDE channels of a 3 x 3 window without dilation: sums (and on NEON weights) stay in registers as it
- * slides. A row outside the map is read from one pixel of zero points again and again. */
-TTI_INLINE void slide_stride(const int stride, const tti_i8_depthwise_row *d, size_t column) {
-  const int open = stride == 1 ? 3 : 2;
-  const size_t channels = d->channels;
+/* A y-plane of SLIDE channels of a k x k window without dilation: sums stay in registers as it slides. A row outside
+ * the map is read from one pixel of zero points again and again. */
+TTI_INLINE void slide_window(const int k, const int stride, const tti_i8_depthwise_row *d, size_t column) {
+  const int open = (k + stride - 1) / stride;
+  const size_t channels = d->channels, part = (size_t)k * channels * 4;
   const tti_rounding rounding = d->rounding;
   uint8_t outside[SLIDE];
   __builtin_memset(outside, d->zero, sizeof outside);
-  slide_column w[3];
+  slide_column w[MOST_ROWS];
   vi bias[2], multipliers[2];
-  TTI_FOR (t, 3) slide_weights(d->weights + ((size_t)t * channels + column) * 4, w[t]);
+  TTI_FOR (t, k) slide_weights(k, d->weights + ((size_t)t * channels + column) * 4, part, w[t]);
   slide_constants(d->constants + column, bias);
   slide_constants(d->constants + channels + column, multipliers);
   const vf multiplier[2] = {(vf)multipliers[0], (vf)multipliers[1]};
-  const uint8_t *at[3];
-  size_t steps[3], to = column, left = d->width;
-  TTI_FOR (i, 3) {
+  const uint8_t *at[MOST_ROWS];
+  size_t steps[MOST_ROWS], to = column, left = d->width;
+  TTI_FOR (i, k) {
     at[i] = d->rows[i] ? d->rows[i] + column : outside;
     steps[i] = d->rows[i] ? channels : 0;
   }
-  vi acc[3][2] = {{bias[0], bias[1]}, {bias[0], bias[1]}, {bias[0], bias[1]}};
-  TTI_FOR (p, open - 1) slide_step(stride, p, open, 0, at, steps, w, bias, acc);
+  vi acc[MOST_ROWS][2];
+  TTI_FOR (m, open)
+    TTI_FOR (i, 2) acc[m][i] = bias[i];
+  TTI_FOR (p, open - 1) slide_step(k, stride, p, open, 0, at, steps, w, bias, acc);
   for (;;) {
     TTI_SLIDE_OUT(0)
     TTI_SLIDE_OUT(1)
     TTI_SLIDE_OUT(2)
+    TTI_SLIDE_OUT(3)
+    TTI_SLIDE_OUT(4)
   }
 }
 #undef TTI_SLIDE_OUT
 
 TTI_INLINE int slides(const tti_i8_depthwise_row *d) {
-  return d->kernel_y == 3 && d->kernel_x == 3 && d->dilation_x == 1 && d->stride_x <= 2 && d->channels >= SLIDE;
+  const int square = d->kernel_y == d->kernel_x && (d->kernel_x == 3 || d->kernel_x == 5);
+  return square && d->dilation_x == 1 && d->stride_x <= 2 && d->channels >= SLIDE;
 }
 
-TTI_INLINE void slide(const tti_i8_depthwise_row *d, size_t column) {
-  if (d->stride_x == 1)
-    slide_stride(1, d, column);
+static void slide(const tti_i8_depthwise_row *d, size_t column) {
+  if (d->kernel_x == 3 && d->stride_x == 1)
+    slide_window(3, 1, d, column);
+  else if (d->kernel_x == 3)
+    slide_window(3, 2, d, column);
+  else if (d->stride_x == 1)
+    slide_window(5, 1, d, column);
   else
-    slide_stride(2, d, column);
+    slide_window(5, 2, d, column);
 }
 #endif
 
