@@ -132,9 +132,10 @@ static void winograd_products(const winograd_part *part, uint32_t p) {
         const tti_run run = {met + j * part->slots * plane, i * columns * depth, depth};
         runs[i] = run;
       }
-      row.weights = columns == 6 ? weights + j * tap
-                    : j % 5      ? part->weights + (j - 1) * tap
-                                 : weights + j / 5 * 2 * tap;
+      if (columns == 6 || j == 0)
+        row.weights = weights + j * tap;
+      else
+        row.weights = j == 5 ? weights + 2 * tap : part->weights + (j - 1) * tap;
       row.run_count = s->count;
       row.width = (s->met.hi - s->met.lo) * part->tiles;
       row.out = part->products + (j * call->most + s->met.lo - part->first) * each;
