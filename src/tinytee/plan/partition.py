@@ -165,6 +165,8 @@ class Partitioner:
         self._whole_bytes = [info.whole_bytes for info in network.tensors]
         self._node_seconds = list(accumulate((node.seconds for node in network.nodes), initial=0.0))
         self._step_seconds = list(accumulate((node.step_seconds for node in network.nodes), initial=0.0))
+        far = (self._far_transform_seconds(n, node.stream_bytes) for n, node in enumerate(network.nodes))
+        self._far_transforms = list(accumulate(far, initial=0.0))
         self._weight_bytes = list(accumulate((node.weight_bytes for node in network.nodes), initial=0))
         self._states = [self._spill_sets(cut) for cut in range(len(network.nodes) + 1)]
         self._spans: dict[tuple[int, int], _Span] = {}
@@ -222,8 +224,8 @@ class Partitioner:
             each = info.stream_bytes / rate + blocks * (self.profile.chunk_seconds + self.profile.step_seconds)
             once = passes * self.network.tensors[info.output].shape.elems * self.profile.element_seconds
             block = panels * weights.panel_bytes(op, info.panel, rows)
-            if panels % self.network.threads:  # threads share y-planes then: each transforms what the others do, too
-                each += (self.network.threads - 1) * info.step_seconds * (info.method == "winograd_together")
+            if info.method == "winograd_together" and panels % self.network.threads:
+                each += (self.network.threads - 1) * info.step_seconds  # each transforms what the others do, too
             self._streams[key] = (each + self._far_transform_seconds(node, block), once, block)
         return self._streams[key]
 
@@ -283,8 +285,7 @@ class Partitioner:
         """The fastest way to hold a segment's weights in so many bytes, if it takes less than ``limit`` seconds."""
         whole = None
         if resident.bytes <= room:
-            nodes = range(segment.first, segment.last + 1)
-            far = sum(self._far_transform_seconds(n, self.network.nodes[n].stream_bytes) for n in nodes)
+            far = self._far_transforms[segment.last + 1] - self._far_transforms[segment.first]
             again = self._again_seconds(resident.bytes, segment.steps) + segment.steps * far
             if resident.seconds + again < limit:
                 whole = replace(resident, seconds=resident.seconds + again) if again else resident
