@@ -259,12 +259,12 @@ TRANSFORM_ACCESSES = 4
 are written, with six of the nine additions and multiplications."""
 
 TOGETHER_CHANNELS = 128
-"""Input channels from which on it pays to compute all y-planes together: products are then summed in three calls
-instead of one, for the map's edges, which costs a register tile's overhead each."""
+"""Input channels from which on it pays to compute all y-planes together: products are then summed in a call for each
+kernel row instead of one for all, which costs a register tile's overhead each."""
 
 
 def _by_winograd(op: Conv, out: Shape, preferred_panel: int, profile: Profile, most_bytes: int) -> list[Way]:
-    """In panels as wide as they may be; of weights that are transformed as they are used, one vector or two, so that a
+    """In panels as wide as they may be; of weights that are transformed as they are used, two vectors wide, so that a
     cache holds a panel's."""
     if not weights.can_be_winograd(op):
         return []
