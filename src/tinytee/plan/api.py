@@ -346,7 +346,7 @@ class Planner:
             seen: list[dict[str, Way]] = []
             for panel_bytes in methods:
                 ways = choose_ways(stored, profile, self.suite, panel_bytes)
-                least_bytes = int(LEAST_SHARE * panel_bytes)
+                least_bytes = LEAST_SHARE * panel_bytes
                 if least_bytes <= largest_budget_bytes and ways not in seen:
                     seen.append(ways)
                     network = build(weights.without_codes(stored, ways), profile, self.suite, ways)

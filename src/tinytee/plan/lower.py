@@ -253,7 +253,7 @@ class _Program:
                 streams = coding.streams
                 record["variant"] = number("CODING", codes[coding.kind] + "_RANS")
                 record |= {"stream_rows": streams.rows, "stream_rate": streams.rate, "stream_base": streams.base}
-        for flag in node.method.split("_") if node.method != "direct" else ():
+        for flag in node.method.split("_") if node.method != "direct" else ():  # winograd_together is two
             record["flags"] |= number("FLAG", flag)
         if layout.workspaces[segment] >= 0:
             record["workspace"] = layout.workspaces[segment]

@@ -177,9 +177,8 @@ def _padding(graph: Graph, ways: dict[str, Way]) -> dict[str, tuple[int, int]]:
             kernel_x = op.weight.shape[2 if isinstance(op, Conv | QConv) else 1]
             left = op.pads[1]
             last = (graph.shapes[op.output].width - 1) * op.strides[1] - left + (kernel_x - 1) * op.dilations[1]
-            if (
-                op.output in ways and ways[op.output].method in weights.BY_WINOGRAD
-            ):  # whole tiles of 4 outputs, 6 inputs
+            if op.output in ways and ways[op.output].method in weights.BY_WINOGRAD:
+                # whole tiles of 4 outputs, 6 inputs
                 last = 4 * winograd_tiles(graph.shapes[op.output]) + 1 - left
             right = max(0, last - (graph.shapes[op.inputs[0]].width - 1))
             had = found[op.inputs[0]]
