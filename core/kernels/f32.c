@@ -621,63 +621,69 @@ TTI_INLINE void depthwise_columns(const size_t ky_count, const size_t kernel_x, 
   if (column < d->channels) depthwise_strip(ky_count, kernel_x, across, 1, d, column);
 }
 
-/* Registers for the weights of a 3 x 3 kernel of TTI_WIDE vectors, and for those of a 5 x 5 kernel, are there or not.
- */
-#if TTI_CODE == TTI_CODE_avx512 || TTI_CODE == TTI_CODE_neon
-#define TTI_WIDE 2
-#define TTI_MOST_SLIDING 5
+/* 3 x 3, or 2 x 3 at an edge of the map; whether that is what it is. */
+TTI_INLINE int depthwise_of_3(const int vectors, const tti_depthwise_row *d) {
+  switch (d->ky_count * 10 + d->stride_x) {
+    case 31:
+      depthwise_slides(vectors, 3, 3, 1, d);
+      return 1;
+    case 32:
+      depthwise_slides(vectors, 3, 3, 2, d);
+      return 1;
+    case 21:
+      depthwise_slides(vectors, 2, 3, 1, d);
+      return 1;
+    case 22:
+      depthwise_slides(vectors, 2, 3, 2, d);
+      return 1;
+    default:
+      return 0;
+  }
+}
+
+/* 5 x 5, or 4 x 5 or 3 x 5 at an edge. */
+TTI_INLINE int depthwise_of_5(const tti_depthwise_row *d) {
+#if TTI_CODE == TTI_CODE_avx512 || TTI_CODE == TTI_CODE_neon /* registers for all weights */
+  switch (d->ky_count * 10 + d->stride_x) {
+    case 51:
+      depthwise_slides(1, 5, 5, 1, d);
+      return 1;
+    case 41:
+      depthwise_slides(1, 4, 5, 1, d);
+      return 1;
+    case 31:
+      depthwise_slides(1, 3, 5, 1, d);
+      return 1;
+    case 52:
+      depthwise_slides(1, 5, 5, 2, d);
+      return 1;
+    case 42:
+      depthwise_slides(1, 4, 5, 2, d);
+      return 1;
+    case 32:
+      depthwise_slides(1, 3, 5, 2, d);
+      return 1;
+    default:
+      return 0;
+  }
+#elif TTI_CODE == TTI_CODE_avx2
+  if (d->stride_x == 1)
+    depthwise_columns(d->ky_count, 5, 1, d);
+  else if (d->stride_x == 2)
+    depthwise_columns(d->ky_count, 5, 2, d);
+  return d->stride_x <= 2;
 #else
-#define TTI_WIDE 1
-#define TTI_MOST_SLIDING 3
+  (void)d;
+  return 0;
 #endif
+}
 
 static void depthwise_row(const tti_depthwise_row *d) {
-  const size_t slides = d->dilation_x == 1 && d->kernel_x <= TTI_MOST_SLIDING ? d->kernel_x * 100 + d->stride_x : 0;
-  switch (slides + d->ky_count * 10) {
-    case 331:
-      depthwise_slides(TTI_WIDE, 3, 3, 1, d);
-      return;
-    case 332:
-      depthwise_slides(TTI_WIDE, 3, 3, 2, d);
-      return;
-    case 321:
-      depthwise_slides(TTI_WIDE, 2, 3, 1, d);
-      return;
-    case 322:
-      depthwise_slides(TTI_WIDE, 2, 3, 2, d);
-      return;
-#if TTI_MOST_SLIDING > 3
-    case 551:
-      depthwise_slides(1, 5, 5, 1, d);
-      return;
-    case 541:
-      depthwise_slides(1, 4, 5, 1, d);
-      return;
-    case 531:
-      depthwise_slides(1, 3, 5, 1, d);
-      return;
-    case 552:
-      depthwise_slides(1, 5, 5, 2, d);
-      return;
-    case 542:
-      depthwise_slides(1, 4, 5, 2, d);
-      return;
-    case 532:
-      depthwise_slides(1, 3, 5, 2, d);
-      return;
-#endif
-    default:
-      break;
-  }
-#if TTI_CODE == TTI_CODE_avx2
-  if (d->dilation_x == 1 && d->kernel_x == 5 && d->stride_x <= 2) {
-    if (d->stride_x == 1)
-      depthwise_columns(d->ky_count, 5, 1, d);
-    else
-      depthwise_columns(d->ky_count, 5, 2, d);
-    return;
-  }
-#endif
+  /* On AVX2 the weights of two vectors do not stay in registers, yet a vector is half of a line; and where pixels lie a
+   * multiple of 512 bytes apart, few sets of the first-level cache have to hold what comes between the halves. */
+  const int one = TTI_CODE == TTI_CODE_avx2 && d->channels % 128;
+  if (d->dilation_x == 1 && d->kernel_x == 3 && (one ? depthwise_of_3(1, d) : depthwise_of_3(2, d))) return;
+  if (d->dilation_x == 1 && d->kernel_x == 5 && depthwise_of_5(d)) return;
   if (d->ky_count == 1 && d->kernel_x == 1)
     depthwise_columns(1, 1, 0, d);
   else
