@@ -20,7 +20,7 @@ enum { LANES = 8 };
 #else
 enum { LANES = 4 };
 #endif
-enum { ROUNDS = 15, LINE_WORDS = 8, MOST_THREADS = 64 };
+enum { ROUNDS = 15, MOST_THREADS = 64 };
 
 #if defined(__aarch64__)
 #define KEEP_IN_REGISTER "+w"
@@ -30,10 +30,10 @@ enum { ROUNDS = 15, LINE_WORDS = 8, MOST_THREADS = 64 };
 
 /* Independent chains of multiply-accumulates, each in a register of its own: enough to hide their latency. */
 #define FOR_EACH_CHAIN(DO) DO(a) DO(b) DO(c) DO(d) DO(e) DO(f) DO(g) DO(h) DO(i) DO(j) DO(k) DO(l)
-enum { CHAINS = 12 };
+enum { CHAINS = 12, LINE_BYTES = 64 };
 
-typedef float vector __attribute__((vector_size(LANES * 4)));
-typedef uint64_t line __attribute__((vector_size(LINE_WORDS * 8)));
+typedef float vector __attribute__((vector_size(LANES * 4), may_alias));
+typedef int32_t words __attribute__((vector_size(LANES * 4)));
 
 static double now_seconds(void) {
   struct timespec now = {0};
@@ -64,8 +64,36 @@ double peak_flops(void) {
   return 2.0 * CHAINS * LANES * (double)count / best;
 }
 
+/* The inner loop of a convolution: rows of a panel of two vectors, times an element of each of so many pixels, all from
+ * the nearest cache. It keeps the whole core as busy as convolutions do, and takes twice as long where another thread
+ * shares it with work of any kind; arithmetic in registers alone hardly does. */
+static double dense_seconds(long rows) {
+  enum { DEPTH = 64, PIXELS = CHAINS / 2 };
+  static const _Alignas(LINE_BYTES) float zeros[DEPTH][2 * LANES + PIXELS];
+  const float *panel = zeros[0], *pixels = panel + sizeof zeros / sizeof(float) - (size_t)PIXELS * DEPTH;
+  __asm__("" : "+r"(panel), "+r"(pixels)); /* for all the compiler knows, not zeros */
+  vector sums[PIXELS][2] = {{{0}}};
+  const double begun = now_seconds();
+  for (; rows > 0; rows -= DEPTH) {
+    for (size_t k = 0; k < DEPTH; k++) {
+      const vector *weights = (const vector *)(const void *)(panel + k * 2 * LANES);
+      const vector left = weights[0], right = weights[1];
+#pragma GCC unroll 16
+      for (size_t m = 0; m < PIXELS; m++) {
+        const vector pixel = pixels[m * DEPTH + k] - (vector){0};
+        sums[m][0] += pixel * left;
+        sums[m][1] += pixel * right;
+      }
+    }
+#pragma GCC unroll 16
+    for (size_t m = 0; m < PIXELS; m++)
+      __asm__ volatile("" : KEEP_IN_REGISTER(sums[m][0]), KEEP_IN_REGISTER(sums[m][1]) : : "memory");
+  }
+  return now_seconds() - begun;
+}
+
 typedef struct moment {
-  long steps;
+  long rows;
   int threads;
   atomic_int there;
 } moment;
@@ -81,13 +109,13 @@ static void *run_at_once(void *argument) {
   atomic_fetch_add(&me->moment->there, 1);
   while (atomic_load(&me->moment->there) < me->moment->threads) {
   }
-  me->seconds = arithmetic_seconds(me->moment->steps);
+  me->seconds = dense_seconds(me->moment->rows);
   return NULL;
 }
 
-double peak_moment(int threads, long steps) {
+double peak_moment(int threads, long rows) {
   runner runners[MOST_THREADS];
-  moment now = {.steps = steps, .threads = threads};
+  moment now = {.rows = rows, .threads = threads};
   int started = 1;
   if (threads < 1 || threads > MOST_THREADS) return 0;
   for (int i = 0; i < threads; i++) runners[i].moment = &now;
@@ -126,7 +154,6 @@ enum { PRODUCTS = 1 };
 #endif
 
 double peak_dots(void) {
-  typedef int32_t words __attribute__((vector_size(LANES * 4)));
   const long count = 4000000;
   const words ones = (words){0} + 0x01010101;
   double best = 1e9;
@@ -144,27 +171,32 @@ double peak_dots(void) {
 }
 
 double peak_read(size_t bytes, long passes) {
-  size_t lines = bytes / sizeof(line);
-  line *memory = aligned_alloc(sizeof(line), lines * sizeof(line));
+  enum { AT_ONCE = 8 };
+  const size_t count = bytes / sizeof(words);
+  words *memory = aligned_alloc(LINE_BYTES, count * sizeof(words));
   if (memory == NULL) return 0;
-  memset(memory, 1, lines * sizeof(line));
+  memset(memory, 1, count * sizeof(words));
   double best = 1e9;
   for (int round = 0; round < ROUNDS; round++) {
-    line sums[4] = {{0}};
+    words sums[AT_ONCE] = {{0}};
     double begun = now_seconds();
     for (long pass = 0; pass < passes; pass++) {
-      for (size_t i = 0; i + 4 <= lines; i += 4)
-        for (size_t k = 0; k < 4; k++) sums[k] ^= memory[i + k];
-      __asm__ volatile("" : "+m"(sums) : : "memory");
+      for (size_t i = 0; i + AT_ONCE <= count; i += AT_ONCE) {
+#pragma GCC unroll 8
+        for (size_t k = 0; k < AT_ONCE; k++) sums[k] ^= memory[i + k];
+      }
+      __asm__ volatile("" : : : "memory");
     }
+#pragma GCC unroll 8
+    for (size_t k = 0; k < AT_ONCE; k++) __asm__ volatile("" : KEEP_IN_REGISTER(sums[k]));
     best = least(best, now_seconds() - begun);
   }
   free(memory);
-  return (double)lines * sizeof(line) * (double)passes / best;
+  return (double)count * sizeof(words) * (double)passes / best;
 }
 
 double peak_copy(size_t bytes, long passes) {
-  uint8_t *memory = aligned_alloc(sizeof(line), 2 * bytes);
+  uint8_t *memory = aligned_alloc(LINE_BYTES, 2 * bytes);
   if (memory == NULL) return 0;
   memset(memory, 1, 2 * bytes);
   double best = 1e9;

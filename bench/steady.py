@@ -1,8 +1,9 @@
 """Whether the machine gives at the moment what it can.
 
 Others' work on the other thread of a core takes up to half of it, for milliseconds or for minutes, and does not slow
-down arithmetic, memory and waiting alike: a ratio measured meanwhile speaks of the machine. What shows it is a probe
-of some tens of microseconds of arithmetic in registers, on as many threads as are measured.
+down all work alike: the more of a core a kernel uses, the more it loses, and a ratio measured meanwhile speaks of the
+machine. What shows it is a probe of some tens of microseconds that is as busy as the best kernels are, on as many
+threads as are measured.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 from compiled import build_library, load_library
 
-STEPS = 20_000
+ROWS = 20_000
 FIRST_PROBES = 400
 SLACK = 1.06
 """A probe that takes so much more than the best one tells of others' work."""
@@ -46,4 +47,4 @@ class Steady:
         return seconds < min(SLACK * self._best, SLOWER_TOGETHER * self._alone)
 
     def _probe(self, threads: int) -> float:
-        return self._peak.peak_moment(threads, STEPS)
+        return self._peak.peak_moment(threads, ROWS)
