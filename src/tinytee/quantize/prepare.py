@@ -64,6 +64,8 @@ def _convolve_scales(model: onnx.ModelProto) -> onnx.ModelProto:
     Those the quantizer makes integer operators of, where it leaves batch normalization in float32. Products and sums
     with a constant for each channel behind one (Caffe's Scale) become part of it, not two more roundings to 256 steps.
     """
+    if all(node.op_type != "BatchNormalization" for node in model.graph.node):
+        return model
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     known = [*model.graph.input, *onnx.shape_inference.infer_shapes(model).graph.value_info]
     ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in known}
