@@ -194,8 +194,9 @@ def _zoo_avx2(measured: Measured, images: Path) -> list[str]:
         "The same on a processor with AVX2 and without VNNI, planned with the profile `x86-64-avx2`. Its int8 products"
         " are exact, as everywhere: 16-bit ones, at most 1.5 times as fast as float32's. ONNX Runtime's int8 is its"
         " exact one as well; its default there saturates (docs/quantization.md). The predicted time is off by"
-        f" {statistics.median(errors):.0%} in the median. Rows may be of different times, and others' use of the"
-        " caches that cores share slows everything, unseen by the probe: compare within a row." + _steadiness(rows),
+        f" {statistics.median(errors):.0%} in the median. Rows may be of different times, and so of"
+        " different clocks, and of others' use of the caches that cores share, which the probe does not see: compare"
+        " within a row." + _steadiness(rows),
         _machine_line(measured),
         _latencies(rows),
     ]
