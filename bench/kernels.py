@@ -20,9 +20,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from compiled import build_library, load_library
 from decoders import decoder_rows, ratio_table, ratios
 from harness import write_json
-from steady import load_peak
 from tinytee.api import measuring_runner
 from tinytee.bundle import suites
 from tinytee.ir.graph import (
@@ -114,8 +114,14 @@ def main() -> int:
 
 
 def measure_peaks() -> Peaks:
-    """Of one core, with a C program compiled for it."""
-    peak = load_peak()
+    """Of one core, with a C program compiled for it.
+
+    Raises:
+        NativeError: there is no C compiler.
+    """
+    here = Path(__file__).resolve().parent
+    built = build_library("libpeak.so", [here / "peak.c"], [here / "peak.h"], ["-O3", "-march=native"])
+    peak = load_library(built, here / "peak.h")[1]
     return Peaks(
         peak.peak_flops(), peak.peak_dots(), peak.peak_read(MEMORY_BYTES, 1), peak.peak_copy(CACHE_BYTES, 2000)
     )

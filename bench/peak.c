@@ -2,8 +2,6 @@
  * cache. Compiled for the machine at hand; best of several rounds. Parsed by Python (with cffi): prototypes only. */
 #include "peak.h"
 
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -20,7 +18,7 @@ enum { LANES = 8 };
 #else
 enum { LANES = 4 };
 #endif
-enum { ROUNDS = 15, MOST_THREADS = 64 };
+enum { ROUNDS = 15 };
 
 #if defined(__aarch64__)
 #define KEEP_IN_REGISTER "+w"
@@ -32,7 +30,7 @@ enum { ROUNDS = 15, MOST_THREADS = 64 };
 #define FOR_EACH_CHAIN(DO) DO(a) DO(b) DO(c) DO(d) DO(e) DO(f) DO(g) DO(h) DO(i) DO(j) DO(k) DO(l)
 enum { CHAINS = 12, LINE_BYTES = 64 };
 
-typedef float vector __attribute__((vector_size(LANES * 4), may_alias));
+typedef float vector __attribute__((vector_size(LANES * 4)));
 typedef int32_t words __attribute__((vector_size(LANES * 4)));
 
 static double now_seconds(void) {
@@ -62,73 +60,6 @@ double peak_flops(void) {
   double best = 1e9;
   for (int round = 0; round < ROUNDS; round++) best = least(best, arithmetic_seconds(count));
   return 2.0 * CHAINS * LANES * (double)count / best;
-}
-
-/* The inner loop of a convolution: rows of a panel of two vectors, times an element of each of so many pixels, all from
- * the nearest cache. It keeps the whole core as busy as convolutions do, and takes twice as long where another thread
- * shares it with work of any kind; arithmetic in registers alone hardly does. */
-static double dense_seconds(long rows) {
-  enum { DEPTH = 64, PIXELS = CHAINS / 2 };
-  static const _Alignas(LINE_BYTES) float zeros[DEPTH][2 * LANES + PIXELS];
-  const float *panel = zeros[0], *pixels = panel + sizeof zeros / sizeof(float) - (size_t)PIXELS * DEPTH;
-  __asm__("" : "+r"(panel), "+r"(pixels)); /* for all the compiler knows, not zeros */
-  vector sums[PIXELS][2] = {{{0}}};
-  const double begun = now_seconds();
-  for (; rows > 0; rows -= DEPTH) {
-    for (size_t k = 0; k < DEPTH; k++) {
-      const vector *weights = (const vector *)(const void *)(panel + k * 2 * LANES);
-      const vector left = weights[0], right = weights[1];
-#pragma GCC unroll 16
-      for (size_t m = 0; m < PIXELS; m++) {
-        const vector pixel = pixels[m * DEPTH + k] - (vector){0};
-        sums[m][0] += pixel * left;
-        sums[m][1] += pixel * right;
-      }
-    }
-#pragma GCC unroll 16
-    for (size_t m = 0; m < PIXELS; m++)
-      __asm__ volatile("" : KEEP_IN_REGISTER(sums[m][0]), KEEP_IN_REGISTER(sums[m][1]) : : "memory");
-  }
-  return now_seconds() - begun;
-}
-
-typedef struct moment {
-  long rows;
-  int threads;
-  atomic_int there;
-} moment;
-
-typedef struct runner {
-  pthread_t thread;
-  moment *moment;
-  double seconds;
-} runner;
-
-static void *run_at_once(void *argument) {
-  runner *me = argument;
-  atomic_fetch_add(&me->moment->there, 1);
-  while (atomic_load(&me->moment->there) < me->moment->threads) {
-  }
-  me->seconds = dense_seconds(me->moment->rows);
-  return NULL;
-}
-
-double peak_moment(int threads, long rows) {
-  runner runners[MOST_THREADS];
-  moment now = {.rows = rows, .threads = threads};
-  int started = 1;
-  if (threads < 1 || threads > MOST_THREADS) return 0;
-  for (int i = 0; i < threads; i++) runners[i].moment = &now;
-  while (started < threads && pthread_create(&runners[started].thread, NULL, run_at_once, &runners[started]) == 0)
-    started++;
-  atomic_fetch_add(&now.there, threads - started); /* those that there are no threads for */
-  (void)run_at_once(&runners[0]);
-  double slowest = runners[0].seconds;
-  for (int i = 1; i < started; i++) {
-    (void)pthread_join(runners[i].thread, NULL);
-    if (runners[i].seconds > slowest) slowest = runners[i].seconds;
-  }
-  return slowest;
 }
 
 /* The instructions that add most products of bytes to 32-bit sums without saturating, and how many to each. */

@@ -7,10 +7,6 @@
 /* Floating-point operations a second, two for a multiply-accumulate, all in registers. */
 double peak_flops(void);
 
-/* Seconds that the slowest of so many threads (at most 64) takes for so many rows of a convolution's inner loop, all at
- * the same time. */
-double peak_moment(int threads, long rows);
-
 /* Integer operations a second, two for a multiply-accumulate of uint8 and int8 to int32, all in registers; 0 where the
  * processor has no instruction for their dot products. */
 double peak_dots(void);

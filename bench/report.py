@@ -210,7 +210,7 @@ def _steadiness(rows: list[Measured]) -> str:
     steady, counted = (sum(row[name] for row in probed) for name in ("steady_rounds", "rounds"))
     return (
         f" A probe found nobody else's work on the same cores before and after {steady:,} of the {counted:,} rounds"
-        " that count; where it did, rounds were measured again as long as there was time (`bench/steady.py`)."
+        " that count; where it did, rounds were measured again as long as there was time (`tinytee.zoo.steady`)."
     )
 
 

@@ -5,7 +5,7 @@ python bench/zoo.py [NETWORK ...] [--budgets 1MiB,4MiB] [--suites aes-256-gcm,ae
                     [--rounds 15] [--seconds 3] [--json FILE] [--keep]
                     [--quick | --smoke]
 
-Rounds in which others' work slowed down the machine are measured again while there is time (bench/steady.py).
+Rounds in which others' work slowed down the machine are measured again while there is time (tinytee.zoo.steady).
 """
 
 from __future__ import annotations
@@ -19,11 +19,9 @@ from typing import Any
 
 from rich.console import Console
 
-from compiled import NativeError
 from harness import Rows, chosen_networks
-from steady import Steady
 from tinytee.api import code_weights, load_graph
-from tinytee.bench import ONNX_RUNTIME, ONNX_RUNTIME_FP32, Bench, measure_row, prediction_errors
+from tinytee.bench import ONNX_RUNTIME, ONNX_RUNTIME_FP32, Bench, measure_row, prediction_errors, steady_probe
 from tinytee.bundle import suites
 from tinytee.report import bench_table
 from tinytee.sizes import format_size, parse_size
@@ -63,7 +61,7 @@ def main() -> int:
         budgets = tuple(parse_size(size) for size in options.budgets.split(","))
     chosen_suites = [suite for suite in options.suites.split(",") if suites.is_available(suite)]
     rows = Rows(options.json, CASE, keep=options.keep)
-    probes = {threads: _probe(int(threads)) for threads in options.threads.split(",")}
+    probes = {threads: steady_probe(int(threads)) for threads in options.threads.split(",")}
     for network in chosen_networks(options.networks or names):
         for precision, threads in itertools.product(options.precisions.split(","), options.threads.split(",")):
             bench = make_bench(network, precision, int(threads))
@@ -95,14 +93,6 @@ def make_bench(network: Network, precision: str, threads: int) -> Bench:
         graph, _ = code_weights(graph, precision.removeprefix("weights-"))
     feed = {network.input_name: reference_input(network)}
     return Bench(model, graph, feed, threads=threads, unquantized=unquantized)
-
-
-def _probe(threads: int) -> Steady | None:
-    try:
-        return Steady(threads)
-    except NativeError as error:
-        print(f"all rounds count, whatever else the machine does: {error}", file=sys.stderr)
-        return None
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -23,7 +23,8 @@ from tinytee.errors import TinyteeError
 from tinytee.plan.profile import for_isa
 from tinytee.runtime import library
 from tinytee.runtime.session import Session
-from tinytee.zoo.rival import Model, OpenVinoRival, Rival, error_of_range, measure_side_by_side
+from tinytee.zoo.rival import MOST_TRIES, Model, OpenVinoRival, Rival, error_of_range, measure_side_by_side
+from tinytee.zoo.steady import Steady
 
 if TYPE_CHECKING:
     from tinytee.ir.graph import Graph
@@ -141,6 +142,7 @@ class Bench:
         rounds: int = 9,
         most_seconds: float | None = None,
         steady: Callable[[], bool] | None = None,
+        most_tries: int = MOST_TRIES,
         progress: api.Progress | None = None,
     ) -> Measurement:
         """Compiles for a budget and measures.
@@ -151,7 +153,7 @@ class Bench:
             profile: the device to predict times for; None: the shipped one for this machine's kernels.
             rounds: runs of each contender.
             most_seconds: fewer rounds, but three, if they would take longer.
-            steady: as for ``measure_side_by_side``.
+            steady, most_tries: as for ``measure_side_by_side``.
             progress: told what is being done.
 
         Raises:
@@ -174,7 +176,7 @@ class Bench:
                 calls[name] = lambda rival=rival: rival.run(self._feed)
             before = session.stats
             pause = PAUSE_SECONDS if self.threads > 1 else 0.0
-            measured = measure_side_by_side(calls, rounds, most_seconds, pause, steady)
+            measured = measure_side_by_side(calls, rounds, most_seconds, pause, steady, most_tries)
             after = session.stats
         seconds = measured.seconds
         spent = {name: value - getattr(before, name) for name, value in asdict(after).items() if _is_counter(value)}
@@ -215,6 +217,11 @@ def measure_row(bench: Bench, budget_bytes: int, **how: Any) -> dict[str, Any]:
     except TinyteeError as error:
         row: dict[str, Any] = {"budget_bytes": budget_bytes, "suite": how.get("suite"), "threads": bench.threads}
         return row | {"failure": f"{type(error).__name__}: {error}"}
+
+
+def steady_probe(threads: int) -> Callable[[], bool]:
+    """Tells ``Bench.measure`` whether the machine gives at the moment what it can to so many threads."""
+    return Steady(threads)
 
 
 def prediction_errors(rows: Sequence[Mapping[str, Any]]) -> list[float]:

@@ -16,6 +16,9 @@ from tinytee.cli_run import random_array
 from tinytee.report import bench_table
 from tinytee.sizes import format_size, parse_size
 
+MOST_TRIES = 2
+"""So many times the rounds that are wanted, where others' work on the same cores disturbs some."""
+
 
 def bench(
     model: common.ModelPath,
@@ -36,9 +39,10 @@ def bench(
     """Measure a model within budgets of secure memory beside unprotected ONNX Runtime (and OpenVINO, if installed).
 
     All run on one thread, or on as many as --threads says, in turns; times are medians, with half the distance between
-    the quartiles. Exits with 1 if a budget is too small.
+    the quartiles. Rounds in which others' work slows the machine down are measured again, twice as many in all at
+    most. Exits with 1 if a budget is too small.
     """
-    from tinytee.bench import Bench, measure_row, prediction_errors  # noqa: PLC0415
+    from tinytee.bench import Bench, measure_row, prediction_errors, steady_probe  # noqa: PLC0415
 
     budgets, device = [parse_size(size) for size in memory.split(",")], load_profile(profile)
     suites = [api.choose_suite(name, device) for name in (suite or "").split(",")]
@@ -52,18 +56,25 @@ def bench(
         feed = {spec.name: random_array(generator, spec) for spec in specs}
         report("ONNX Runtime", 0.0)
         contest = Bench(model, graph, feed, isa=isa, threads=threads or 1)
+        how = {"profile": device, "rounds": runs, "steady": steady_probe(threads or 1), "most_tries": MOST_TRIES}
         cases = [(name, budget) for name in suites for budget in budgets]
         for position, (name, budget) in enumerate(cases):
             report(f"{name}, {format_size(budget)}", position / len(cases))
-            rows.append(measure_row(contest, budget, suite=name, profile=device, rounds=runs))
+            rows.append(measure_row(contest, budget, suite=name, **how))
     if as_json:
         common.print_json(rows)
     else:
-        common.output.print(
-            bench_table(rows, f"{model.name}: wall time of a run, in turns, threads each: {threads or 1}")
-        )
+        title = f"{model.name}: wall time of a run, in turns, threads each: {threads or 1}"
+        for name in suites:
+            common.output.print(bench_table([row for row in rows if row["suite"] == name], title))
         errors = prediction_errors(rows)
         if errors:
             common.output.print(f"the cost model's median error is {statistics.median(errors):.0%}")
+        steady, counted = (sum(row.get(name, 0) for row in rows) for name in ("steady_rounds", "rounds"))
+        if steady < counted:
+            common.output.print(
+                f"others' work slowed this machine down in {counted - steady} of the {counted} rounds, and whoever uses"
+                " more of a core loses more of it: measure again when it is idle"
+            )
     if any("failure" in row for row in rows):
         raise typer.Exit(1)

@@ -33,7 +33,8 @@ def test_rows_are_complete(model: Path, capsys: pytest.CaptureFixture[str]) -> N
         (suite, budget) for suite in suites.split(",") for budget in (65536, 1048576)
     ]
     for row in rows:
-        assert row["rounds"] == 3
+        assert 3 <= row["rounds"] <= 6
+        assert 0 <= row["steady_rounds"] <= row["rounds"]
         assert row["error"] < 1e-5
         assert row["measured_peak_bytes"] == row["peak_bytes"] <= row["budget_bytes"]
         assert 0 <= row["spill_share"] <= row["aead_share"] <= 1

@@ -8,6 +8,7 @@ import pytest
 
 from tinytee.zoo import rival
 from tinytee.zoo.rival import measure_side_by_side
+from tinytee.zoo.steady import Steady
 
 
 def probe(answers: Iterator[bool]) -> Callable[[], bool]:
@@ -49,3 +50,25 @@ def test_if_it_never_is_all_rounds_count(monkeypatch: pytest.MonkeyPatch) -> Non
     found = measure_side_by_side(contenders(calls), rounds=3, steady=lambda: False)
     assert found.steady_rounds == 0
     assert [len(seconds) for seconds in found.seconds.values()] == [30, 30]
+
+
+def test_tries_are_bounded() -> None:
+    calls: list[str] = []
+    found = measure_side_by_side(contenders(calls), rounds=4, steady=lambda: False, most_tries=2)
+    assert [len(seconds) for seconds in found.seconds.values()] == [8, 8]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_probe_compares_with_the_best_that_it_has_seen(threads: int) -> None:
+    steady = Steady(threads)
+    steady._best, steady._alone = 60.0, 60.0
+    assert steady()
+    assert steady._best < 60.0
+    steady._best = 1e-9
+    assert not steady()
+
+
+def test_threads_that_share_a_core_are_never_steady() -> None:
+    steady = Steady(1)
+    steady._alone = 1e-9
+    assert not steady()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
@@ -18,19 +19,25 @@ def bench_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     measured = [row for row in rows if "failure" not in row]
     named = any("network" in row for row in rows)
     rivals = [name for name in _RIVALS if any(name in row["rivals"] for row in measured)]
+    suites = {row["suite"] or "" for row in rows}
+    title += "".join(f", {suite}" for suite in suites if len(suites) == 1 and suite)
     table = Table(title=escape(title), title_justify="left", caption_justify="left")
+    table.box, table.padding, table.pad_edge = SIMPLE_HEAD, (0, 1, 0, 0), False
+    spills = any(round(100 * row["spill_share"]) for row in measured)
     if named:
         table.add_column("network")
-    table.add_column("suite")
-    for heading in ("budget", "peak", "tinytee ms", "predicted", "limit", "AEAD", "spills"):
-        table.add_column(heading, justify="right")
+    if len(suites) > 1:
+        table.add_column("suite")
+    for heading in ("budget", "peak", "tinytee\nms", "cost\nmodel", "limit", "AEAD\n(spills)" if spills else "AEAD"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for name in rivals:
-        table.add_column(f"{_RIVALS[name]} ms", justify="right")
-        table.add_column("ratio", justify="right", style="bold")
-    table.add_column("error", justify="right")
+        table.add_column(f"{_RIVALS[name]} ms".replace(" ", "\n"), justify="right", no_wrap=True)
+        table.add_column("ratio", justify="right", style="bold", no_wrap=True)
+    table.add_column("error", justify="right", no_wrap=True)
     for row in rows:
         head = [f"{row['network']} {row.get('precision', '')}".strip()] if named else []
-        head += [row["suite"] or "", format_size(row["budget_bytes"])]
+        head += [row["suite"] or ""] if len(suites) > 1 else []
+        head.append(format_size(row["budget_bytes"]))
         if "failure" in row:
             table.add_row(*head, "none")
             table.caption = (
@@ -40,7 +47,7 @@ def bench_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
         predicted = row["predicted_seconds"]
         line = [f"{row['measured_peak_bytes']:,}", _milliseconds(row["tinytee"])]
         line += [f"{1e3 * predicted:.3g}" if predicted else "", f"{1e3 * row['limit_seconds']:.3g}"]
-        line += [f"{row['aead_share']:.0%}", f"{row['spill_share']:.0%}"]
+        line.append(f"{row['aead_share']:.0%}" + (f" ({row['spill_share']:.0%})" if spills else ""))
         for name in rivals:
             times = row["rivals"].get(name)
             line += [_milliseconds(times), f"{times['ratio']:.2f}"] if times else ["", ""]
@@ -52,4 +59,4 @@ def _milliseconds(times: Mapping[str, float]) -> str:
     """The median, and half the distance between the quartiles."""
     spread = (times["upper_quartile"] - times["lower_quartile"]) / 2
     digits = 2 if times["median"] < 1e-2 else 1
-    return f"{1e3 * times['median']:.{digits}f} ± {1e3 * spread:.{digits}f}"
+    return f"{1e3 * times['median']:.{digits}f}±{1e3 * spread:.{digits}f}"

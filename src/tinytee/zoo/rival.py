@@ -105,6 +105,7 @@ def measure_side_by_side(
     most_seconds: float | None = None,
     pause_seconds: float = 0.0,
     steady: Callable[[], bool] | None = None,
+    most_tries: int = MOST_TRIES,
 ) -> SideBySide:
     """Calls one contender after the other in each round, so that all share the machine's moods.
 
@@ -115,14 +116,15 @@ def measure_side_by_side(
         pause_seconds: before each call.
         steady: whether the machine gives now what it can. Calls wait for it a while, and a round counts if it is so
             after each of them, too; all do if there are not three that it is so in.
+        most_tries: with ``steady``, so many times as many rounds at most.
     """
     for call in contenders.values():
         call()
     good: list[dict[str, float]] = []
     other: list[dict[str, float]] = []
     begun = time.perf_counter()
-    while len(good) < rounds and len(good) + len(other) < (MOST_TRIES if steady else 1) * rounds:
-        enough = len(good) >= LEAST_ROUNDS or len(other) >= MOST_TRIES * LEAST_ROUNDS
+    while len(good) < rounds and len(good) + len(other) < (most_tries if steady else 1) * rounds:
+        enough = len(good) >= LEAST_ROUNDS or len(other) >= most_tries * LEAST_ROUNDS
         if most_seconds is not None and enough and time.perf_counter() - begun > most_seconds:
             break
         found, was_steady = {}, True
