@@ -11,7 +11,7 @@ double peak_flops(void);
  * processor has no instruction for their dot products. */
 double peak_dots(void);
 
-/* Bytes read a second, over and over a buffer of that size (a multiple of 256). */
+/* Bytes read a second, over and over a buffer of that size (a multiple of 512). */
 double peak_read(size_t bytes, long passes);
 
 /* Bytes read plus bytes written a second, copying that many. */

@@ -45,7 +45,7 @@ def bench(
     from tinytee.bench import Bench, measure_row, prediction_errors, steady_probe  # noqa: PLC0415
 
     budgets, device = [parse_size(size) for size in memory.split(",")], load_profile(profile)
-    suites = [api.choose_suite(name, device) for name in (suite or "").split(",")]
+    suites = list(dict.fromkeys(api.choose_suite(name, device) for name in (suite or "").split(",")))
     shapes = common.parse_input_shapes(input_shape)
     rows: list[dict[str, Any]] = []
     with common.progress_bar() as report:
@@ -64,8 +64,8 @@ def bench(
     if as_json:
         common.print_json(rows)
     else:
-        title = f"{model.name}: wall time of a run, in turns, threads each: {threads or 1}"
         for name in suites:
+            title = f"{model.name} under {name}: wall time of a run, in turns, threads each: {threads or 1}"
             common.output.print(bench_table([row for row in rows if row["suite"] == name], title))
         errors = prediction_errors(rows)
         if errors:

@@ -15,7 +15,7 @@ BUILD = ROOT / "build" / "sanitize-host"
 SUITES = ("tests/tamper/test_bundle_tampering.py", "tests/tamper/test_core_tampering.py")
 SUITES += ("tests/tamper/test_compiled_tampering.py", "tests/unit/runtime/test_session.py")
 LEFT_OUT = "not test_pages_around and not unet_resized"
-"""The sanitizer has pages of its own; and one network of three takes a minute, for steps that the others have too."""
+"""The sanitizer has pages of its own; and one network of three takes a minute, whose operators the fuzzer has, too."""
 
 
 def _cmake() -> str:

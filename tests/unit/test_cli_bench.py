@@ -25,7 +25,12 @@ def _run(*arguments: str) -> int:
     return int(done.value.code or 0)
 
 
-def test_rows_are_complete(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def _probe(monkeypatch: pytest.MonkeyPatch, answer: bool) -> None:
+    monkeypatch.setattr(bench, "steady_probe", lambda threads: lambda: answer)
+
+
+def test_rows_are_complete(model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    _probe(monkeypatch, True)
     suites = "aes-256-gcm,chacha20-poly1305"
     assert _run(str(model), "--memory", "64KiB,1MiB", "--runs", "3", "--suite", suites, "--json") == 0
     rows = json.loads(capsys.readouterr().out)
@@ -33,8 +38,7 @@ def test_rows_are_complete(model: Path, capsys: pytest.CaptureFixture[str]) -> N
         (suite, budget) for suite in suites.split(",") for budget in (65536, 1048576)
     ]
     for row in rows:
-        assert 3 <= row["rounds"] <= 6
-        assert 0 <= row["steady_rounds"] <= row["rounds"]
+        assert row["rounds"] == row["steady_rounds"] == 3
         assert row["error"] < 1e-5
         assert row["measured_peak_bytes"] == row["peak_bytes"] <= row["budget_bytes"]
         assert 0 <= row["spill_share"] <= row["aead_share"] <= 1
@@ -42,6 +46,18 @@ def test_rows_are_complete(model: Path, capsys: pytest.CaptureFixture[str]) -> N
         for times in (row["tinytee"], *row["rivals"].values()):
             assert 0 < times["best"] <= times["lower_quartile"] <= times["median"] <= times["upper_quartile"]
     assert len(bench.prediction_errors(rows)) == len(rows)
+
+
+def test_disturbed_rounds_are_counted(
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _probe(monkeypatch, False)
+    assert _run(str(model), "--memory", "1MiB", "--runs", "3", "--suite", "aes-256-gcm") == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "slowed this machine down in 6 of the 6 rounds" in printed
+    _probe(monkeypatch, True)
+    assert _run(str(model), "--memory", "1MiB", "--runs", "3", "--suite", "aes-256-gcm") == 0
+    assert "slowed" not in capsys.readouterr().out
 
 
 def test_table_says_which_budget_is_too_small(model: Path, capsys: pytest.CaptureFixture[str]) -> None:

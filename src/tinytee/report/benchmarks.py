@@ -15,28 +15,32 @@ _RIVALS = {"onnxruntime": "ONNX Runtime", "onnxruntime_fp32": "ONNX Runtime fp32
 
 
 def bench_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
-    """One line a row of ``tinytee.bench.measure_row``; a column for the network where rows name one."""
+    """One line a row of ``tinytee.bench.measure_row``; columns for network and suite where rows name networks.
+
+    The others are of one suite, which the title says, and fit 80 columns.
+    """
     measured = [row for row in rows if "failure" not in row]
     named = any("network" in row for row in rows)
     rivals = [name for name in _RIVALS if any(name in row["rivals"] for row in measured)]
-    suites = {row["suite"] or "" for row in rows}
-    title += "".join(f", {suite}" for suite in suites if len(suites) == 1 and suite)
-    table = Table(title=escape(title), title_justify="left", caption_justify="left")
-    table.box, table.padding, table.pad_edge = SIMPLE_HEAD, (0, 1, 0, 0), False
+    table = Table(
+        title=escape(title),
+        title_justify="left",
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
     spills = any(round(100 * row["spill_share"]) for row in measured)
-    if named:
-        table.add_column("network")
-    if len(suites) > 1:
-        table.add_column("suite")
-    for heading in ("budget", "peak", "tinytee\nms", "cost\nmodel", "limit", "AEAD\n(spills)" if spills else "AEAD"):
+    for heading in ("network", "suite") if named else ():
+        table.add_column(heading)
+    for heading in ("budget", "peak", "tinytee\nms", "cost\nmodel", "limit", "AEAD/\nspills" if spills else "AEAD"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name in rivals:
         table.add_column(f"{_RIVALS[name]} ms".replace(" ", "\n"), justify="right", no_wrap=True)
         table.add_column("ratio", justify="right", style="bold", no_wrap=True)
     table.add_column("error", justify="right", no_wrap=True)
     for row in rows:
-        head = [f"{row['network']} {row.get('precision', '')}".strip()] if named else []
-        head += [row["suite"] or ""] if len(suites) > 1 else []
+        head = [f"{row['network']} {row.get('precision', '')}".strip(), row["suite"]] if named else []
         head.append(format_size(row["budget_bytes"]))
         if "failure" in row:
             table.add_row(*head, "none")
@@ -47,7 +51,7 @@ def bench_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
         predicted = row["predicted_seconds"]
         line = [f"{row['measured_peak_bytes']:,}", _milliseconds(row["tinytee"])]
         line += [f"{1e3 * predicted:.3g}" if predicted else "", f"{1e3 * row['limit_seconds']:.3g}"]
-        line.append(f"{row['aead_share']:.0%}" + (f" ({row['spill_share']:.0%})" if spills else ""))
+        line.append(f"{row['aead_share']:.0%}" + (f"/{row['spill_share']:.0%}" if spills else ""))
         for name in rivals:
             times = row["rivals"].get(name)
             line += [_milliseconds(times), f"{times['ratio']:.2f}"] if times else ["", ""]

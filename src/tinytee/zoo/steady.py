@@ -15,7 +15,7 @@ from threading import Barrier
 import numpy as np
 
 SIZE, PRODUCTS = 64, 8
-"""Of the matrices, small enough that no BLAS divides a product over threads; and how many products a probe takes."""
+"""Of the matrices, small enough that BLAS leaves a product to one thread; and how many products a probe takes."""
 
 FIRST_PROBES = 400
 SLACK = 1.12
