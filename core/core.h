@@ -124,9 +124,12 @@ TT_MUST_USE tt_status tti_step(const tti_program *p, tti_instr instr);
 /* A convolution's panels over all groups, its kernel's rows, how many blocks it is fed in, and which is block b. */
 uint32_t tti_conv_panels(const tti_program *p, const tt_op *op);
 uint32_t tti_conv_depth(const tti_program *p, const tt_op *op);
-/* Of its weights on float32, as they are fed. */
-static inline uint32_t tti_conv_columns(const tt_op *op) {
-  return (op->flags & (TT_FLAG_WINOGRAD | TT_FLAG_TOGETHER)) == TT_FLAG_WINOGRAD ? 6 : op->kernel_x;
+/* By Winograd's method, pairs of output y-planes at a time. */
+static inline int tti_in_pairs(const tt_op *op) { return op->flags & TT_FLAG_PAIRS; }
+/* Rows times columns of its weights on float32, as they are fed. */
+static inline uint32_t tti_conv_taps(const tt_op *op) {
+  const int ahead = (op->flags & (TT_FLAG_WINOGRAD | TT_FLAG_TOGETHER)) == TT_FLAG_WINOGRAD;
+  return ahead ? (tti_in_pairs(op) ? 4 : op->kernel_y) * 6 : op->kernel_y * op->kernel_x;
 }
 uint32_t tti_block_count(const tti_program *p, const tt_op *op);
 /* Pairs of output y-planes that Strassen's method works on at a time. */
@@ -134,17 +137,21 @@ static inline uint32_t tti_strassen_pairs(const tt_tensor *out) {
   const uint32_t pairs = tti_min(TT_STRASSEN_PIXELS / out->width, out->height / 2);
   return pairs ? pairs : 1;
 }
-static inline uint32_t tti_winograd_tiles(const tt_tensor *out) { return (out->width - 1) / 4 + 1; }
-/* Output y-planes that Winograd's method computes together. */
-static inline uint32_t tti_winograd_rows(const tt_op *op, const tt_tensor *out) {
-  if (op->stride_y != 1) return 1;
-  if (op->flags & TT_FLAG_TOGETHER) return out->height;
-  const uint32_t rows = tti_min(TT_WINOGRAD_TILES / tti_winograd_tiles(out), out->height);
-  return rows ? rows : 1;
-}
-/* Whether that is all of them, from input that is transformed once for all workers and blocks of panels. */
-static inline int tti_winograd_together(const tt_op *op, const tt_tensor *out) {
-  return op->stride_y == 1 && tti_winograd_rows(op, out) == out->height;
+/* A convolution by Winograd's method: tiles of an output y-plane; output y-planes that are computed together; y-planes
+ * of transformed input, and of products; columns of transformed weights that are kept; whether all y-planes are computed
+ * together, from input that is transformed once for all workers and blocks of panels. */
+typedef struct tti_winograd_size {
+  uint32_t tiles, rows, inputs, products, kept_columns;
+  int together;
+} tti_winograd_size;
+static inline tti_winograd_size tti_winograd_size_of(const tt_op *op, const tt_tensor *out) {
+  const int all = op->flags & TT_FLAG_TOGETHER, in_pairs = tti_in_pairs(op);
+  const uint32_t tiles = (out->width - 1) / 4 + 1, each = in_pairs ? 2 : 1, most = tti_divide_up(out->height, each);
+  const uint32_t some = tti_min(tiles < TT_WINOGRAD_TILES ? TT_WINOGRAD_TILES / tiles : 1, most);
+  const uint32_t rows = each * (all ? most : some), inputs = in_pairs ? 2 * rows : rows + op->kernel_y - 1;
+  const tti_winograd_size size = {tiles,        rows, inputs, each * rows, all ? in_pairs ? 6 : 4 : 0,
+                                  rows >= out->height};
+  return size;
 }
 tti_block tti_block_at(const tti_program *p, const tt_op *op, uint32_t b);
 static inline int tti_in_streams(const tt_op *op) { return op->variant >= TT_CODING_I8_RANS; }

@@ -146,7 +146,7 @@ uint32_t tti_conv_depth(const tti_program *p, const tt_op *op) {
     const tti_stretch s = tti_i8_stretch(op, tti_operand(p, op, 0));
     return op->kernel_y * s.per_row * s.rows;
   }
-  return op->kernel_y * tti_conv_columns(op) * (tti_operand(p, op, 0)->channels / op->groups);
+  return tti_conv_taps(op) * (tti_operand(p, op, 0)->channels / op->groups);
 }
 
 uint32_t tti_conv_panels(const tti_program *p, const tt_op *op) {
@@ -170,12 +170,13 @@ tti_block tti_block_at(const tti_program *p, const tt_op *op, uint32_t b) {
 static int check_winograd(const tti_program *p, const tt_op *op, const tt_tensor *in, const tt_tensor *out) {
   if (op->kernel_x != 3 || op->stride_x != 1 || op->dilation_x != 1 || op->dilation_y != 1 || op->groups != 1) return 0;
   if (op->kernel_y > TT_WINOGRAD_KERNEL_Y) return 0;
-  const uint64_t tiles = tti_winograd_tiles(out);
+  if (op->stride_y != 1 || (tti_in_pairs(op) && op->kernel_y != 3)) return 0;
+  const tti_winograd_size size = tti_winograd_size_of(op, out);
+  const uint64_t tiles = size.tiles, workers = p->head->workers;
   if (4 * tiles + 2 > (uint64_t)op->pad_left + in->width + in->pad_right) return 0;
-  const uint64_t rows = tti_winograd_rows(op, out), workers = p->head->workers;
-  const uint64_t inputs = tti_winograd_together(op, out) ? 1 : workers;
-  uint64_t elems = 6 * tiles * (inputs * (rows + op->kernel_y - 1) * in->channels + workers * rows * op->panel);
-  if (op->flags & TT_FLAG_TOGETHER) elems += workers * 4 * in->channels * op->panel;
+  const uint64_t inputs = (uint64_t)(size.together ? 1 : workers) * size.inputs * in->channels;
+  const uint64_t elems = 6 * tiles * (inputs + workers * size.products * op->panel) +
+                         workers * size.kept_columns * in->channels * op->panel;
   return elems <= UINT32_MAX && in_data(p, op->workspace, elems * sizeof(float));
 }
 
@@ -218,7 +219,7 @@ static int check_conv(const tti_program *p, const tt_op *op, const tt_tensor *in
   if (op->panel != 8 && op->panel != 16 && op->panel != 32 && (op->panel != 64 || !strassen)) return 0;
   if (!op->groups || in->channels % op->groups || out->channels % op->groups) return 0;
   if (!check_window(op, in, out, 1)) return 0;
-  const uint64_t depth = (uint64_t)op->kernel_y * (op->kernel_x + 3u) * (in->channels / op->groups);
+  const uint64_t depth = (op->kernel_y + 1u) * (op->kernel_x + 3u) * (uint64_t)(in->channels / op->groups);
   if (depth > INT32_MAX || (uint64_t)tti_conv_panels(p, op) * op->panel * sizeof(float) * depth > UINT32_MAX) return 0;
   if (in->elem_bytes == 1) return check_i8_conv(p, op, in);
   if (op->flags & TT_FLAG_FED_CONSTANTS) return 0;

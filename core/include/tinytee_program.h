@@ -21,8 +21,8 @@
 
 enum {
   TT_PROGRAM_MAGIC = 0x50545454, /* "TTTP" */
-  TT_PROGRAM_VERSION = 7,
-  TT_BUNDLE_VERSION = 9,
+  TT_PROGRAM_VERSION = 8,
+  TT_BUNDLE_VERSION = 10,
   TT_ENGINE_BYTES = 256, /* the engine's state, at the start of the arena; the program follows */
   TT_TAG_BYTES = 16,     /* tag of every sealed chunk, whatever the suite */
   TT_NONCE_BYTES = 32,   /* room for a nonce; a suite with shorter ones uses the first bytes */
@@ -128,6 +128,7 @@ enum {
   TT_FLAG_TOGETHER = 2,          /* conv by Winograd's method: all y-planes together; weights are transformed then */
   TT_FLAG_CONSTANT = 4,          /* binary: one operand is a constant at 'weights' */
   TT_FLAG_CONSTANT_FIRST = 8,    /* binary: it is the first operand */
+  TT_FLAG_PAIRS = 8,             /* conv by Winograd's method: y-planes in pairs, by F(2, 3) along y */
   TT_FLAG_FED_CONSTANTS = 4,     /* conv on uint8: constants come with the panels */
   TT_FLAG_LOG = 16,              /* softmax */
   TT_FLAG_SELECT_LAST = 32,      /* arg max */
@@ -165,12 +166,14 @@ typedef struct tt_tensor {
  * kernel_y * kernel_x * in_channels / groups rows in all; if k_per_block is less than all, panels_per_block is 1 and
  * the blocks of a panel add up in the output. Blocks go through k first; block b is chunk first_chunk + b. */
 /* A convolution with TT_FLAG_WINOGRAD (3 columns, stride and dilation 1, no groups) has weights that are transformed
- * ahead of time: 6 columns instead of 3; with TT_FLAG_TOGETHER they are as they are, and transformed as they are used.
- * It is fed whole panels, and has a workspace: with tiles = ceil(out width / 4) and R output y-planes that are computed
- * together, transformed y-planes [6][R + kernel_y - 1][tiles][in_channels], and for each worker products
- * [6][R][tiles][panel], and with TT_FLAG_TOGETHER columns of a kernel row's weights [4][in_channels][panel]. R is 1 if
- * stride_y is not, all with TT_FLAG_TOGETHER, and otherwise as many as TT_WINOGRAD_TILES tiles make, but at least one
- * and at most all. If it is less than all, each worker has transformed y-planes of its own, before its products. */
+ * ahead of time: 6 columns instead of 3 and, with TT_FLAG_PAIRS, 4 rows instead of 3; with TT_FLAG_TOGETHER they are as
+ * they are, and transformed as they are used. It is fed whole panels, and has a workspace: with tiles = ceil(out width /
+ * 4) and R output y-planes that are computed together, I = R + kernel_y - 1 transformed y-planes [6][I][tiles]
+ * [in_channels], and for each worker products of P = R y-planes [6][P][tiles][panel], and with TT_FLAG_TOGETHER columns
+ * of a kernel row's weights [4][in_channels][panel]. R is all with TT_FLAG_TOGETHER, and otherwise as many as
+ * TT_WINOGRAD_TILES tiles make, but at least one and at most all. If it is less than all, each worker has transformed
+ * y-planes of its own, before its products. With TT_FLAG_PAIRS all this counts pairs, R = 2 pairs (the last perhaps
+ * half beyond the map), I and P are 2 R, and columns [6]. */
 /* A convolution with TT_FLAG_STRASSEN (1 x 1, no padding, no groups, out channels a multiple of the panel) takes its
  * panels in two halves of columns, and its in_channels in two halves of rows. With B11, B12 (rows of the first half)
  * and B21, B22 of a panel's weights, the panel is [B11][B22 - B12 + B11][B21][B22], each [in_channels / 2][panel / 2],

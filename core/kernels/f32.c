@@ -380,13 +380,17 @@ static void strassen_in(const float *top, const float *bottom, ptrdiff_t pixel_s
   }
 }
 
-/* ---- Winograd's F(4, 3) along x, with the points 0, 1, -1, 2, -2 and infinity */
+/* ---- Winograd's F(4, 3) along x, with the points 0, 1, -1, 2, -2 and infinity, and F(2, 3) along y */
 
-/* Six pixels of one vector of channels, 'lanes' of them if it is partial, which is a constant at every call. */
-TTI_INLINE void winograd_in_vector(const int partial, const float *in, size_t channels, size_t plane, size_t lanes,
-                                   float *out) {
+/* Six pixels of one vector of channels, 'lanes' of them if it is partial; that and 'two' are constants at every call.
+ */
+TTI_INLINE void winograd_in_vector(const int partial, const int two, const float *in, const float *other,
+                                   const float scale[2], size_t channels, size_t plane, size_t lanes, float *out) {
   vf d[6], m[6];
   TTI_FOR (j, 6) d[j] = tile_load(in + (size_t)j * channels, partial, lanes);
+  if (two) {
+    TTI_FOR (j, 6) d[j] = scale[0] * d[j] + scale[1] * tile_load(other + (size_t)j * channels, partial, lanes);
+  }
   const vf even = (4.0f * d[2] - d[4]) * (1.0f / 6.0f), odd = (4.0f * d[1] - d[3]) * (1.0f / 6.0f);
   const vf even2 = (d[4] - d[2]) * (1.0f / 24.0f), odd2 = (d[3] - d[1]) * (1.0f / 12.0f);
   m[0] = d[0] - 1.25f * d[2] + 0.25f * d[4];
@@ -398,37 +402,68 @@ TTI_INLINE void winograd_in_vector(const int partial, const float *in, size_t ch
   TTI_FOR (j, 6) tile_store(out + (size_t)j * plane, m[j], partial, lanes);
 }
 
-static void winograd_in(const float *in, size_t tiles, size_t channels, size_t plane, float *out) {
-  for (size_t t = 0; t < tiles; t++, in += 4 * channels, out += channels) {
+TTI_INLINE void winograd_in_rows(const int two, const float *in, const float *other, const float scale[2], size_t tiles,
+                                 size_t channels, size_t plane, float *out) {
+  for (size_t t = 0; t < tiles; t++, in += 4 * channels, other += two ? 4 * channels : 0, out += channels) {
     size_t c = 0;
-    for (; c + TTI_LANES <= channels; c += TTI_LANES) winograd_in_vector(0, in + c, channels, plane, 0, out + c);
-    if (c < channels) winograd_in_vector(1, in + c, channels, plane, channels - c, out + c);
+    for (; c + TTI_LANES <= channels; c += TTI_LANES)
+      winograd_in_vector(0, two, in + c, two ? other + c : NULL, scale, channels, plane, 0, out + c);
+    if (c < channels)
+      winograd_in_vector(1, two, in + c, two ? other + c : NULL, scale, channels, plane, channels - c, out + c);
   }
 }
 
-/* One vector of each of the four columns that are not taps themselves. */
-TTI_INLINE void winograd_weights_vector(const int partial, const float *taps, size_t tap, size_t lanes, float *out) {
+static void winograd_in(const float *in, const float *other, const float scale[2], size_t tiles, size_t channels,
+                        size_t plane, float *out) {
+  if (other)
+    winograd_in_rows(1, in, other, scale, tiles, channels, plane, out);
+  else
+    winograd_in_rows(0, in, NULL, scale, tiles, channels, plane, out);
+}
+
+/* One vector of each of the four columns that are not taps themselves or, of three rows, of all six. */
+TTI_INLINE void winograd_weights_vector(const int partial, const int three, const float *taps, size_t tap, float sign,
+                                        size_t lanes, float *out) {
   vf w[3];
-  TTI_FOR (k, 3) w[k] = tile_load(taps + (size_t)k * tap, partial, lanes);
+  TTI_FOR (k, 3) {
+    w[k] = tile_load(taps + (size_t)k * tap, partial, lanes);
+    if (three) w[k] += tile_load(taps + (size_t)(6 + k) * tap, partial, lanes);
+    if (three) w[k] += sign * tile_load(taps + (size_t)(3 + k) * tap, partial, lanes);
+  }
   const vf even = w[0] + w[2], even2 = w[0] + 4.0f * w[2], odd2 = 2.0f * w[1];
   tile_store(out, even + w[1], partial, lanes);
   tile_store(out + tap, even - w[1], partial, lanes);
   tile_store(out + 2 * tap, even2 + odd2, partial, lanes);
   tile_store(out + 3 * tap, even2 - odd2, partial, lanes);
+  if (three) tile_store(out + 4 * tap, w[2], partial, lanes);
+  if (three) tile_store(out + 5 * tap, w[0], partial, lanes);
 }
 
-static void winograd_weights(const float *taps, size_t tap, float *out) {
+TTI_INLINE void winograd_weights_rows(const int three, const float *taps, size_t tap, float sign, float *out) {
   size_t i = 0;
-  for (; i + TTI_LANES <= tap; i += TTI_LANES) winograd_weights_vector(0, taps + i, tap, 0, out + i);
-  if (i < tap) winograd_weights_vector(1, taps + i, tap, tap - i, out + i);
+  for (; i + TTI_LANES <= tap; i += TTI_LANES) winograd_weights_vector(0, three, taps + i, tap, sign, 0, out + i);
+  if (i < tap) winograd_weights_vector(1, three, taps + i, tap, sign, tap - i, out + i);
+}
+
+static void winograd_weights(const float *taps, size_t tap, float sign, float *out) {
+  if (sign != 0.0f)
+    winograd_weights_rows(1, taps, tap, sign, out);
+  else
+    winograd_weights_rows(0, taps, tap, sign, out);
 }
 
 /* Up to four pixels of one vector of channels, likewise. */
 TTI_INLINE void winograd_out_vector(const int partial, const tti_winograd_row *w, size_t t, size_t pixels, size_t c,
                                     size_t lanes) {
-  const float *m = w->products + t * w->panel + c;
+  const size_t at = t * w->panel + c;
   vf p[6], y[4];
-  TTI_FOR (j, 6) p[j] = tile_load(m + (size_t)j * w->plane, partial, lanes);
+  TTI_FOR (j, 6) p[j] = tile_load(w->products + at + (size_t)j * w->plane, partial, lanes);
+  if (w->shared) {
+    TTI_FOR (j, 6) {
+      const float *shared = w->shared + at + (size_t)j * w->plane;
+      p[j] += tile_load(shared, partial, lanes) + w->sign * tile_load(shared + w->apart, partial, lanes);
+    }
+  }
   const vf sum = p[1] + p[2], difference = p[1] - p[2], sum2 = p[3] + p[4], difference2 = p[3] - p[4];
   const vf bias = tile_load(w->bias + c, partial, lanes);
   y[0] = p[0] + sum + sum2 + bias;
@@ -440,9 +475,9 @@ TTI_INLINE void winograd_out_vector(const int partial, const tti_winograd_row *w
   float *out = w->out;
   TTI_FOR (i, 4) {
     if ((size_t)i == pixels) break;
-    const ptrdiff_t at = first + i * w->out_stride;
-    if (residual) y[i] += tile_load(residual + at, partial, lanes);
-    tile_store(out + at, finished(w->finish, y[i]), partial, lanes);
+    const ptrdiff_t pixel = first + i * w->out_stride;
+    if (residual) y[i] += tile_load(residual + pixel, partial, lanes);
+    tile_store(out + pixel, finished(w->finish, y[i]), partial, lanes);
   }
 }
 

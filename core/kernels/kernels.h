@@ -67,9 +67,12 @@ typedef struct tti_pool_row {
 
 /* One y-plane of a convolution in Winograd's F(4, 3) along x (Lavin and Gray 2016), after the products:
  * products[6][tiles][panel], the six 'plane' elements apart, become output pixels 4 t + i < width, to which bias and
- * residual (may be NULL, may equal out) are added, and which are finished. */
+ * residual (may be NULL, may equal out) are added, and which are finished. With F(2, 3) along y, 'shared' (else NULL)
+ * and what lies 'apart' elements beyond, times sign, are added to the products before. */
 typedef struct tti_winograd_row {
-  const float *products, *bias, *residual;
+  const float *products, *shared, *bias, *residual;
+  ptrdiff_t apart;
+  float sign;
   size_t tiles, plane, panel, width, columns;
   float *out;
   ptrdiff_t out_stride; /* also of the residual */
@@ -186,12 +189,15 @@ typedef struct tti_kernels {
    * a[0] - b[0], and a[1] + a[0] - b[0] - b[1]. */
   void (*strassen_in)(const float *top, const float *bottom, ptrdiff_t pixel_stride, size_t width, size_t half,
                       size_t plane, float *out);
-  /* out[j * plane + t * channels + c], j < 6, from pixels 4 t .. 4 t + 5 of in, t < tiles. */
-  void (*winograd_in)(const float *in, size_t tiles, size_t channels, size_t plane, float *out);
+  /* out[j * plane + t * channels + c], j < 6, from pixels 4 t .. 4 t + 5 of in, t < tiles; with 'other' (else NULL),
+   * of scale[0] * in + scale[1] * other. */
+  void (*winograd_in)(const float *in, const float *other, const float scale[2], size_t tiles, size_t channels,
+                      size_t plane, float *out);
   /* out[j * tap + i] = taps[i] + p * p * taps[2 * tap + i] + p * taps[tap + i], i < tap, j < 4: columns 1 .. 4 of
-   * transformed weights, of which p = 1, -1, 2, -2 are the points. (Columns 0 and 5 are the first tap, and the last.)
-   */
-  void (*winograd_weights)(const float *taps, size_t tap, float *out);
+   * transformed weights, of which p = 1, -1, 2, -2 are the points. Columns 5 and 0 are the last tap, and the first. With
+   * a sign that is not 0, taps are those of three rows: of the first and the third and, times sign, the second; and
+   * columns 5 and 0 follow. */
+  void (*winograd_weights)(const float *taps, size_t tap, float sign, float *out);
   void (*winograd_out)(const tti_winograd_row *);
   void (*depthwise_row)(const tti_depthwise_row *);
   void (*pool_row)(const tti_pool_row *);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import NamedTuple
 
 from tinytee.bundle.abi import constants
 from tinytee.ir.graph import (
@@ -23,7 +24,7 @@ from tinytee.ir.graph import (
 from tinytee.ir.quantized import Dequantize, QBinary, QConv, QDepthwiseConv, QLrn, QLut, QPool, QReduce, Quantize
 from tinytee.plan.profile import Profile
 from tinytee.plan.quantized import conv_rows
-from tinytee.plan.weights import Method, conv_depth
+from tinytee.plan.weights import IN_PAIRS, TOGETHER, Method, conv_depth
 
 FREE_ACTIVATIONS = ("identity", "relu", "clip")
 """Those that a convolution applies as it stores; one that is not depthwise applies ``hard_swish``, too."""
@@ -45,6 +46,8 @@ MULTIPLICATIONS: dict[Method, float] = {
     "direct": 1.0,
     "winograd": 0.5,
     "winograd_together": 0.5,
+    "winograd_pairs": 1 / 3,
+    "winograd_pairs_together": 1 / 3,
     "strassen": 7 / 8,
 }
 """Of those of a direct convolution."""
@@ -88,35 +91,59 @@ def _integer_conv_seconds(op: QConv, out: Shape, profile: Profile) -> float:
     return out.height * tiles * pairs * (rows * per_row * step_seconds + tile_seconds)
 
 
+class WinogradSize(NamedTuple):
+    """What ``tt_op`` says of a convolution by Winograd's method.
+
+    Attributes:
+        tiles: of an output y-plane.
+        rows: output y-planes that are computed together.
+        inputs, products: y-planes of transformed input and of products that these take.
+        kept_columns: of transformed weights, which are kept.
+        together: whether all y-planes are computed together.
+    """
+
+    tiles: int
+    rows: int
+    inputs: int
+    products: int
+    kept_columns: int
+    together: bool
+
+
 def winograd_tiles(out: Shape) -> int:
     """Of an output y-plane."""
     return -(-out.width // 4)
 
 
-def winograd_rows(op: Conv, out: Shape, method: Method) -> int:
-    """Output y-planes that Winograd's method computes together, as ``tt_op`` says."""
-    if op.strides[0] != 1:
-        return 1
-    most = max(1, min(constants.TT_WINOGRAD_TILES // winograd_tiles(out), out.height))
-    return out.height if method == "winograd_together" else most
+def winograd_size(op: Conv, out: Shape, method: Method) -> WinogradSize:
+    in_pairs, tiles = method in IN_PAIRS, winograd_tiles(out)
+    each = 2 if in_pairs else 1
+    most = -(-out.height // each)
+    rows = each * (most if method in TOGETHER else min(most, max(1, constants.TT_WINOGRAD_TILES // tiles)))
+    inputs = 2 * rows if in_pairs else rows + op.weight.shape[1] - 1
+    columns = (6 if in_pairs else 4) if method in TOGETHER else 0
+    return WinogradSize(tiles, rows, inputs, each * rows, columns, rows >= out.height)
 
 
 def winograd_seconds(op: Conv, out: Shape, profile: Profile, panel: int, method: Method) -> float:
-    """Time of a convolution by Winograd's F(4, 3) along x: six products for four pixels in place of twelve.
+    """Time of a convolution by Winograd's F(4, 3) along x: six products for four pixels in place of twelve; and, in
+    pairs, F(2, 3) along y: 24 for eight pixels in place of 72.
 
     Input and output transforms count as about 4 accesses of a vector for each that they read or write. Where not all
     y-planes are computed together, the input is transformed anew for every few panels.
     """
     channels, _, _, depth = op.weight.shape
-    tiles, rows = winograd_tiles(out), winograd_rows(op, out, method)
-    narrow = replace(op, weight=op.weight[:, :, :1], strides=(op.strides[0], 1))
-    products = 6 * out.height / rows * conv_seconds(narrow, Shape(1, rows * tiles, channels), profile, panel)
+    size, in_pairs = winograd_size(op, out, method), method in IN_PAIRS
+    kernel = op.weight[:, :1, :1] if in_pairs else op.weight[:, :, :1]
+    calls, pixels = (24, size.rows // 2 * size.tiles) if in_pairs else (6, size.rows * size.tiles)
+    steps = math.ceil(out.height / 2) / (size.rows // 2) if in_pairs else out.height / size.rows
+    products = calls * steps * conv_seconds(replace(op, weight=kernel), Shape(1, pixels, channels), profile, panel)
     at_once = channels
-    if rows < out.height:
-        at_once = panel * (1 + rows * WINOGRAD_CACHED_BYTES // (conv_depth(op, "winograd") * panel * 4))
-    vectors = math.ceil(depth / profile.lanes) * op.strides[0] * math.ceil(channels / at_once)
-    vectors += math.ceil(channels / profile.lanes)
-    transforms = 12 * out.height * tiles * vectors * 2 * profile.depthwise_seconds
+    if not size.together:
+        at_once = panel * (1 + size.rows * WINOGRAD_CACHED_BYTES // (conv_depth(op, method) * panel * 4))
+    read = math.ceil(depth / profile.lanes) * math.ceil(channels / at_once) * (3 if in_pairs else 1)
+    written = math.ceil(channels / profile.lanes) * (2 if in_pairs else 1)
+    transforms = 12 * steps * size.rows * size.tiles * (read + written) * 2 * profile.depthwise_seconds
     return products + transforms + activation_seconds(op, out.elems, profile)
 
 

@@ -19,8 +19,8 @@ from tinytee.plan.cost import (
     conv_seconds,
     op_seconds,
     strassen_seconds,
-    winograd_rows,
     winograd_seconds,
+    winograd_size,
     winograd_tiles,
 )
 from tinytee.plan.profile import Profile
@@ -188,21 +188,19 @@ def _padding(graph: Graph, ways: dict[str, Way]) -> dict[str, tuple[int, int]]:
 
 def winograd_workspace(op: Conv, out: Shape, panel: int, threads: int, method: Method) -> int:
     """Bytes of the workspace that ``tt_op`` describes."""
-    _, kernel_y, _, channels = op.weight.shape
-    rows = winograd_rows(op, out, method)
-    inputs = 1 if rows == out.height and op.strides[0] == 1 else threads
-    elems = 6 * winograd_tiles(out) * (inputs * (rows + kernel_y - 1) * channels + threads * rows * panel)
-    if method == "winograd_together":
-        elems += threads * 4 * channels * panel
+    channels, size = op.weight.shape[3], winograd_size(op, out, method)
+    inputs = (1 if size.together else threads) * size.inputs * channels
+    elems = 6 * size.tiles * (inputs + threads * size.products * panel) + threads * size.kept_columns * channels * panel
     return weights.aligned(elems * 4)
 
 
 def transform_seconds(op: Conv, profile: Profile, way: Way) -> float:
     """Time to transform a convolution's weights as they are used."""
-    if way.method != "winograd_together":
+    if way.method not in weights.TOGETHER:
         return 0.0
     taps = weights.panel_count(op, way.panel) * way.panel * weights.conv_depth(op)
-    return TRANSFORM_ACCESSES * taps / profile.lanes * profile.depthwise_seconds
+    accesses = PAIRS_ACCESSES if way.method in weights.IN_PAIRS else TRANSFORM_ACCESSES
+    return accesses * taps / profile.lanes * profile.depthwise_seconds
 
 
 def strassen_workspace(op: Conv, out: Shape, panel: int, threads: int) -> int:
@@ -257,6 +255,9 @@ TRANSFORM_ACCESSES = 4
 """Of a vector, for each vector of weights that are transformed as they are used: each is read for four columns and they
 are written, with six of the nine additions and multiplications."""
 
+PAIRS_ACCESSES = 8
+"""The same in pairs, where four rows of six columns are made of the taps."""
+
 TOGETHER_CHANNELS = 128
 """Input channels from which on it pays to compute all y-planes together: products are then summed in a call for each
 kernel row instead of one for all, which costs a register tile's overhead each."""
@@ -265,16 +266,17 @@ kernel row instead of one for all, which costs a register tile's overhead each."
 def _by_winograd(op: Conv, out: Shape, preferred_panel: int, profile: Profile, most_bytes: int) -> list[Way]:
     """In panels as wide as they may be; of weights that are transformed as they are used, two vectors wide, so that a
     cache holds a panel's."""
-    if not weights.can_be_winograd(op):
-        return []
-    row_bytes = weights.conv_depth(op, "winograd") * 4
-    fitting = [panel for panel in profile.panels if panel <= preferred_panel and row_bytes * panel <= most_bytes]
-    found = [Way("winograd", max(fitting))] if fitting else []
-    panel = min((p for p in profile.panels if p >= 2 * profile.lanes), default=max(profile.panels))
-    if op.strides[0] == 1 and op.weight.shape[3] >= TOGETHER_CHANNELS:
-        workspace = winograd_workspace(op, out, panel, profile.threads, "winograd_together")
-        if max(workspace, weights.conv_depth(op) * panel * 4) <= most_bytes:
-            found.append(Way("winograd_together", panel))
+    found = []
+    for method in (m for m in weights.BY_WINOGRAD if weights.can_be_winograd(op, m)):
+        row_bytes = weights.conv_depth(op, method) * 4
+        if method not in weights.TOGETHER:
+            fitting = [panel for panel in profile.panels if panel <= preferred_panel and row_bytes * panel <= most_bytes]
+            found += [Way(method, max(fitting))] if fitting else []
+        elif method in weights.IN_PAIRS or op.weight.shape[3] >= TOGETHER_CHANNELS:
+            panel = min((p for p in profile.panels if p >= 2 * profile.lanes), default=max(profile.panels))
+            workspace = winograd_workspace(op, out, panel, profile.threads, method)
+            if max(workspace, row_bytes * panel) <= most_bytes:
+                found.append(Way(method, panel))
     return found
 
 

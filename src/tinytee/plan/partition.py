@@ -132,7 +132,7 @@ def stream_blocks(network: Network, node: int, staging_bytes: int) -> tuple[int,
     panels, panel_bytes = weights.panel_count(op, info.panel), weights.panel_bytes(op, info.panel, info.depth)
     per_block = min(panels, staging_bytes // panel_bytes)
     if per_block:
-        if info.method == "winograd_together":
+        if info.method in weights.TOGETHER:
             per_block = min(per_block, network.threads * max(1, network.cache_bytes // 2 // panel_bytes))
         return per_block, info.depth, -(-panels // per_block)
     rows = weights.split_rows(op, info.panel, staging_bytes)
@@ -202,7 +202,7 @@ class Partitioner:
         """Time that transforming weights takes longer where they are read from where no cache keeps them: as that is
         all that is done with them then, nothing hides it."""
         info = self.network.nodes[node]
-        if info.method != "winograd_together" or block_bytes <= self.profile.cache_bytes * self.network.threads:
+        if info.method not in weights.TOGETHER or block_bytes <= self.profile.cache_bytes * self.network.threads:
             return 0.0
         return info.stream_bytes / self.profile.far_bytes_per_second
 
@@ -224,7 +224,7 @@ class Partitioner:
             each = info.stream_bytes / rate + blocks * (self.profile.chunk_seconds + self.profile.step_seconds)
             once = passes * self.network.tensors[info.output].shape.elems * self.profile.element_seconds
             block = panels * weights.panel_bytes(op, info.panel, rows)
-            if info.method == "winograd_together" and panels % self.network.threads:
+            if info.method in weights.TOGETHER and panels % self.network.threads:
                 each += (self.network.threads - 1) * info.step_seconds  # each transforms what the others do, too
             self._streams[key] = (each + self._far_transform_seconds(node, block), once, block)
         return self._streams[key]

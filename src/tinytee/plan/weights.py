@@ -18,11 +18,18 @@ from tinytee.plan.profile import Profile
 
 AnyConv = Conv | QConv
 
-Method = Literal["direct", "winograd", "winograd_together", "strassen"]
-"""How a convolution is computed; all but the first on float32. By Winograd's method, a few y-planes at a time with
-weights that are transformed ahead of time, or all together with weights that are transformed as they are used."""
+Method = Literal[
+    "direct", "winograd", "winograd_together", "winograd_pairs", "winograd_pairs_together", "strassen"
+]
+"""How a convolution is computed; all but the first on float32. By Winograd's method, along x alone or along y as well,
+in pairs of y-planes; a few y-planes at a time with weights that are transformed ahead of time, or all together with
+weights that are transformed as they are used."""
 
-BY_WINOGRAD: tuple[Method, ...] = ("winograd", "winograd_together")
+ALONG_X: tuple[Method, ...] = ("winograd", "winograd_together")
+IN_PAIRS: tuple[Method, ...] = ("winograd_pairs", "winograd_pairs_together")
+BY_WINOGRAD = ALONG_X + IN_PAIRS
+TOGETHER: tuple[Method, ...] = ("winograd_together", "winograd_pairs_together")
+"""Whose weights are transformed as they are used."""
 
 ALIGN = 64
 """Alignment, in bytes, of every tensor and weight piece in the arena."""
@@ -47,11 +54,11 @@ WINOGRAD = np.array(
 factors 1/4, -1/6 and 1/24 belong to the input's here, so that it takes few operations and columns 0 and 5 none."""
 
 
-def can_be_winograd(op: Conv) -> bool:
-    """Whether the core can compute a convolution by F(4, 3) along x."""
+def can_be_winograd(op: Conv, method: Method = "winograd") -> bool:
+    """Whether the core can compute a convolution by F(4, 3) along x and, in pairs, F(2, 3) along y."""
     _, kernel_y, kernel_x, _ = op.weight.shape
-    fits = kernel_x == 3 and kernel_y <= constants.TT_WINOGRAD_KERNEL_Y
-    return fits and op.strides[1] == 1 and op.dilations == (1, 1) and op.groups == 1
+    fits = kernel_x == 3 and (kernel_y == 3 if method in IN_PAIRS else kernel_y <= constants.TT_WINOGRAD_KERNEL_Y)
+    return fits and op.strides == (1, 1) and op.dilations == (1, 1) and op.groups == 1
 
 
 def can_be_strassen(op: Conv, panel: int) -> bool:
@@ -62,14 +69,17 @@ def can_be_strassen(op: Conv, panel: int) -> bool:
 
 
 def conv_depth(op: AnyConv, method: Method = "direct") -> int:
-    """Rows of a weight panel: kernel_y * kernel_x * in_channels / groups; kernel_x = 6 where transformed ahead of time.
+    """Rows of a weight panel: kernel_y * kernel_x * in_channels / groups; kernel_x = 6 where transformed ahead of time,
+    and kernel_y = 4 where that is along y, too.
 
     A row is ``panel`` float32, or ``panel`` times four int8: ``4 * panel`` bytes.
     """
     if isinstance(op, QConv):
         return quantized.conv_rows(op)
     _, kernel_y, kernel_x, channels = op.weight.shape
-    return kernel_y * (6 if method == "winograd" else kernel_x) * channels
+    if method in BY_WINOGRAD and method not in TOGETHER:
+        kernel_y, kernel_x = 4 if method in IN_PAIRS else kernel_y, 6
+    return kernel_y * kernel_x * channels
 
 
 def least_panel(op: AnyConv, profile: Profile) -> int:
@@ -205,8 +215,8 @@ def pack_weights(op: AnyConv, panel: int, first: int, last: int, method: Method 
     for at in range(first, last):
         group, n = at // per_group, at % per_group * panel
         part = kernels[group, n : n + panel]
-        if method == "winograd":
-            part = _winograd_columns(part)
+        if method in BY_WINOGRAD and method not in TOGETHER:
+            part = _winograd_columns(_winograd_rows(part) if method in IN_PAIRS else part)
         packed[at - first, :, : len(part)] = part.reshape(len(part), depth).T
     return _strassen_order(packed) if method == "strassen" else packed
 
@@ -216,6 +226,12 @@ def _winograd_columns(kernels: NDArray) -> NDArray:
     first, second, third = (kernels[:, :, k : k + 1] for k in range(3))
     g = WINOGRAD[:, :, None]
     return first * g[:, 0] + third * g[:, 2] + second * g[:, 1]
+
+
+def _winograd_rows(kernels: NDArray) -> NDArray:
+    """[n, 3, 3, c] as [n, 4, 3, c], by F(2, 3) along y, likewise; its factors 1/2 belong to the input's transform."""
+    first, second, third = (kernels[:, k] for k in range(3))
+    return np.stack([first, (first + third) + second, (first + third) - second, third], axis=1)
 
 
 def _strassen_order(packed: NDArray) -> NDArray:

@@ -11,25 +11,37 @@ from tinytee.ir.graph import Activation, Conv, Graph, Op, Port, Shape, Unary
 from tinytee.ir.reference import evaluate
 from tinytee.plan import api, profile
 from tinytee.plan.network import Way, choose_ways
-from tinytee.plan.weights import BY_WINOGRAD, Method, can_be_winograd
+from tinytee.plan.weights import ALONG_X, IN_PAIRS, Method, can_be_winograd
 from tinytee.runtime.session import Session
 from unit.plan.test_plans import ISAS
 
 KEY = bytes(range(32))
 
 
-def network(height: int, width: int, depth: int, channels: int, *, kernel_y: int = 3, residual: bool = False) -> Graph:
-    """One convolution of stride 1 and, where it has a residual, a second one to which the first is added."""
+def network(
+    height: int,
+    width: int,
+    depth: int,
+    channels: int,
+    *,
+    kernel_y: int = 3,
+    pads: tuple[int, int] | None = None,
+    residual: bool = False,
+) -> Graph:
+    """One convolution of stride 1 and, where it has a residual, a second one to which the first is added.
+
+    pads: above and below; None: as many as keep the height.
+    """
     rng = np.random.default_rng([height, width, depth, channels])
-    out = Shape(height, width, channels)
+    top, bottom = pads or ((kernel_y - 1) // 2, kernel_y // 2)
+    out = Shape(height + top + bottom - kernel_y + 1, width, channels)
 
     def conv(name: str, inputs: tuple[str, ...], activation: Activation) -> Conv:
         weight = rng.standard_normal((channels, kernel_y, 3, depth)) / np.sqrt(3 * kernel_y * depth)
         bias = rng.standard_normal(channels).astype(np.float32)
-        top = (kernel_y - 1) // 2
         return Conv(
             name=name, inputs=inputs, output=name, weight=weight.astype(np.float32), bias=bias,
-            pads=(top, 1, kernel_y - 1 - top, 1), activation=activation,
+            pads=(top, 1, bottom, 1), activation=activation,
         )  # fmt: skip
 
     ops: list[Op] = [Unary(name="a", inputs=("x",), output="a", activation=Activation("relu"))]
@@ -39,7 +51,7 @@ def network(height: int, width: int, depth: int, channels: int, *, kernel_y: int
         ops.append(conv("c", ("a", "b"), Activation("hard_swish")))
         shapes["c"] = out
     given = Port("x", "x", (height, width, depth), "float32", (0, 1, 2), False)
-    taken = Port("y", ops[-1].output, (height, width, channels), "float32", (0, 1, 2), False)
+    taken = Port("y", ops[-1].output, (out.height, width, channels), "float32", (0, 1, 2), False)
     return Graph((given,), (taken,), shapes, tuple(ops))
 
 
@@ -47,21 +59,27 @@ def everywhere(monkeypatch: pytest.MonkeyPatch, method: Method, panel: int = 16)
     """Convolutions run by this method, wherever they can."""
 
     def ways(graph: Graph, *_: object) -> dict[str, Way]:
-        return {op.output: Way(method, panel) for op in graph.ops if isinstance(op, Conv) and can_be_winograd(op)}
+        convs = [op for op in graph.ops if isinstance(op, Conv)]
+        return {op.output: Way(method, panel) for op in convs if can_be_winograd(op, method)}
 
     monkeypatch.setattr(api, "choose_ways", ways)
     monkeypatch.setattr(api, "PANEL_BYTES", (1,))
 
 
 def answers(
-    monkeypatch: pytest.MonkeyPatch, graph: Graph, budget_bytes: int, isa: str | None, threads: tuple[int, ...] = (1,)
+    monkeypatch: pytest.MonkeyPatch,
+    graph: Graph,
+    budget_bytes: int,
+    isa: str | None,
+    methods: tuple[Method, ...] = ALONG_X,
+    threads: tuple[int, ...] = (1,),
 ) -> list[NDArray[np.float32]]:
     """With y-planes all together, and weights transformed meanwhile, or not, on so many threads, twice each: near the
     reference's."""
     sample = {"x": np.random.default_rng(0).standard_normal(graph.inputs[0].shape).astype(np.float32)}
     want = evaluate(graph, sample)["y"]
     found = []
-    for method in BY_WINOGRAD:
+    for method in methods:
         everywhere(monkeypatch, method)
         bundle = compile_graph(graph, budget_bytes, KEY, threads=max(threads))
         assert any(node.method == method for node in bundle.plan.network.nodes)
@@ -88,22 +106,38 @@ def test_sums_have_one_order_however_many_y_planes_are_computed_together(
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 9), (3, 4), (7, 7), (14, 14), (23, 20), (5, 70), (16, 57)])
+@pytest.mark.parametrize("pads", [(0, 0), (1, 1), (2, 0), (0, 2), (2, 2)])
+def test_pairs_of_y_planes_are_computed_likewise_together_or_not(
+    monkeypatch: pytest.MonkeyPatch, isa: str | None, height: int, width: int, pads: tuple[int, int]
+) -> None:
+    if height + sum(pads) < 3:
+        return
+    graph = network(height, width, 19, 40, pads=pads, residual=sum(pads) == 2)
+    assert_all_equal(answers(monkeypatch, graph, 8 << 20, isa, IN_PAIRS))
+
+
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("side", [7, 10])
+@pytest.mark.parametrize("methods", [ALONG_X, IN_PAIRS])
 @pytest.mark.parametrize("budget", [680 << 10, 1 << 20])
 def test_blocks_of_panels_share_the_transformed_input(
-    monkeypatch: pytest.MonkeyPatch, isa: str | None, side: int, budget: int
+    monkeypatch: pytest.MonkeyPatch, isa: str | None, side: int, methods: tuple[Method, ...], budget: int
 ) -> None:
     """Weights of 2 MiB each are fed in blocks."""
     graph = network(side, side, 96, 320, residual=True)
-    assert_all_equal(answers(monkeypatch, graph, budget, isa))
+    assert_all_equal(answers(monkeypatch, graph, budget, isa, methods))
 
 
 @pytest.mark.parametrize("isa", ["portable", None])
 @pytest.mark.parametrize("channels", [16, 48, 160])
-def test_threads_give_the_same_bits(monkeypatch: pytest.MonkeyPatch, isa: str | None, channels: int) -> None:
+@pytest.mark.parametrize("methods", [ALONG_X, IN_PAIRS])
+def test_threads_give_the_same_bits(
+    monkeypatch: pytest.MonkeyPatch, isa: str | None, channels: int, methods: tuple[Method, ...]
+) -> None:
     """They share panels or, of few, y-planes."""
     graph = network(14, 14, 64, channels, residual=True)
-    assert_all_equal(answers(monkeypatch, graph, 2 << 20, isa, (1, 2, 3, 5)))
+    assert_all_equal(answers(monkeypatch, graph, 2 << 20, isa, methods, (1, 2, 3, 5)))
 
 
 def test_y_planes_are_computed_together_where_there_is_place() -> None:
