@@ -170,7 +170,8 @@ tti_block tti_block_at(const tti_program *p, const tt_op *op, uint32_t b) {
 static int check_winograd(const tti_program *p, const tt_op *op, const tt_tensor *in, const tt_tensor *out) {
   if (op->kernel_x != 3 || op->stride_x != 1 || op->dilation_x != 1 || op->dilation_y != 1 || op->groups != 1) return 0;
   if (op->kernel_y > TT_WINOGRAD_KERNEL_Y) return 0;
-  if (op->stride_y != 1 || (tti_in_pairs(op) && op->kernel_y != 3)) return 0;
+  if (op->stride_y != 1) return 0;
+  if (tti_in_pairs(op) && (op->kernel_y != 3 || op->pad_top > 2 || out->height > in->height + op->pad_top)) return 0;
   const tti_winograd_size size = tti_winograd_size_of(op, out);
   const uint64_t tiles = size.tiles, workers = p->head->workers;
   if (4 * tiles + 2 > (uint64_t)op->pad_left + in->width + in->pad_right) return 0;

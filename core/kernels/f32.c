@@ -382,10 +382,10 @@ static void strassen_in(const float *top, const float *bottom, ptrdiff_t pixel_s
 
 /* ---- Winograd's F(4, 3) along x, with the points 0, 1, -1, 2, -2 and infinity, and F(2, 3) along y */
 
-/* Six pixels of one vector of channels, 'lanes' of them if it is partial; that and 'two' are constants at every call.
- */
+/* Six pixels of one vector of channels, 'lanes' of them if it is partial, of in or, if there are two, of scale[0] * in +
+ * scale[1] * other. What is so is a constant at every call. */
 TTI_INLINE void winograd_in_vector(const int partial, const int two, const float *in, const float *other,
-                                   const float scale[2], size_t channels, size_t plane, size_t lanes, float *out) {
+                                   const float *scale, size_t channels, size_t plane, size_t lanes, float *out) {
   vf d[6], m[6];
   TTI_FOR (j, 6) d[j] = tile_load(in + (size_t)j * channels, partial, lanes);
   if (two) {
@@ -402,9 +402,10 @@ TTI_INLINE void winograd_in_vector(const int partial, const int two, const float
   TTI_FOR (j, 6) tile_store(out + (size_t)j * plane, m[j], partial, lanes);
 }
 
-TTI_INLINE void winograd_in_rows(const int two, const float *in, const float *other, const float scale[2], size_t tiles,
-                                 size_t channels, size_t plane, float *out) {
-  for (size_t t = 0; t < tiles; t++, in += 4 * channels, other += two ? 4 * channels : 0, out += channels) {
+TTI_INLINE void winograd_in_row(const int two, const float *in, const float *other, const float *scale, size_t tiles,
+                                size_t channels, size_t plane, float *out) {
+  const size_t step = 4 * channels, other_step = two ? step : 0;
+  for (size_t t = 0; t < tiles; t++, in += step, other += other_step, out += channels) {
     size_t c = 0;
     for (; c + TTI_LANES <= channels; c += TTI_LANES)
       winograd_in_vector(0, two, in + c, two ? other + c : NULL, scale, channels, plane, 0, out + c);
@@ -413,15 +414,28 @@ TTI_INLINE void winograd_in_rows(const int two, const float *in, const float *ot
   }
 }
 
-static void winograd_in(const float *in, const float *other, const float scale[2], size_t tiles, size_t channels,
-                        size_t plane, float *out) {
-  if (other)
-    winograd_in_rows(1, in, other, scale, tiles, channels, plane, out);
-  else
-    winograd_in_rows(0, in, NULL, scale, tiles, channels, plane, out);
+static void winograd_in(const float *const *rows, size_t tiles, size_t channels, size_t plane, size_t apart,
+                        float *out) {
+  static const float scales[4][2] = {{1.0f, -1.0f}, {0.5f, 0.5f}, {0.5f, -0.5f}, {1.0f, -1.0f}};
+  static const uint8_t read[4][2] = {{0, 2}, {2, 1}, {2, 1}, {3, 1}};
+  if (!apart) {
+    winograd_in_row(0, rows[0], NULL, NULL, tiles, channels, plane, out);
+    return;
+  }
+  for (size_t r = 0; r < 4; r++) {
+    const float *from[2] = {NULL, NULL};
+    float scale[2];
+    for (size_t i = 0; i < 2; i++) {
+      const float *row = rows[read[r][i]];
+      for (size_t k = 0; k < 4 && !row; k++) from[i] = rows[k] ? rows[k] : from[i];
+      scale[i] = row ? scales[r][i] : 0.0f;
+      if (row) from[i] = row;
+    }
+    winograd_in_row(1, from[0], from[1], scale, tiles, channels, plane, out + r * apart);
+  }
 }
 
-/* One vector of each of the four columns that are not taps themselves or, of three rows, of all six. */
+/* One vector of each of the six columns, of taps of one row or of three. */
 TTI_INLINE void winograd_weights_vector(const int partial, const int three, const float *taps, size_t tap, float sign,
                                         size_t lanes, float *out) {
   vf w[3];
@@ -431,25 +445,25 @@ TTI_INLINE void winograd_weights_vector(const int partial, const int three, cons
     if (three) w[k] += sign * tile_load(taps + (size_t)(3 + k) * tap, partial, lanes);
   }
   const vf even = w[0] + w[2], even2 = w[0] + 4.0f * w[2], odd2 = 2.0f * w[1];
-  tile_store(out, even + w[1], partial, lanes);
-  tile_store(out + tap, even - w[1], partial, lanes);
-  tile_store(out + 2 * tap, even2 + odd2, partial, lanes);
-  tile_store(out + 3 * tap, even2 - odd2, partial, lanes);
-  if (three) tile_store(out + 4 * tap, w[2], partial, lanes);
-  if (three) tile_store(out + 5 * tap, w[0], partial, lanes);
+  tile_store(out, w[0], partial, lanes);
+  tile_store(out + tap, even + w[1], partial, lanes);
+  tile_store(out + 2 * tap, even - w[1], partial, lanes);
+  tile_store(out + 3 * tap, even2 + odd2, partial, lanes);
+  tile_store(out + 4 * tap, even2 - odd2, partial, lanes);
+  tile_store(out + 5 * tap, w[2], partial, lanes);
 }
 
-TTI_INLINE void winograd_weights_rows(const int three, const float *taps, size_t tap, float sign, float *out) {
+TTI_INLINE void winograd_weights_row(const int three, const float *taps, size_t tap, float sign, float *out) {
   size_t i = 0;
   for (; i + TTI_LANES <= tap; i += TTI_LANES) winograd_weights_vector(0, three, taps + i, tap, sign, 0, out + i);
   if (i < tap) winograd_weights_vector(1, three, taps + i, tap, sign, tap - i, out + i);
 }
 
-static void winograd_weights(const float *taps, size_t tap, float sign, float *out) {
-  if (sign != 0.0f)
-    winograd_weights_rows(1, taps, tap, sign, out);
+static void winograd_weights(const float *taps, size_t tap, unsigned row, float *out) {
+  if (row == 1 || row == 2)
+    winograd_weights_row(1, taps, tap, row == 1 ? 1.0f : -1.0f, out);
   else
-    winograd_weights_rows(0, taps, tap, sign, out);
+    winograd_weights_row(0, taps + (row ? 6 * tap : 0), tap, 0.0f, out);
 }
 
 /* Up to four pixels of one vector of channels, likewise. */
@@ -457,11 +471,13 @@ TTI_INLINE void winograd_out_vector(const int partial, const tti_winograd_row *w
                                     size_t lanes) {
   const size_t at = t * w->panel + c;
   vf p[6], y[4];
-  TTI_FOR (j, 6) p[j] = tile_load(w->products + at + (size_t)j * w->plane, partial, lanes);
-  if (w->shared) {
+  const float *products = w->products + at, *own = products + (w->is_lower ? 3 * w->apart : 0);
+  TTI_FOR (j, 6) p[j] = tile_load(own + (size_t)j * w->plane, partial, lanes);
+  if (w->apart) {
+    const float sign = w->is_lower ? -1.0f : 1.0f;
     TTI_FOR (j, 6) {
-      const float *shared = w->shared + at + (size_t)j * w->plane;
-      p[j] += tile_load(shared, partial, lanes) + w->sign * tile_load(shared + w->apart, partial, lanes);
+      const float *second = products + (size_t)j * w->plane + w->apart;
+      p[j] += tile_load(second, partial, lanes) + sign * tile_load(second + w->apart, partial, lanes);
     }
   }
   const vf sum = p[1] + p[2], difference = p[1] - p[2], sum2 = p[3] + p[4], difference2 = p[3] - p[4];

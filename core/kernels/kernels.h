@@ -67,13 +67,13 @@ typedef struct tti_pool_row {
 
 /* One y-plane of a convolution in Winograd's F(4, 3) along x (Lavin and Gray 2016), after the products:
  * products[6][tiles][panel], the six 'plane' elements apart, become output pixels 4 t + i < width, to which bias and
- * residual (may be NULL, may equal out) are added, and which are finished. With F(2, 3) along y, 'shared' (else NULL)
- * and what lies 'apart' elements beyond, times sign, are added to the products before. */
+ * residual (may be NULL, may equal out) are added, and which are finished. Of a pair of y-planes, by F(2, 3) along y,
+ * products are four, 'apart' elements (else 0) from one to the next, of which the upper y-plane is the sum of the first
+ * three, and the lower one (is_lower) the second less the third, and the fourth. */
 typedef struct tti_winograd_row {
-  const float *products, *shared, *bias, *residual;
-  ptrdiff_t apart;
-  float sign;
-  size_t tiles, plane, panel, width, columns;
+  const float *products, *bias, *residual;
+  size_t tiles, plane, apart, panel, width, columns;
+  int is_lower;
   float *out;
   ptrdiff_t out_stride; /* also of the residual */
   tti_finish finish;
@@ -189,15 +189,15 @@ typedef struct tti_kernels {
    * a[0] - b[0], and a[1] + a[0] - b[0] - b[1]. */
   void (*strassen_in)(const float *top, const float *bottom, ptrdiff_t pixel_stride, size_t width, size_t half,
                       size_t plane, float *out);
-  /* out[j * plane + t * channels + c], j < 6, from pixels 4 t .. 4 t + 5 of in, t < tiles; with 'other' (else NULL),
-   * of scale[0] * in + scale[1] * other. */
-  void (*winograd_in)(const float *in, const float *other, const float scale[2], size_t tiles, size_t channels,
-                      size_t plane, float *out);
-  /* out[j * tap + i] = taps[i] + p * p * taps[2 * tap + i] + p * taps[tap + i], i < tap, j < 4: columns 1 .. 4 of
-   * transformed weights, of which p = 1, -1, 2, -2 are the points. Columns 5 and 0 are the last tap, and the first. With
-   * a sign that is not 0, taps are those of three rows: of the first and the third and, times sign, the second; and
-   * columns 5 and 0 follow. */
-  void (*winograd_weights)(const float *taps, size_t tap, float sign, float *out);
+  /* out[j * plane + t * channels + c], j < 6, from pixels 4 t .. 4 t + 5 of rows[0], t < tiles. With 'apart', of a pair
+   * of y-planes: from rows[0] - rows[2], (rows[2] + rows[1]) / 2, (rows[2] - rows[1]) / 2 and rows[3] - rows[1], to
+   * four places so far apart; rows that are NULL are zeros, but not all are. */
+  void (*winograd_in)(const float *const *rows, size_t tiles, size_t channels, size_t plane, size_t apart, float *out);
+  /* out[j * tap + i], i < tap, j < 6: columns of a row of transformed weights: the first tap, taps[i] + p * p * taps[2 *
+   * tap + i] + p * taps[tap + i] for the points p = 1, -1, 2, -2, and the last. Of a pair, 'row' says which: of taps of
+   * three rows, it is the first (0), the first and the third and the second (1), or less the second (2), or the third
+   * (3); else 0. */
+  void (*winograd_weights)(const float *taps, size_t tap, unsigned row, float *out);
   void (*winograd_out)(const tti_winograd_row *);
   void (*depthwise_row)(const tti_depthwise_row *);
   void (*pool_row)(const tti_pool_row *);

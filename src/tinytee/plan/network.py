@@ -199,8 +199,13 @@ def transform_seconds(op: Conv, profile: Profile, way: Way) -> float:
     if way.method not in weights.TOGETHER:
         return 0.0
     taps = weights.panel_count(op, way.panel) * way.panel * weights.conv_depth(op)
-    accesses = PAIRS_ACCESSES if way.method in weights.IN_PAIRS else TRANSFORM_ACCESSES
-    return accesses * taps / profile.lanes * profile.depthwise_seconds
+    in_pairs = way.method in weights.IN_PAIRS
+    accesses = PAIRS_ACCESSES if in_pairs else TRANSFORM_ACCESSES
+    seconds = accesses * taps / profile.lanes * profile.depthwise_seconds
+    near_bytes = op.weight.shape[3] * way.panel * 4 * (6 + (9 if in_pairs else 3))
+    if near_bytes > NEAR_SHARE * profile.cache_bytes:
+        seconds += 4 * taps / profile.far_bytes_per_second
+    return seconds
 
 
 def strassen_workspace(op: Conv, out: Shape, panel: int, threads: int) -> int:
@@ -257,6 +262,10 @@ are written, with six of the nine additions and multiplications."""
 
 PAIRS_ACCESSES = 8
 """The same in pairs, where four rows of six columns are made of the taps."""
+
+NEAR_SHARE = 0.75
+"""Of a core's own cache, which columns of transformed weights and the taps that they are made of should take at most: a
+row of these or, in pairs, three."""
 
 TOGETHER_CHANNELS = 128
 """Input channels from which on it pays to compute all y-planes together: products are then summed in a call for each

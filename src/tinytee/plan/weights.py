@@ -57,7 +57,9 @@ factors 1/4, -1/6 and 1/24 belong to the input's here, so that it takes few oper
 def can_be_winograd(op: Conv, method: Method = "winograd") -> bool:
     """Whether the core can compute a convolution by F(4, 3) along x and, in pairs, F(2, 3) along y."""
     _, kernel_y, kernel_x, _ = op.weight.shape
-    fits = kernel_x == 3 and (kernel_y == 3 if method in IN_PAIRS else kernel_y <= constants.TT_WINOGRAD_KERNEL_Y)
+    fits = kernel_x == 3 and kernel_y <= constants.TT_WINOGRAD_KERNEL_Y
+    if method in IN_PAIRS:
+        fits = kernel_y == kernel_x == 3 and max(op.pads[0], op.pads[2]) <= 2
     return fits and op.strides == (1, 1) and op.dilations == (1, 1) and op.groups == 1
 
 
