@@ -132,12 +132,12 @@ def winograd_seconds(op: Conv, out: Shape, profile: Profile, panel: int, method:
     Input and output transforms count as about 4 accesses of a vector for each that they read or write. Where not all
     y-planes are computed together, the input is transformed anew for every few panels.
     """
-    channels, _, _, depth = op.weight.shape
+    channels, kernel_y, _, depth = op.weight.shape
     size, in_pairs = winograd_size(op, out, method), method in IN_PAIRS
-    kernel = op.weight[:, :1, :1] if in_pairs else op.weight[:, :, :1]
-    calls, pixels = (24, size.rows // 2 * size.tiles) if in_pairs else (6, size.rows * size.tiles)
+    calls, pixels = (24, size.rows // 2 * size.tiles) if in_pairs else (6 * kernel_y, size.rows * size.tiles)
     steps = math.ceil(out.height / 2) / (size.rows // 2) if in_pairs else out.height / size.rows
-    products = calls * steps * conv_seconds(replace(op, weight=kernel), Shape(1, pixels, channels), profile, panel)
+    tap = replace(op, weight=op.weight[:, :1, :1])
+    products = calls * steps * conv_seconds(tap, Shape(1, pixels, channels), profile, panel)
     at_once = channels
     if not size.together:
         at_once = panel * (1 + size.rows * WINOGRAD_CACHED_BYTES // (conv_depth(op, method) * panel * 4))

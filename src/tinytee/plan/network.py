@@ -267,25 +267,22 @@ NEAR_SHARE = 0.75
 """Of a core's own cache, which columns of transformed weights and the taps that they are made of should take at most: a
 row of these or, in pairs, three."""
 
-TOGETHER_CHANNELS = 128
-"""Input channels from which on it pays to compute all y-planes together: products are then summed in a call for each
-kernel row instead of one for all, which costs a register tile's overhead each."""
+COLUMN_BYTES = 16 * 1024
+"""Of a column of transformed weights: as much of them as the nearest cache keeps while pixels meet it."""
 
 
 def _by_winograd(op: Conv, out: Shape, preferred_panel: int, profile: Profile, most_bytes: int) -> list[Way]:
-    """In panels as wide as they may be; of weights that are transformed as they are used, two vectors wide, so that a
-    cache holds a panel's."""
-    found = []
+    """In panels as wide as they may be and caches hold, but of two vectors; of weights that are transformed as they are
+    used, so wide."""
+    found, least = [], min((p for p in profile.panels if p >= 2 * profile.lanes), default=max(profile.panels))
+    most = max(least, COLUMN_BYTES // (4 * op.weight.shape[3]))
     for method in (m for m in weights.BY_WINOGRAD if weights.can_be_winograd(op, m)):
         row_bytes = weights.conv_depth(op, method) * 4
         if method not in weights.TOGETHER:
-            fitting = [panel for panel in profile.panels if panel <= preferred_panel and row_bytes * panel <= most_bytes]
-            found += [Way(method, max(fitting))] if fitting else []
-        elif method in weights.IN_PAIRS or op.weight.shape[3] >= TOGETHER_CHANNELS:
-            panel = min((p for p in profile.panels if p >= 2 * profile.lanes), default=max(profile.panels))
-            workspace = winograd_workspace(op, out, panel, profile.threads, method)
-            if max(workspace, row_bytes * panel) <= most_bytes:
-                found.append(Way(method, panel))
+            panels = [p for p in profile.panels if p <= min(most, preferred_panel) and row_bytes * p <= most_bytes]
+            found += [Way(method, max(panels))] if panels else []
+        elif max(winograd_workspace(op, out, least, profile.threads, method), row_bytes * least) <= most_bytes:
+            found.append(Way(method, least))
     return found
 
 
