@@ -149,7 +149,8 @@ static inline tti_winograd_size tti_winograd_size_of(const tt_op *op, const tt_t
   const uint32_t tiles = (out->width - 1) / 4 + 1, each = in_pairs ? 2 : 1, most = tti_divide_up(out->height, each);
   const uint32_t some = tti_min(tiles < TT_WINOGRAD_TILES ? TT_WINOGRAD_TILES / tiles : 1, most);
   const uint32_t rows = each * (all ? most : some), inputs = in_pairs ? 2 * rows : rows + op->kernel_y - 1;
-  const tti_winograd_size size = {tiles, rows, inputs, each * rows, all ? 6 : 0, rows >= out->height};
+  const tti_winograd_size size = {tiles, rows, inputs, each * rows, all ? in_pairs ? 6 : 4 : 0,
+                                  rows >= out->height};
   return size;
 }
 tti_block tti_block_at(const tti_program *p, const tt_op *op, uint32_t b);

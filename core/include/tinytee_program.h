@@ -170,10 +170,10 @@ typedef struct tt_tensor {
  * they are, and transformed as they are used. It is fed whole panels, and has a workspace: with tiles = ceil(out width /
  * 4) and R output y-planes that are computed together, I = R + kernel_y - 1 transformed y-planes [6][I][tiles]
  * [in_channels], and for each worker products of P = R y-planes [6][P][tiles][panel], and with TT_FLAG_TOGETHER columns
- * of a kernel row's weights [6][in_channels][panel]. R is all with TT_FLAG_TOGETHER, and otherwise as many as
+ * of a kernel row's weights [4][in_channels][panel]. R is all with TT_FLAG_TOGETHER, and otherwise as many as
  * TT_WINOGRAD_TILES tiles make, but at least one and at most all. If it is less than all, each worker has transformed
  * y-planes of its own, before its products. With TT_FLAG_PAIRS (3 rows, at most 2 of padding on either side) pairs of
- * y-planes are counted so, the last perhaps half beyond the map: R is twice as many, and I and P are 2 R. */
+ * y-planes are counted so, the last perhaps half beyond the map: R is twice as many, I and P are 2 R, columns [6]. */
 /* A convolution with TT_FLAG_STRASSEN (1 x 1, no padding, no groups, out channels a multiple of the panel) takes its
  * panels in two halves of columns, and its in_channels in two halves of rows. With B11, B12 (rows of the first half)
  * and B21, B22 of a panel's weights, the panel is [B11][B22 - B12 + B11][B21][B22], each [in_channels / 2][panel / 2],

@@ -435,7 +435,7 @@ static void winograd_in(const float *const *rows, size_t tiles, size_t channels,
   }
 }
 
-/* One vector of each of the six columns, of taps of one row or of three. */
+/* One vector of each of the four columns that are not taps themselves or, of three rows, of all six. */
 TTI_INLINE void winograd_weights_vector(const int partial, const int three, const float *taps, size_t tap, float sign,
                                         size_t lanes, float *out) {
   vf w[3];
@@ -445,12 +445,12 @@ TTI_INLINE void winograd_weights_vector(const int partial, const int three, cons
     if (three) w[k] += sign * tile_load(taps + (size_t)(3 + k) * tap, partial, lanes);
   }
   const vf even = w[0] + w[2], even2 = w[0] + 4.0f * w[2], odd2 = 2.0f * w[1];
-  tile_store(out, w[0], partial, lanes);
-  tile_store(out + tap, even + w[1], partial, lanes);
-  tile_store(out + 2 * tap, even - w[1], partial, lanes);
-  tile_store(out + 3 * tap, even2 + odd2, partial, lanes);
-  tile_store(out + 4 * tap, even2 - odd2, partial, lanes);
-  tile_store(out + 5 * tap, w[2], partial, lanes);
+  tile_store(out, even + w[1], partial, lanes);
+  tile_store(out + tap, even - w[1], partial, lanes);
+  tile_store(out + 2 * tap, even2 + odd2, partial, lanes);
+  tile_store(out + 3 * tap, even2 - odd2, partial, lanes);
+  if (three) tile_store(out + 4 * tap, w[2], partial, lanes);
+  if (three) tile_store(out + 5 * tap, w[0], partial, lanes);
 }
 
 TTI_INLINE void winograd_weights_row(const int three, const float *taps, size_t tap, float sign, float *out) {
@@ -459,11 +459,11 @@ TTI_INLINE void winograd_weights_row(const int three, const float *taps, size_t 
   if (i < tap) winograd_weights_vector(1, three, taps + i, tap, sign, tap - i, out + i);
 }
 
-static void winograd_weights(const float *taps, size_t tap, unsigned row, float *out) {
-  if (row == 1 || row == 2)
-    winograd_weights_row(1, taps, tap, row == 1 ? 1.0f : -1.0f, out);
+static void winograd_weights(const float *taps, size_t tap, float sign, float *out) {
+  if (sign != 0.0f)
+    winograd_weights_row(1, taps, tap, sign, out);
   else
-    winograd_weights_row(0, taps + (row ? 6 * tap : 0), tap, 0.0f, out);
+    winograd_weights_row(0, taps, tap, sign, out);
 }
 
 /* Up to four pixels of one vector of channels, likewise. */

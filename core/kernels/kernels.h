@@ -193,11 +193,10 @@ typedef struct tti_kernels {
    * of y-planes: from rows[0] - rows[2], (rows[2] + rows[1]) / 2, (rows[2] - rows[1]) / 2 and rows[3] - rows[1], to
    * four places so far apart; rows that are NULL are zeros, but not all are. */
   void (*winograd_in)(const float *const *rows, size_t tiles, size_t channels, size_t plane, size_t apart, float *out);
-  /* out[j * tap + i], i < tap, j < 6: columns of a row of transformed weights: the first tap, taps[i] + p * p * taps[2 *
-   * tap + i] + p * taps[tap + i] for the points p = 1, -1, 2, -2, and the last. Of a pair, 'row' says which: of taps of
-   * three rows, it is the first (0), the first and the third and the second (1), or less the second (2), or the third
-   * (3); else 0. */
-  void (*winograd_weights)(const float *taps, size_t tap, unsigned row, float *out);
+  /* out[j * tap + i] = taps[i] + p * p * taps[2 * tap + i] + p * taps[tap + i], i < tap, j < 4: columns 1 .. 4 of a row
+   * of transformed weights, of which p = 1, -1, 2, -2 are the points. Columns 5 and 0 are the last tap and the first. With
+   * a sign that is not 0, taps are sums of those of three rows, the second's times sign, and the two columns follow. */
+  void (*winograd_weights)(const float *taps, size_t tap, float sign, float *out);
   void (*winograd_out)(const tti_winograd_row *);
   void (*depthwise_row)(const tti_depthwise_row *);
   void (*pool_row)(const tti_pool_row *);

@@ -20,7 +20,7 @@ typedef struct winograd_call {
 /* What an item works on: tiles first_tile .. first_tile + tiles of output y-planes y0 .. y1, which are computed
  * together; transformed y-planes of the input, for each of the six columns size.inputs of them one after another, from
  * what the output's y-plane 'first' reads on; products with one panel, for each column size.products y-planes; columns
- * of a row of weights. In pairs, four rows of transformed weights meet an input each, and have products each, for all
+ * 1 to 5 and 0 of a row of weights, or 1 to 4 of one whose others are taps. In pairs, four rows of transformed weights meet an input each, and have products each, for all
  * pairs side by side. */
 typedef struct winograd_part {
   const winograd_call *call;
@@ -121,11 +121,13 @@ static void winograd_products(const winograd_part *part, uint32_t p) {
     tti_set(part->products + (j * size->products + part->y0 - part->first) * each, 0, rows * each * sizeof(float));
   for (uint32_t r = 0; r < (in_pairs ? 4 : op->kernel_y); r++) {
     const winograd_span s = winograd_span_of(part, r);
-    const float *taps = fed + (in_pairs ? 0 : r * 3 * tap);
-    if (kept && s.rows) e->port->kernels->winograd_weights(taps, tap, in_pairs * r, part->weights);
+    const float sign = in_pairs && r % 3 ? 3.0f - 2.0f * (float)r : 0.0f; /* of the second of three rows, added up */
+    const float *taps = fed + (in_pairs ? r / 3 * 2 : r) * 3 * tap;
+    if (kept && s.rows) e->port->kernels->winograd_weights(taps, tap, sign, part->weights);
     for (uint32_t j = 0; j < 6 && s.rows; j++) {
       run.input = part->transformed + (j * size->inputs + s.input) * plane;
-      row.weights = kept ? part->weights + j * tap : fed + (r * 6 + j) * tap;
+      row.weights = j % 5 || sign != 0.0f ? part->weights + (j + 5) % 6 * tap : taps + j / 5 * 2 * tap;
+      if (!kept) row.weights = fed + (r * 6 + j) * tap;
       row.width = s.rows * part->tiles;
       row.out = part->products + (j * size->products + s.product) * each;
       row.begin = zeros || (r && !in_pairs) ? row.out : NULL;

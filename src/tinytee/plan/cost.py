@@ -121,7 +121,7 @@ def winograd_size(op: Conv, out: Shape, method: Method) -> WinogradSize:
     most = -(-out.height // each)
     rows = each * (most if method in TOGETHER else min(most, max(1, constants.TT_WINOGRAD_TILES // tiles)))
     inputs = 2 * rows if in_pairs else rows + op.weight.shape[1] - 1
-    columns = 6 if method in TOGETHER else 0
+    columns = (6 if in_pairs else 4) if method in TOGETHER else 0
     return WinogradSize(tiles, rows, inputs, each * rows, columns, rows >= out.height)
 
 

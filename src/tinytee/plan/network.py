@@ -202,7 +202,7 @@ def transform_seconds(op: Conv, profile: Profile, way: Way) -> float:
     in_pairs = way.method in weights.IN_PAIRS
     accesses = PAIRS_ACCESSES if in_pairs else TRANSFORM_ACCESSES
     seconds = accesses * taps / profile.lanes * profile.depthwise_seconds
-    near_bytes = op.weight.shape[3] * way.panel * 4 * (6 + (9 if in_pairs else 3))
+    near_bytes = op.weight.shape[3] * way.panel * 4 * (6 + 9 if in_pairs else 4 + 3)
     if near_bytes > NEAR_SHARE * profile.cache_bytes:
         seconds += 4 * taps / profile.far_bytes_per_second
     return seconds
