@@ -53,7 +53,9 @@ def run_onnxruntime(proto: onnx.ModelProto, feeds: Mapping[str, NDArray]) -> lis
     return [np.asarray(array) for array in open_session(proto).run(None, dict(feeds))]
 
 
-def within_a_step(proto: onnx.ModelProto, step: float, seed: int = 1, every_pass: bool = True) -> Graph:
+def within_a_step(
+    proto: onnx.ModelProto, step: float, seed: int = 1, every_pass: bool = True, most_steps: int = 1
+) -> Graph:
     """Holds the graph, as loaded and after every pass, to ONNX Runtime: at most one step, and few of them."""
     graph = load(proto)
     check(graph)
@@ -73,7 +75,7 @@ def within_a_step(proto: onnx.ModelProto, step: float, seed: int = 1, every_pass
             got = found[port.name]
             assert got.shape == wanted.shape and got.dtype == wanted.dtype
             steps = np.abs(got.astype(np.float64) - wanted) / step
-            assert steps.max() <= 1.001, (rewrite, steps.max())
+            assert steps.max() <= most_steps + 0.001, (rewrite, steps.max())
             assert not every_pass or steps.size < 50 or (steps > 0.5).mean() <= 0.1, rewrite
     return graph
 
@@ -499,7 +501,8 @@ class Sketch:
 @settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_random_quantized_networks(data: st.DataObject) -> None:
-    """Nothing of them runs in float32, whatever they are made of.
+    """Nothing of them runs in float32, whatever they are made of. A convolution may make two or three steps of a step
+    that came in.
 
     ONNX Runtime drops the first of two quantizations with only movement between: there a step is no exception. Where
     Transposes cancel it drops theirs, however coarse, so that these have the parameters of what they move.
@@ -514,5 +517,5 @@ def test_random_quantized_networks(data: st.DataObject) -> None:
         for position, name in enumerate(made.input):
             made.input[position] = "y" if name == last else name
     proto = model(sketch.nodes, {"x": (1, 4, 6, 5)}, sketch.constants)
-    graph = within_a_step(proto, sketch.steps[last], every_pass=False)
+    graph = within_a_step(proto, sketch.steps[last], every_pass=False, most_steps=3)
     assert not {"Conv", "DepthwiseConv", "Unary", "Pool", "Reduce"} & set(kinds(graph))
