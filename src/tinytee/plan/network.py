@@ -199,13 +199,12 @@ def transform_seconds(op: Conv, profile: Profile, way: Way) -> float:
     if way.method not in weights.TOGETHER:
         return 0.0
     taps = weights.panel_count(op, way.panel) * way.panel * weights.conv_depth(op)
-    in_pairs = way.method in weights.IN_PAIRS
-    accesses = PAIRS_ACCESSES if in_pairs else TRANSFORM_ACCESSES
-    seconds = accesses * taps / profile.lanes * profile.depthwise_seconds
-    near_bytes = op.weight.shape[3] * way.panel * 4 * (6 + 9 if in_pairs else 4 + 3)
-    if near_bytes > NEAR_SHARE * profile.cache_bytes:
-        seconds += 4 * taps / profile.far_bytes_per_second
-    return seconds
+    access_seconds = taps / profile.lanes * profile.depthwise_seconds
+    if way.method not in weights.IN_PAIRS:
+        return TRANSFORM_ACCESSES * access_seconds
+    near_bytes = (9 + 6) * op.weight.shape[3] * way.panel * 4
+    is_far = near_bytes > NEAR_SHARE * profile.cache_bytes
+    return PAIRS_ACCESSES * access_seconds + is_far * 4 * taps / profile.far_bytes_per_second
 
 
 def strassen_workspace(op: Conv, out: Shape, panel: int, threads: int) -> int:
@@ -264,8 +263,8 @@ PAIRS_ACCESSES = 8
 """The same in pairs, where four rows of six columns are made of the taps."""
 
 NEAR_SHARE = 0.75
-"""Of a core's own cache, which columns of transformed weights and the taps that they are made of should take at most: a
-row of these or, in pairs, three."""
+"""Of a core's own cache, what three rows of a panel's taps and the columns made of them should take at most: else each of
+the four rows reads them from farther away."""
 
 COLUMN_BYTES = 16 * 1024
 """Of a column of transformed weights: as much of them as the nearest cache keeps while pixels meet it."""
