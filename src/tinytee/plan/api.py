@@ -30,11 +30,11 @@ from tinytee.plan.profile import Profile
 from tinytee.plan.profile import load as load_profile
 from tinytee.plan.segments import SegmentTable
 
-PANEL_BYTES = (0, 192 * 1024, 640 * 1024, 960 * 1024, 2048 * 1024)
-"""Variants of a network: convolutions by Winograd's or Strassen's method if what that keeps in the arena is at most so
-large (0: none)."""
+METHOD_BYTES = (0, 128 * 1024, 256 * 1024, 512 * 1024, 1024 * 1024, 1536 * 1024, 2560 * 1024)
+"""Variants of a network: convolutions by Winograd's or Strassen's method if what that keeps in the arena, a panel and a
+workspace, is at most so large (0: none)."""
 
-LEAST_SHARE = 2
+LEAST_SHARE = 1.25
 """Each is considered from so many times as much memory on."""
 
 NARROW_MOST_BYTES = 1 << 20
@@ -344,9 +344,9 @@ class Planner:
         direct convolutions only: a network that has them is also planned as if it had not."""
         for stored, methods in self._stored(graph, known_entropy(entropy)):
             seen: list[dict[str, Way]] = []
-            for panel_bytes in methods:
-                ways = choose_ways(stored, profile, self.suite, panel_bytes)
-                least_bytes = LEAST_SHARE * panel_bytes
+            for method_bytes in methods:
+                ways = choose_ways(stored, profile, self.suite, method_bytes)
+                least_bytes = int(LEAST_SHARE * method_bytes)
                 if least_bytes <= largest_budget_bytes and ways not in seen:
                     seen.append(ways)
                     network = build(weights.without_codes(stored, ways), profile, self.suite, ways)
@@ -365,15 +365,15 @@ class Planner:
         return _Variant(network, self.profile, self.suite, self._tables[geometry])
 
     def _stored(self, graph: Graph, entropy: Entropy) -> list[tuple[Graph, tuple[int, ...]]]:
-        """Ways to store the weights, and which of PANEL_BYTES to consider with each. Entropy coding costs more
+        """Ways to store the weights, and which of METHOD_BYTES to consider with each. Entropy coding costs more
         time still: a network is planned without it, too, unless it is asked for."""
         if not any(weights.coding_of(op) for op in graph.ops):
-            return [(graph, PANEL_BYTES)]
+            return [(graph, METHOD_BYTES)]
         denser = code_entropy(graph, self.profile, self.suite, entropy)
         if entropy == "always" and is_entropy_coded(denser):
             return [(denser, (0,))]
         found = [graph, weights.without_codes(graph)] + ([denser] if is_entropy_coded(denser) else [])
-        return [(stored, PANEL_BYTES) for stored in found]
+        return [(stored, METHOD_BYTES) for stored in found]
 
     def least_budget(self) -> int:
         """The least secure memory, in bytes, for which there is a plan.

@@ -233,7 +233,7 @@ def choose_ways(graph: Graph, profile: Profile, suite: str, most_bytes: int) -> 
     """Convolutions to compute by Winograd's method or Strassen's: by their outputs.
 
     Those for which it is predicted to be faster, with weights opened once, and for which a panel, which must be in the
-    arena whole, or the sums that Strassen's method keeps take at most so many bytes.
+    arena whole, and the workspace take at most so many bytes together.
     """
     chosen: dict[str, Way] = {}
     for op in graph.ops:
@@ -263,8 +263,8 @@ PAIRS_ACCESSES = 8
 """The same in pairs, where four rows of six columns are made of the taps."""
 
 NEAR_SHARE = 0.75
-"""Of a core's own cache, what three rows of a panel's taps and the columns made of them should take at most: else each of
-the four rows reads them from farther away."""
+"""Of a core's own cache, what three rows of a panel's taps and the columns made of them should take at most: else each
+of the four rows reads them from farther away."""
 
 COLUMN_BYTES = 16 * 1024
 """Of a column of transformed weights: as much of them as the nearest cache keeps while pixels meet it."""
@@ -276,12 +276,14 @@ def _by_winograd(op: Conv, out: Shape, preferred_panel: int, profile: Profile, m
     found, least = [], min((p for p in profile.panels if p >= 2 * profile.lanes), default=max(profile.panels))
     most = max(least, COLUMN_BYTES // (4 * op.weight.shape[3]))
     for method in (m for m in weights.BY_WINOGRAD if weights.can_be_winograd(op, m)):
-        row_bytes = weights.conv_depth(op, method) * 4
-        if method not in weights.TOGETHER:
-            panels = [p for p in profile.panels if p <= min(most, preferred_panel) and row_bytes * p <= most_bytes]
-            found += [Way(method, max(panels))] if panels else []
-        elif max(winograd_workspace(op, out, least, profile.threads, method), row_bytes * least) <= most_bytes:
-            found.append(Way(method, least))
+        ahead = [p for p in profile.panels if p <= min(most, preferred_panel)]
+        fitting = [
+            panel
+            for panel in ([least] if method in weights.TOGETHER else ahead)
+            if winograd_workspace(op, out, panel, profile.threads, method) + weights.conv_depth(op, method) * panel * 4
+            <= most_bytes
+        ]
+        found += [Way(method, max(fitting))] if fitting else []
     return found
 
 
@@ -290,7 +292,7 @@ def _by_strassen(op: Conv, out: Shape, profile: Profile, most_bytes: int) -> Way
     panel, least = 2 * max(profile.panels), profile.strassen_channels
     if not least or min(op.weight.shape[0], op.weight.shape[3]) < least or not weights.can_be_strassen(op, panel):
         return None
-    kept = max(strassen_workspace(op, out, panel, profile.threads), panel * weights.conv_depth(op) * 4)
+    kept = strassen_workspace(op, out, panel, profile.threads) + panel * weights.conv_depth(op) * 4
     return Way("strassen", panel) if kept <= most_bytes else None
 
 

@@ -18,9 +18,7 @@ from tinytee.plan.profile import Profile
 
 AnyConv = Conv | QConv
 
-Method = Literal[
-    "direct", "winograd", "winograd_together", "winograd_pairs", "winograd_pairs_together", "strassen"
-]
+Method = Literal["direct", "winograd", "winograd_together", "winograd_pairs", "winograd_pairs_together", "strassen"]
 """How a convolution is computed; all but the first on float32. By Winograd's method, along x alone or along y as well,
 in pairs of y-planes; a few y-planes at a time with weights that are transformed ahead of time, or all together with
 weights that are transformed as they are used."""

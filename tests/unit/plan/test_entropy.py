@@ -80,7 +80,7 @@ def test_answers_are_the_same_to_the_bit(
     ]
     coded, _ = code_weights(replace(graph, ops=tuple(ops)), kind, group)
     with pytest.MonkeyPatch.context() as patch:  # Winograd's method rounds otherwise
-        patch.setattr(api, "PANEL_BYTES", (0,))
+        patch.setattr(api, "METHOD_BYTES", (0,))
         low, high = budgets_of(coded)
         budget = int(low * (high / low) ** share) + (64 << 10)
         inputs = {port.name: rng.standard_normal(port.shape).astype(np.float32) for port in graph.inputs}

@@ -98,7 +98,7 @@ def test_every_method_gives_the_reference_s_answer(
     """Winograd's and Strassen's wherever they are possible, whether they are faster or not."""
     method = BY_WINOGRAD[seed % len(BY_WINOGRAD)]
     monkeypatch.setattr(api, "choose_ways", lambda graph, *_: wherever_possible(graph, method))
-    monkeypatch.setattr(api, "PANEL_BYTES", (1,))
+    monkeypatch.setattr(api, "METHOD_BYTES", (1,))
     low, high = budgets_of(graph)
     check_answers(graph, int(low * (high / low) ** share), isa, seed)
 

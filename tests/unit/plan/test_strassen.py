@@ -63,7 +63,7 @@ def everywhere(monkeypatch: pytest.MonkeyPatch, panel: int) -> None:
         return {op.output: Way("strassen", panel) for op in graph.ops if isinstance(op, Conv)}
 
     monkeypatch.setattr(api, "choose_ways", ways)
-    monkeypatch.setattr(api, "PANEL_BYTES", (1,))
+    monkeypatch.setattr(api, "METHOD_BYTES", (1,))
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -63,7 +63,7 @@ def everywhere(monkeypatch: pytest.MonkeyPatch, method: Method, panel: int = 16)
         return {op.output: Way(method, panel) for op in convs if can_be_winograd(op, method)}
 
     monkeypatch.setattr(api, "choose_ways", ways)
-    monkeypatch.setattr(api, "PANEL_BYTES", (1,))
+    monkeypatch.setattr(api, "METHOD_BYTES", (1,))
 
 
 def answers(
@@ -147,10 +147,10 @@ def test_y_planes_are_computed_together_where_there_is_place() -> None:
 
     graph, device = network(14, 14, 256, 256), profile.load()
     assert ways(graph, 2 << 20) == {"b": Way("winograd_pairs_together", 32)}
-    assert ways(graph, 400 << 10) == {"b": Way("winograd_pairs", 16)}
+    assert ways(graph, 700 << 10) == {"b": Way("winograd_pairs", 16)}
     assert ways(network(7, 7, 512, 512), 2 << 20) == {"b": Way("winograd_together", 32)}
     assert ways(network(14, 14, 256, 256, kernel_y=5), 2 << 20) == {"b": Way("winograd_together", 32)}
-    assert ways(network(14, 14, 64, 256, kernel_y=1), 48 << 10) == {"b": Way("winograd", 32)}
+    assert ways(network(14, 14, 64, 256, kernel_y=1), 96 << 10) == {"b": Way("winograd", 32)}
     assert ways(network(14, 14, 256, 256, kernel_y=17), 64 << 20) == {}
 
 
