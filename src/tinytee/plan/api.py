@@ -30,7 +30,7 @@ from tinytee.plan.profile import Profile
 from tinytee.plan.profile import load as load_profile
 from tinytee.plan.segments import SegmentTable
 
-METHOD_BYTES = (0, 128 * 1024, 256 * 1024, 512 * 1024, 1024 * 1024, 1536 * 1024, 2560 * 1024)
+METHOD_BYTES = (0, 128 * 1024, 256 * 1024, 512 * 1024, 1024 * 1024, 1536 * 1024, 2624 * 1024)
 """Variants of a network: convolutions by Winograd's or Strassen's method if what that keeps in the arena, a panel and a
 workspace, is at most so large (0: none)."""
 
