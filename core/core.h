@@ -138,8 +138,8 @@ static inline uint32_t tti_strassen_pairs(const tt_tensor *out) {
   return pairs ? pairs : 1;
 }
 /* A convolution by Winograd's method: tiles of an output y-plane; output y-planes that are computed together; y-planes
- * of transformed input, and of products; columns of transformed weights that are kept; whether all y-planes are computed
- * together, from input that is transformed once for all workers and blocks of panels. */
+ * of transformed input, and of products; columns of transformed weights that are kept; whether all y-planes are
+ * computed together, from input that is transformed once for all workers and blocks of panels. */
 typedef struct tti_winograd_size {
   uint32_t tiles, rows, inputs, products, kept_columns;
   int together;
@@ -149,8 +149,7 @@ static inline tti_winograd_size tti_winograd_size_of(const tt_op *op, const tt_t
   const uint32_t tiles = (out->width - 1) / 4 + 1, each = in_pairs ? 2 : 1, most = tti_divide_up(out->height, each);
   const uint32_t some = tti_min(tiles < TT_WINOGRAD_TILES ? TT_WINOGRAD_TILES / tiles : 1, most);
   const uint32_t rows = each * (all ? most : some), inputs = in_pairs ? 2 * rows : rows + op->kernel_y - 1;
-  const tti_winograd_size size = {tiles, rows, inputs, each * rows, all ? in_pairs ? 6 : 4 : 0,
-                                  rows >= out->height};
+  const tti_winograd_size size = {tiles, rows, inputs, each * rows, all ? in_pairs ? 6 : 4 : 0, rows >= out->height};
   return size;
 }
 tti_block tti_block_at(const tti_program *p, const tt_op *op, uint32_t b);

@@ -167,8 +167,8 @@ typedef struct tt_tensor {
  * the blocks of a panel add up in the output. Blocks go through k first; block b is chunk first_chunk + b. */
 /* A convolution with TT_FLAG_WINOGRAD (3 columns, stride and dilation 1, no groups) has weights that are transformed
  * ahead of time: 6 columns instead of 3 and, with TT_FLAG_PAIRS, 4 rows instead of 3; with TT_FLAG_TOGETHER they are as
- * they are, and transformed as they are used. It is fed whole panels, and has a workspace: with tiles = ceil(out width /
- * 4) and R output y-planes that are computed together, I = R + kernel_y - 1 transformed y-planes [6][I][tiles]
+ * they are, and transformed as they are used. It is fed whole panels, and has a workspace: with tiles = ceil(out width
+ * / 4) and R output y-planes that are computed together, I = R + kernel_y - 1 transformed y-planes [6][I][tiles]
  * [in_channels], and for each worker products of P = R y-planes [6][P][tiles][panel], and with TT_FLAG_TOGETHER columns
  * of a kernel row's weights [4][in_channels][panel]. R is all with TT_FLAG_TOGETHER, and otherwise as many as
  * TT_WINOGRAD_TILES tiles make, but at least one and at most all. If it is less than all, each worker has transformed

@@ -382,8 +382,8 @@ static void strassen_in(const float *top, const float *bottom, ptrdiff_t pixel_s
 
 /* ---- Winograd's F(4, 3) along x, with the points 0, 1, -1, 2, -2 and infinity, and F(2, 3) along y */
 
-/* Six pixels of one vector of channels, 'lanes' of them if it is partial, of in or, if there are two, of scale[0] * in +
- * scale[1] * other. What is so is a constant at every call. */
+/* Six pixels of one vector of channels, 'lanes' of them if it is partial, of in or, if there are two, of scale[0] * in
+ * + scale[1] * other. What is so is a constant at every call. */
 TTI_INLINE void winograd_in_vector(const int partial, const int two, const float *in, const float *other,
                                    const float *scale, size_t channels, size_t plane, size_t lanes, float *out) {
   vf d[6], m[6];

@@ -194,8 +194,9 @@ typedef struct tti_kernels {
    * four places so far apart; rows that are NULL are zeros, but not all are. */
   void (*winograd_in)(const float *const *rows, size_t tiles, size_t channels, size_t plane, size_t apart, float *out);
   /* out[j * tap + i] = taps[i] + p * p * taps[2 * tap + i] + p * taps[tap + i], i < tap, j < 4: columns 1 .. 4 of a row
-   * of transformed weights, of which p = 1, -1, 2, -2 are the points. Columns 5 and 0 are the last tap and the first. With
-   * a sign that is not 0, taps are sums of those of three rows, the second's times sign, and the two columns follow. */
+   * of transformed weights, of which p = 1, -1, 2, -2 are the points. Columns 5 and 0 are the last tap and the first.
+   * With a sign that is not 0, taps are sums of those of three rows, the second's times sign, and the two columns
+   * follow. */
   void (*winograd_weights)(const float *taps, size_t tap, float sign, float *out);
   void (*winograd_out)(const tti_winograd_row *);
   void (*depthwise_row)(const tti_depthwise_row *);

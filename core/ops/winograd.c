@@ -20,8 +20,8 @@ typedef struct winograd_call {
 /* What an item works on: tiles first_tile .. first_tile + tiles of output y-planes y0 .. y1, which are computed
  * together; transformed y-planes of the input, for each of the six columns size.inputs of them one after another, from
  * what the output's y-plane 'first' reads on; products with one panel, for each column size.products y-planes; columns
- * 1 to 5 and 0 of a row of weights, or 1 to 4 of one whose others are taps. In pairs, four rows of transformed weights meet an input each, and have products each, for all
- * pairs side by side. */
+ * 1 to 5 and 0 of a row of weights, or 1 to 4 of one whose others are taps. In pairs, four rows of transformed weights
+ * meet an input each, and have products each, for all pairs side by side. */
 typedef struct winograd_part {
   const winograd_call *call;
   uint32_t first_tile, tiles, worker, first, y0, y1;
@@ -174,8 +174,8 @@ static void winograd_activate(const winograd_part *part, uint32_t y0, uint32_t y
   tti_activate_block(call->e, call->op, y0, y1, x0, tti_min(x0 + 4 * part->tiles, width), &panels);
 }
 
-/* Transforms what the part's output y-planes read. Input below *ready is transformed, as far as it is needed: keeps what
- * is. */
+/* Transforms what the part's output y-planes read. Input below *ready is transformed, as far as it is needed: keeps
+ * what is. */
 static void winograd_go_on(winograd_part *part, uint32_t *ready) {
   const winograd_call *call = part->call;
   const tti_program *p = &call->e->program;

@@ -271,18 +271,18 @@ COLUMN_BYTES = 16 * 1024
 
 
 def _by_winograd(op: Conv, out: Shape, preferred_panel: int, profile: Profile, most_bytes: int) -> list[Way]:
-    """In panels as wide as they may be and caches hold, but of two vectors; of weights that are transformed as they are
-    used, so wide."""
-    found, least = [], min((p for p in profile.panels if p >= 2 * profile.lanes), default=max(profile.panels))
-    most = max(least, COLUMN_BYTES // (4 * op.weight.shape[3]))
-    for method in (m for m in weights.BY_WINOGRAD if weights.can_be_winograd(op, m)):
-        ahead = [p for p in profile.panels if p <= min(most, preferred_panel)]
-        fitting = [
-            panel
-            for panel in ([least] if method in weights.TOGETHER else ahead)
-            if winograd_workspace(op, out, panel, profile.threads, method) + weights.conv_depth(op, method) * panel * 4
-            <= most_bytes
-        ]
+    """In panels as wide as they may be and the nearest cache holds a column of, but of two vectors; of weights that are
+    transformed as they are used, so wide."""
+    found = []
+    least = min((p for p in profile.panels if p >= 2 * profile.lanes), default=max(profile.panels))
+    most = min(preferred_panel, max(least, COLUMN_BYTES // (4 * op.weight.shape[3])))
+    for method in weights.BY_WINOGRAD:
+        if not weights.can_be_winograd(op, method):
+            continue
+        row_bytes = weights.conv_depth(op, method) * 4
+        panels = [least] if method in weights.TOGETHER else [p for p in profile.panels if p <= most]
+        workspaces = {panel: winograd_workspace(op, out, panel, profile.threads, method) for panel in panels}
+        fitting = [panel for panel in panels if workspaces[panel] + row_bytes * panel <= most_bytes]
         found += [Way(method, max(fitting))] if fitting else []
     return found
 
