@@ -21,6 +21,8 @@ from tinytee.passes.code_weights import code_weights
 from tinytee.plan.api import least_budget, lower, make_plan
 from tinytee.plan.entropy import Entropy
 from tinytee.plan.lowered import Lowered
+from tinytee.plan.weights import BY_WINOGRAD, Method
+from unit.plan import test_winograd as winograd
 from unit.plan.graphs import SLOW_IS_FINE, graphs
 from unit.plan.quantized_graphs import quantized_graphs
 
@@ -97,6 +99,17 @@ def test_mutated_parts_of_programs(fuzzer: Path, tmp_path: Path, name: str) -> N
     assert lowered.part_bytes
     said = fuzz_lowered(fuzzer, lowered, tmp_path, iterations=1000, seed=1, with_chunks=True)
     assert int(said.split()[0]) > 300, said
+
+
+@pytest.mark.parametrize("method", BY_WINOGRAD)
+def test_mutated_programs_by_winograd_s_method(
+    fuzzer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Method
+) -> None:
+    winograd.everywhere(monkeypatch, method)
+    graph = winograd.network(5, 9, 6, 24, residual=True)
+    assert any(node.method == method for node in make_plan(graph, 256 << 10).network.nodes)
+    said = fuzz(fuzzer, graph, 256 << 10, tmp_path, iterations=3000, seed=1)
+    assert int(said.split()[0]) > 750, said
 
 
 @settings(
