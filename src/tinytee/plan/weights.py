@@ -28,6 +28,8 @@ IN_PAIRS: tuple[Method, ...] = ("winograd_pairs", "winograd_pairs_together")
 BY_WINOGRAD = ALONG_X + IN_PAIRS
 TOGETHER: tuple[Method, ...] = ("winograd_together", "winograd_pairs_together")
 """Whose weights are transformed as they are used."""
+AHEAD: tuple[Method, ...] = ("winograd", "winograd_pairs")
+"""Whose weights are transformed ahead of time."""
 
 ALIGN = 64
 """Alignment, in bytes, of every tensor and weight piece in the arena."""
@@ -77,7 +79,7 @@ def conv_depth(op: AnyConv, method: Method = "direct") -> int:
     if isinstance(op, QConv):
         return quantized.conv_rows(op)
     _, kernel_y, kernel_x, channels = op.weight.shape
-    if method in BY_WINOGRAD and method not in TOGETHER:
+    if method in AHEAD:
         kernel_y, kernel_x = 4 if method in IN_PAIRS else kernel_y, 6
     return kernel_y * kernel_x * channels
 
@@ -215,7 +217,7 @@ def pack_weights(op: AnyConv, panel: int, first: int, last: int, method: Method 
     for at in range(first, last):
         group, n = at // per_group, at % per_group * panel
         part = kernels[group, n : n + panel]
-        if method in BY_WINOGRAD and method not in TOGETHER:
+        if method in AHEAD:
             part = _winograd_columns(_winograd_rows(part) if method in IN_PAIRS else part)
         packed[at - first, :, : len(part)] = part.reshape(len(part), depth).T
     return _strassen_order(packed) if method == "strassen" else packed
