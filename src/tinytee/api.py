@@ -110,7 +110,7 @@ def quantize_model(
         [{ports[0].name: picture} for picture in pictures] for pictures in (found.calibration, found.held_out)
     )
     made = room.quantize(
-        room.read_proto(model),
+        room.bind(room.read_proto(model), input_shapes or {}),
         calibration,
         held_out,
         method=method,

@@ -2,7 +2,7 @@
 
 from tinytee.quantize.accuracy import Accuracy, LayerAccuracy, MarginAgreement, OutputAccuracy
 from tinytee.quantize.photographs import Photographs, read_photographs
-from tinytee.quantize.prepare import read_proto
+from tinytee.quantize.prepare import bind, read_proto
 from tinytee.quantize.quantize import AUTO, METHODS, ROUNDINGS, Quantized, quantize
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "OutputAccuracy",
     "Photographs",
     "Quantized",
+    "bind",
     "quantize",
     "read_photographs",
     "read_proto",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,17 @@ def read_proto(model: str | os.PathLike[str] | bytes | onnx.ModelProto) -> onnx.
     if isinstance(model, onnx.ModelProto):
         return model
     return onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(model)
+
+
+def bind(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> onnx.ModelProto:
+    """The model with its inputs' extents, by name; 0 leaves one open. What it computes of them can then be folded."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    for value in changed.graph.input:
+        for dim, extent in zip(value.type.tensor_type.shape.dim, shapes.get(value.name, ()), strict=False):
+            if extent > 0:
+                dim.dim_value = extent
+    return changed
 
 
 def prepare(model: onnx.ModelProto) -> onnx.ModelProto:

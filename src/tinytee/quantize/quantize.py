@@ -23,7 +23,13 @@ from tinytee.quantize.accuracy import Accuracy, OutputAccuracy, Progress, measur
 from tinytee.quantize.engine import Feed, onnxruntime, open_session, run
 from tinytee.quantize.lanes import limit_lane_sums
 from tinytee.quantize.prepare import prepare
-from tinytee.quantize.refine import correct_biases, keep_results_float, merge_activations, weighted_inputs
+from tinytee.quantize.refine import (
+    after_results,
+    correct_biases,
+    keep_results_float,
+    merge_activations,
+    weighted_inputs,
+)
 from tinytee.quantize.rounding import round_weights
 
 METHODS = ("minmax", "percentile", "entropy")
@@ -90,7 +96,8 @@ def quantize(
     means = _channel_means(floating, calibration, lambda fraction: tell("averaging activations", fraction))
 
     def attempt(excluded: Sequence[str]) -> onnx.ModelProto:
-        found = _quantize_static(floating, calibration, method, excluded, lambda f: tell("calibrating", f))
+        left = sorted({*excluded, *after_results(floating)})
+        found = _quantize_static(floating, calibration, method, left, lambda f: tell("calibrating", f))
         found = keep_results_float(merge_activations(found), floating)
         if short_sums:
             found = limit_lane_sums(found, floating)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,12 +11,15 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-_AFTER_RESULTS = {
-    "Softmax", "LogSoftmax", "Sigmoid", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity", "ArgMax",
-    "Cast",
+_MOVES = {"Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity", "Cast"}
+_AFTER_RESULTS = _MOVES | {
+    "Softmax", "LogSoftmax", "Sigmoid", "ArgMax", "Concat", "Split", "Slice", "Add", "Sub", "Mul", "Div", "Pow", "Exp",
 }  # fmt: skip
+_EXPECTATION_WEIGHTS = 64
+"""The most weights of a product that is the mean of a distribution, not a layer."""
 _RENAMED = "_QuantizeLinear_Input"
 """What the quantizer appends to the name of an output of the model, whose own name its DequantizeLinear takes."""
+_CONVERSIONS = {"QuantizeLinear", "DequantizeLinear"}
 _WEIGHTED = {"Conv", "Gemm"}
 _PRODUCTS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
@@ -50,26 +54,62 @@ def merge_activations(quantized: onnx.ModelProto) -> onnx.ModelProto:
     return _without(quantized, renamed, gone)
 
 
-def keep_results_float(quantized: onnx.ModelProto, floating: onnx.ModelProto) -> onnx.ModelProto:
-    """Leaves results unquantized: tensors from which only a Softmax and the like leads to the outputs.
+def after_results(floating: onnx.ModelProto) -> set[str]:
+    """Nodes, by name, that lead from the last products to the outputs: a Softmax and the like, a detector's arithmetic.
 
-    An integer product can give float32 at no cost, and 256 steps are few for scores that are to be ranked.
+    They stay in float32. They join scores of 0 to 1 with boxes of hundreds of pixels, of which 256 steps for both would
+    leave the boxes alone; and 256 steps are few for scores that are to be ranked.
+    """
+    readers = _readers(floating)
+    outputs = {value.name for value in floating.graph.output}
+    writers = {name: node for node in floating.graph.node for name in node.output}
+    sizes = {tensor.name: math.prod(tensor.dims) for tensor in floating.graph.initializer}
+    found: set[str] = set()
+    for node in reversed(floating.graph.node):
+        after = [reader for name in node.output for reader in readers.get(name, ())]
+        if any(reader.name not in found for reader in after) or not (after or outputs.intersection(node.output)):
+            continue
+        if node.op_type in _AFTER_RESULTS or _is_expectation(node, writers, sizes):
+            found.add(node.name)
+    return found
+
+
+def _is_expectation(node: onnx.NodeProto, writers: Mapping[str, onnx.NodeProto], sizes: Mapping[str, int]) -> bool:
+    """Whether a product is the mean of what a Softmax gives (distribution focal loss, arXiv 2006.04388, section 3)."""
+    if node.op_type not in _PRODUCTS or not 0 < sizes.get(node.input[1], 0) <= _EXPECTATION_WEIGHTS:
+        return False
+    source = writers.get(node.input[0])
+    while source is not None and source.op_type in _MOVES:
+        source = writers.get(source.input[0])
+    return source is not None and source.op_type == "Softmax"
+
+
+def _readers(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
+    """Nodes that read the values of a tensor."""
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input if node.op_type != "Shape" else ():
+            readers.setdefault(name, []).append(node)
+    return readers
+
+
+def keep_results_float(quantized: onnx.ModelProto, floating: onnx.ModelProto) -> onnx.ModelProto:
+    """Leaves results unquantized: tensors that only nodes of ``after_results`` read.
+
+    An integer product can give float32 at no cost.
     """
     graph = quantized.graph
-    readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
+    readers = _readers(quantized)
     outputs = {value.name for value in graph.output}
     writers = {name: node for node in graph.node for name in node.output}
     origins = {name: node.name for node in floating.graph.node for name in node.output}
+    after = after_results(floating)
 
-    def is_result(name: str, depth: int = 0) -> bool:
+    def is_result(name: str) -> bool:
         found = readers.get(name, [])
-        if depth > 32 or (not found and name not in outputs):
-            return False
-        passes = _AFTER_RESULTS | {"QuantizeLinear", "DequantizeLinear"}
-        return all(node.op_type in passes and is_result(node.output[0], depth + 1) for node in found)
+        return bool(found or name in outputs) and all(
+            is_result(node.output[0]) if node.op_type in _CONVERSIONS else node.name in after for node in found
+        )
 
     renamed: dict[str, str] = {}
     gone: set[str] = set()
@@ -80,7 +120,7 @@ def keep_results_float(quantized: onnx.ModelProto, floating: onnx.ModelProto) ->
         name = source.input[0]
         # The quantizer drops a relu that the bytes' range implies: its tensor must stay quantized.
         is_own = name in writers and origins.get(name.removesuffix(_RENAMED)) == writers[name].name
-        is_own = is_own and writers[name].op_type in (_PRODUCTS | _AFTER_RESULTS)
+        is_own = is_own and (writers[name].op_type in _PRODUCTS or writers[name].name in after)
         if is_own and is_result(node.output[0]):
             renamed[node.output[0]] = name
             gone.update((node.output[0], source.output[0]))
