@@ -848,7 +848,7 @@ TTI_INLINE vf activate(unsigned kind, vf a, vf b, vf x) {
     case TT_ACT_ERF:
       return v_erf(x);
     case TT_ACT_MISH:
-      return x * v_tanh(v_softplus(x));
+      return v_mish(x);
     case TT_ACT_EXP:
       return v_exp(x);
     case TT_ACT_LOG:

@@ -1,6 +1,6 @@
 /* Vectors of TTI_LANES floats in GCC's vector extensions, and elementary functions over them without branches.
  *
- * Accuracy: exp, log, tanh, sigmoid, erf to about 2e-7 of the result or, for erf and softplus near zero, absolute.
+ * Accuracy: exp, log, tanh, sigmoid, softplus to about 2e-7 of the result, erf to 2e-7.
  * NaN and infinities pass through as IEEE 754 says. Range reductions after Cody and Waite; exp and log polynomials are
  * Taylor expansions on the reduced range, erf is Abramowitz and Stegun 7.1.26 beyond 0.5 and its series below.
  */
@@ -102,23 +102,37 @@ TTI_INLINE vf v_ceil(vf x) {
 }
 TTI_INLINE vf v_trunc(vf x) { return v_copysign(v_floor(v_abs(x)), x); }
 
-/* 2^n for integer-valued n in -126 .. 127. */
-TTI_INLINE vf v_exp2i(vf n) { return v_bits((__builtin_convertvector(n, vi) + 127) << 23); }
-
-TTI_INLINE vf v_exp(vf x) {
-  vf c = v_clamp(x, -104.0f, 89.0f);
-  vf n = v_round(c * 1.44269504088896341f);
-  n = v_select(n == n, n, v_set(0.0f));
-  vf r = (c - n * 0.693359375f) + n * 2.12194440e-4f;
+/* exp(x) 2^-n, where n is x / log 2 rounded to an integer, for |x| <= 104. */
+TTI_INLINE vf v_exp_parts(vf x, vi *n) {
+  const vf magic = v_set(12582912.0f); /* 1.5 * 2^23: the last bits of a sum are its integer */
+  const vf t = x * 1.44269504088896341f + magic;
+  const vf whole = t - magic;
+  const vf r = (x - whole * 0.693359375f) + whole * 2.12194440e-4f;
   vf p = v_set(1.9841270e-4f);
   p = p * r + 1.3888889e-3f;
   p = p * r + 8.3333333e-3f;
   p = p * r + 4.1666667e-2f;
   p = p * r + 1.6666667e-1f;
   p = p * r + 5.0e-1f;
-  p = p * r * r + r + 1.0f;
-  vf half = v_floor(n * 0.5f);
+  *n = (vi)t - (vi)magic;
+  return p * (r * r) + r + 1.0f;
+}
+
+/* 2^n for n in -126 .. 127; infinite for 128. */
+TTI_INLINE vf v_exp2i(vi n) { return v_bits((n + 127) << 23); }
+
+TTI_INLINE vf v_exp(vf x) {
+  vi n;
+  const vf p = v_exp_parts(v_clamp(x, -104.0f, 89.0f), &n);
+  const vi half = n >> 1; /* in two steps, so that the least results are denormal */
   return p * v_exp2i(half) * v_exp2i(n - half);
+}
+
+/* exp(x) for x up to 88, infinite or nearly beyond, not below exp(-87): for terms beside 1. */
+TTI_INLINE vf v_exp_term(vf x) {
+  vi n;
+  const vf p = v_exp_parts(v_clamp(x, -87.0f, 89.0f), &n);
+  return p * v_exp2i(n);
 }
 
 TTI_INLINE vf v_log(vf x) {
@@ -145,11 +159,11 @@ TTI_INLINE vf v_log(vf x) {
   return v_select(x == x, y, x);
 }
 
-TTI_INLINE vf v_sigmoid(vf x) { return 1.0f / (1.0f + v_exp(-x)); }
+TTI_INLINE vf v_sigmoid(vf x) { return 1.0f / (1.0f + v_exp_term(-x)); }
 
 TTI_INLINE vf v_tanh(vf x) {
   vf a = v_abs(x);
-  vf big = 1.0f - 2.0f / (v_exp(a * 2.0f) + 1.0f);
+  vf big = 1.0f - 2.0f / (v_exp_term(a * 2.0f) + 1.0f);
   vf x2 = x * x;
   vf p = v_set(-8.8632356e-3f);
   p = p * x2 + 2.1869488e-2f;
@@ -167,7 +181,7 @@ TTI_INLINE vf v_erf(vf x) {
   p = p * t + 1.421413741f;
   p = p * t - 0.284496736f;
   p = p * t + 0.254829592f;
-  vf big = 1.0f - p * t * v_exp(-a * a);
+  vf big = 1.0f - p * t * v_exp_term(-a * a);
   vf x2 = x * x;
   vf q = v_set(-8.5483270e-4f);
   q = q * x2 + 5.2239776e-3f;
@@ -178,8 +192,24 @@ TTI_INLINE vf v_erf(vf x) {
   return v_select(a < 0.5f, x * q, v_copysign(big, x));
 }
 
-/* log(1 + exp(x)) */
-TTI_INLINE vf v_softplus(vf x) { return v_at_least(x, v_set(0.0f)) + v_log(1.0f + v_exp(-v_abs(x))); }
+/* log(1 + exp(x)): with e the smaller of exp(x) and exp(-x), log(1 + e) = 2 atanh(e / (2 + e)). */
+TTI_INLINE vf v_softplus(vf x) {
+  const vf e = v_exp_term(-v_abs(x)), z = e / (2.0f + e), z2 = z * z;
+  vf p = v_set(0.133333333f);
+  p = p * z2 + 0.153846154f;
+  p = p * z2 + 0.181818182f;
+  p = p * z2 + 0.222222222f;
+  p = p * z2 + 0.285714286f;
+  p = p * z2 + 0.4f;
+  p = p * z2 + 0.666666667f;
+  return v_at_least(x, v_set(0.0f)) + (z * 2.0f + z * z2 * p);
+}
+
+/* x tanh(log(1 + exp(x))), where the tangent is w / (w + 2) with w = exp(x) (exp(x) + 2). */
+TTI_INLINE vf v_mish(vf x) {
+  const vf e = v_exp_term(v_at_most(x, v_set(20.0f))), w = e * (e + 2.0f);
+  return x * (w / (w + 2.0f));
+}
 
 /* exp(x) - 1 */
 TTI_INLINE vf v_expm1(vf x) {
@@ -188,7 +218,7 @@ TTI_INLINE vf v_expm1(vf x) {
   p = p * x + 4.1666667e-2f;
   p = p * x + 1.6666667e-1f;
   p = p * x + 0.5f;
-  return v_select(v_abs(x) < 0.25f, x + x * x * p, v_exp(x) - 1.0f);
+  return v_select(v_abs(x) < 0.25f, x + x * x * p, v_exp_term(x) - 1.0f);
 }
 
 /* base ** power, signs and zeros as C's powf for the finite cases that networks have. */

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from emulated.machine import MACHINES, run
 from tinytee import zoo
 from tinytee.importer import load
-from tinytee.ir.graph import Graph, Shape
+from tinytee.ir.graph import Activation, Graph, Shape
 from tinytee.ir.quantized import QConv
 from tinytee.ir.reference import evaluate
 from tinytee.passes import optimize
@@ -21,6 +21,7 @@ from tinytee.passes.code_weights import code_weights
 from tinytee.plan.api import least_budget
 from tinytee.plan.quantized import products_in_16_bits
 from tinytee.plan.weights import BY_WINOGRAD, Method
+from unit.plan import test_functions as functions
 from unit.plan import test_strassen as strassen
 from unit.plan import test_winograd as winograd
 from unit.plan.graphs import SLOW_IS_FINE, graphs
@@ -65,6 +66,15 @@ def test_integer_networks_give_the_reference_s_bits(
     found = run(MACHINES[isa], graph, budget_of(isa, graph, share), inputs, tmp_path_factory.getbasetemp())
     for name, want in evaluate(graph, inputs).items():
         np.testing.assert_array_equal(found[name], want)
+
+
+@pytest.mark.parametrize("isa", ON_FLOATS)
+@pytest.mark.parametrize("function", functions.FUNCTIONS, ids=lambda function: f"{function.kind}-{function.alpha}")
+def test_functions_of_every_argument(tmp_path: Path, function: Activation, isa: str) -> None:
+    x = functions.arguments()
+    graph = functions.network(function, len(x))
+    found = run(MACHINES[isa], graph, 1 << 20, {"x": x.reshape(1, -1, 1)}, tmp_path)
+    functions.agrees(function, x, found["y"].reshape(-1))
 
 
 @pytest.mark.parametrize("isa", ON_FLOATS)
