@@ -203,6 +203,12 @@ static inline const tt_tensor *tti_operand(const tti_program *p, const tt_op *op
   return &p->tensors[p->operands[op->first_operand + which]];
 }
 
+/* Of a Concat along y: y-planes of the result that lie side by side in one of the operand's. */
+static inline uint32_t tti_planes_each(const tti_program *p, const tt_op *op, uint32_t which) {
+  const tt_tensor *in = tti_operand(p, op, which), *out = &p->tensors[op->output];
+  return (uint32_t)((uint64_t)in->width * in->channels / ((uint64_t)out->width * out->channels));
+}
+
 /* The slot of y-plane y, padding included, and its first pixel. */
 static inline uint8_t *tti_slot(const struct tt_engine *e, const tt_tensor *t, uint32_t y) {
   return e->arena + t->offset + (size_t)(y % t->capacity) * t->row_bytes;

@@ -24,11 +24,11 @@ static tti_rows table_rows(const int32_t *table, uint32_t taps, uint32_t y0, uin
 }
 
 static tti_rows concat_rows(const tti_program *p, const tt_op *op, uint32_t which, uint32_t y0, uint32_t y1) {
-  const uint32_t height = tti_operand(p, op, which)->height;
+  const uint32_t height = tti_operand(p, op, which)->height, each = tti_planes_each(p, op, which);
   uint32_t at = 0;
-  for (uint32_t i = 0; i < which; i++) at += tti_operand(p, op, i)->height;
-  tti_rows r = {y0 > at ? tti_min(y0 - at, height) : 0, y1 > at ? tti_min(y1 - at, height) : 0};
-  return r;
+  for (uint32_t i = 0; i < which; i++) at += tti_operand(p, op, i)->height * tti_planes_each(p, op, i);
+  const uint32_t lo = y0 > at ? (y0 - at) / each : 0, hi = y1 > at ? tti_divide_up(y1 - at, each) : 0;
+  return (tti_rows){tti_min(lo, height), tti_min(hi, height)};
 }
 
 uint32_t tti_op_height(const tti_program *p, const tt_op *op) {
@@ -38,7 +38,6 @@ uint32_t tti_op_height(const tti_program *p, const tt_op *op) {
 tti_rows tti_rows_needed(const tti_program *p, const tt_op *op, uint32_t which, uint32_t y0, uint32_t y1) {
   const uint32_t height = tti_operand(p, op, which)->height;
   const tti_rows same = {y0, y1}, all = {0, height};
-  tti_rows r;
   switch (op->kind) {
     case TT_OP_CONV:
       return which == 0 ? window(op, height, y0, y1) : same;
@@ -55,13 +54,9 @@ tti_rows tti_rows_needed(const tti_program *p, const tt_op *op, uint32_t which, 
     case TT_OP_RESIZE:
       return table_rows(p->tables + op->table, op->kernel_y, y0, y1);
     case TT_OP_DEPTH_TO_SPACE:
-      r.lo = y0 / op->kernel_y;
-      r.hi = (y1 - 1) / op->kernel_y + 1;
-      return r;
+      return (tti_rows){y0 / op->kernel_y, (y1 - 1) / op->kernel_y + 1};
     case TT_OP_SPACE_TO_DEPTH:
-      r.lo = y0 * op->kernel_y;
-      r.hi = y1 * op->kernel_y;
-      return r;
+      return (tti_rows){y0 * op->kernel_y, y1 * op->kernel_y};
     case TT_OP_PERMUTE:
       return all;
     default:
@@ -260,16 +255,19 @@ static int check_binary(const tti_program *p, const tt_op *op, const tt_tensor *
 }
 
 static int check_concat(const tti_program *p, const tt_op *op, const tt_tensor *out) {
+  const uint64_t plane = (uint64_t)out->width * out->channels;
   uint64_t total = 0;
   if (op->variant >= TT_CONCAT_END) return 0;
   for (uint32_t i = 0; i < op->operand_count; i++) {
     const tt_tensor *t = tti_operand(p, op, i);
+    const uint64_t elems = (uint64_t)t->width * t->channels;
+    if (op->variant == TT_CONCAT_Y && elems % plane) return 0;
     if (op->variant != TT_CONCAT_Y && t->height != out->height) return 0;
-    if (op->variant != TT_CONCAT_X && t->width != out->width) return 0;
-    if (op->variant != TT_CONCAT_C && t->channels != out->channels) return 0;
-    total += op->variant == TT_CONCAT_Y ? t->height : op->variant == TT_CONCAT_X ? t->width : t->channels;
+    if (op->variant == TT_CONCAT_X ? t->channels != out->channels : op->variant == TT_CONCAT_C && t->width != out->width)
+      return 0;
+    total += op->variant == TT_CONCAT_Y ? t->height * (elems / plane) : elems;
   }
-  return total == (op->variant == TT_CONCAT_Y ? out->height : op->variant == TT_CONCAT_X ? out->width : out->channels);
+  return total == (op->variant == TT_CONCAT_Y ? out->height : plane);
 }
 
 /* count table entries, each below limit and at least least. */

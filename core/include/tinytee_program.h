@@ -21,8 +21,8 @@
 
 enum {
   TT_PROGRAM_MAGIC = 0x50545454, /* "TTTP" */
-  TT_PROGRAM_VERSION = 8,
-  TT_BUNDLE_VERSION = 10,
+  TT_PROGRAM_VERSION = 9,
+  TT_BUNDLE_VERSION = 11,
   TT_ENGINE_BYTES = 256, /* the engine's state, at the start of the arena; the program follows */
   TT_TAG_BYTES = 16,     /* tag of every sealed chunk, whatever the suite */
   TT_NONCE_BYTES = 32,   /* room for a nonce; a suite with shorter ones uses the first bytes */
@@ -118,6 +118,7 @@ enum {
   TT_BINARY_END
 };
 enum { TT_REDUCE_MEAN, TT_REDUCE_MAX, TT_REDUCE_MIN, TT_REDUCE_SUM, TT_REDUCE_END };
+/* Along y, an operand's y-planes may each be several of the result's, one after another: (h, w, c) to (h w, 1, c). */
 enum { TT_CONCAT_Y, TT_CONCAT_X, TT_CONCAT_C, TT_CONCAT_END };
 enum { TT_DCR, TT_CRD };
 enum { TT_CODING_NONE, TT_CODING_F16, TT_CODING_I8, TT_CODING_I4, TT_CODING_I8_RANS, TT_CODING_I4_RANS, TT_CODING_END };

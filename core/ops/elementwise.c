@@ -56,10 +56,7 @@ void tti_binary(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_
       a = b;
       b = swap;
     }
-    if (channels == 1) { /* pixels are what channels are elsewhere */
-      a.step = a.pixel_step;
-      b.step = b.pixel_step;
-    }
+    if (channels == 1) a.step = a.pixel_step, b.step = b.pixel_step; /* pixels as channels elsewhere */
     float *row = tti_row(e, out, y);
     const int whole_a = (a.step && a.pixel_step) || (!a.step && !a.pixel_step);
     const int whole_b = (b.step && b.pixel_step) || (!b.step && !b.pixel_step);

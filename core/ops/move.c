@@ -16,8 +16,9 @@ static void concat_row(const struct tt_engine *e, const tt_op *op, const tt_tens
     const tt_tensor *in = tti_operand(&e->program, op, i);
     const size_t depth = (size_t)in->channels * in->elem_bytes, bytes = in->width * depth;
     if (op->variant == TT_CONCAT_Y) {
-      if (y >= at && y - at < in->height) tti_move(row, tti_pixels(e, in, (uint32_t)(y - at)), bytes);
-      at += in->height;
+      const size_t each = tti_planes_each(&e->program, op, i), plane = bytes / each, k = (y - at) / each;
+      if (y >= at && k < in->height) tti_move(row, tti_pixels(e, in, (uint32_t)k) + (y - at) % each * plane, plane);
+      at += in->height * each;
     } else if (op->variant == TT_CONCAT_X) {
       tti_move(row + at, tti_pixels(e, in, y), bytes);
       at += bytes;

@@ -22,6 +22,7 @@ from tinytee.plan.api import least_budget, lower, make_plan
 from tinytee.plan.entropy import Entropy
 from tinytee.plan.lowered import Lowered
 from tinytee.plan.weights import BY_WINOGRAD, Method
+from unit.importer.detector import detector
 from unit.plan import test_winograd as winograd
 from unit.plan.graphs import SLOW_IS_FINE, graphs
 from unit.plan.quantized_graphs import quantized_graphs
@@ -109,6 +110,13 @@ def test_mutated_programs_by_winograd_s_method(
     graph = winograd.network(5, 9, 6, 24, residual=True)
     assert any(node.method == method for node in make_plan(graph, 256 << 10).network.nodes)
     said = fuzz(fuzzer, graph, 256 << 10, tmp_path, iterations=3000, seed=1)
+    assert int(said.split()[0]) > 750, said
+
+
+def test_mutated_programs_of_lists_of_places(fuzzer: Path, tmp_path: Path) -> None:
+    """Maps of several scales whose pixels become y-planes of one list."""
+    graph = optimize(load(detector()))
+    said = fuzz(fuzzer, graph, 2 * least_budget(graph), tmp_path, iterations=3000, seed=1)
     assert int(said.split()[0]) > 750, said
 
 

@@ -18,6 +18,8 @@ from tinytee.ir import quantized as q
 from tinytee.ir.graph import Activation, Op, Quant, Shape
 
 _MOST_PERMUTE_DIMS = 6
+_MOST_PLANES = 0xFFFF
+"""Y-planes that an instruction counts (TT_INSTR_MAX_ARG)."""
 FLOAT = np.dtype(np.float32)
 
 
@@ -144,15 +146,20 @@ class Builder:
             if source == shape:
                 return tensor
             runs = [(shape.elems, 1)]
+            if source.row_elems % shape.row_elems == 0 and shape.height <= _MOST_PLANES:
+                return self._once((tensor, shape), g.Concat, (tensor,), shape, axis="y")
         if len(runs) > _MOST_PERMUTE_DIMS:
             raise Refusal(
                 f"the data movement has {len(runs)} independent axes; at most {_MOST_PERMUTE_DIMS} are allowed"
             )
         dims = tuple(extent for extent, _ in runs) or (1,)
         strides = tuple(stride for _, stride in runs) or (1,)
-        key = (tensor, dims, strides, shape)
+        return self._once((tensor, dims, strides, shape), g.Permute, (tensor,), shape, dims=dims, strides=strides)
+
+    def _once(self, key: tuple, operator: type[Op], inputs: Sequence[str], shape: Shape, **attributes: Any) -> str:
+        """Emits a copy; one that was made already serves again."""
         if key not in self._arranged:
-            self._arranged[key] = self.emit(g.Permute, (tensor,), shape, dims=dims, strides=strides)
+            self._arranged[key] = self.emit(operator, inputs, shape, **attributes)
         return self._arranged[key]
 
     def to_row_major(self, value: Value) -> Value:
@@ -308,13 +315,17 @@ class Builder:
         at = next((i for i, group in enumerate(groups) if group and group[0] == whole), None)
         if at is None:
             rest = [piece for piece in first.layout.pieces if piece.axis != axis]
-            groups = [rest[:-1], rest[-1:], [whole]]
-            at = 2
+            # Rows and columns as one axis, a detector's places: each becomes a y-plane.
+            is_outermost = _in_order(first.layout) == (whole, *rest) and total <= _MOST_PLANES
+            groups = [[whole], rest[:-1], rest[-1:]] if is_outermost else [rest[:-1], rest[-1:], [whole]]
+            at = 0 if is_outermost else 2
         names = []
         for part in parts:
             own = [list(group) for group in groups]
             own[at][0] = Piece(axis, part.sample[axis])
-            names.append(self.realise(part, lay.make(*own), expand=True))
+            target = lay.make(*own)
+            as_it_is = at == 0 and _in_order(part.layout) == _in_order(target) and _divides(target, part.layout)
+            names.append(part.tensor if as_it_is else self.realise(part, target, expand=True))
         groups[at][0] = Piece(axis, total)
         layout = lay.make(*groups)
         tensor = self.emit(g.Concat, names, layout.shape, axis="yxc"[at])
@@ -345,6 +356,16 @@ class Builder:
             g.DepthwiseConv, (value.tensor,), self.shapes[value.tensor], weight=weight, bias=as_float(shift).reshape(-1)
         )
         return replace(value, tensor=tensor, source=None)
+
+
+def _in_order(layout: Layout) -> lay.Group:
+    """The pieces in the order of the memory."""
+    return lay.make(c=layout.pieces).c
+
+
+def _divides(layout: Layout, other: Layout) -> bool:
+    """Whether each y-plane of ``other`` holds whole y-planes of ``layout``."""
+    return other.shape.row_elems % layout.shape.row_elems == 0
 
 
 def _quant_of(known: Known) -> Quant | None:

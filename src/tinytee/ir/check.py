@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -350,6 +351,10 @@ def _binary(op: g.Binary | q.QBinary, inputs: list[Shape], declared: Shape) -> S
 @_rule(g.Concat)
 def _concat(op: g.Concat, inputs: list[Shape], declared: Shape) -> Shape:
     _need(op, len(inputs) >= 1, "has no inputs")
+    if op.axis == "y":
+        fits = all(s.row_elems % declared.row_elems == 0 for s in inputs)
+        _need(op, fits, f"y-planes of {[str(s) for s in inputs]} are not divided into those of {declared}")
+        return replace(declared, height=sum(s.elems for s in inputs) // declared.row_elems)
     sides = np.array([(s.height, s.width, s.channels) for s in inputs])
     axis = "yxc".index(op.axis)
     others = np.delete(sides, axis, axis=1)

@@ -197,7 +197,10 @@ class Binary(Op):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Concat(Op):
-    """Inputs side by side along one axis; the other axes agree."""
+    """Inputs side by side along one axis; the other axes agree.
+
+    Along y, a y-plane of an input may be several of the output, one after another: (h, w, c) counts as (h w, 1, c).
+    """
 
     axis: Literal["y", "x", "c"]
 

@@ -301,6 +301,12 @@ def _resize(op: g.Resize, inputs: list[F64], shape: g.Shape) -> F64:
     return np.einsum("xt,yxtc->yxc", op.col_weights.astype(np.float64), rows[:, op.col_index])
 
 
+def _concat(op: g.Concat, inputs: list[F64], shape: g.Shape) -> F64:
+    if op.axis == "y":
+        return np.concatenate([x.reshape(-1, shape.width, shape.channels) for x in inputs])
+    return np.concatenate(inputs, axis="yxc".index(op.axis))
+
+
 def _depth_to_space(op: g.DepthToSpace, inputs: list[F64], shape: g.Shape) -> F64:
     height, width, _ = inputs[0].shape
     if op.mode == "DCR":
@@ -352,7 +358,7 @@ _FUNCTIONS: dict[type[Op], Callable[..., F64]] = {
     g.Reduce: _reduce,
     g.Unary: lambda op, inputs, shape: inputs[0],
     g.Binary: _binary,
-    g.Concat: lambda op, inputs, shape: np.concatenate(inputs, axis="yxc".index(op.axis)),
+    g.Concat: _concat,
     g.Gather: _gather,
     g.Resize: _resize,
     g.DepthToSpace: _depth_to_space,

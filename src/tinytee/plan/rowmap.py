@@ -102,10 +102,11 @@ def row_maps(op: Op, shapes: dict[str, Shape]) -> tuple[RowMap, ...]:
         case Binary() | QBinary():
             return tuple(identity(height) if h == height else everything(height, h) for h in heights)
         case Concat(axis="y"):
-            ends = np.cumsum(heights)
+            each = [shapes[name].row_elems // shapes[op.output].row_elems for name in op.inputs]
+            starts = np.cumsum([0, *np.multiply(heights, each)])
             return tuple(
-                from_ranges(np.clip(rows - (end - h), 0, h), np.clip(rows + 1 - (end - h), 0, h), h)
-                for end, h in zip(ends, heights, strict=True)
+                from_ranges(np.clip((rows - start) // n, 0, h), np.clip((rows - start) // n + 1, 0, h), h)
+                for start, h, n in zip(starts, heights, each, strict=False)
             )
         case Gather(rows=index) if index is not None:
             return (_table(np.asarray(index, np.int64)[:, None], heights[0]),)

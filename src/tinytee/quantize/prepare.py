@@ -60,7 +60,7 @@ def prepare(model: onnx.ModelProto) -> onnx.ModelProto:
                 f" it: {error}; export it anew"
             ) from error
     _drop_weights_from_inputs(changed)
-    folded = _convolve_upsampling(_convolve_scales(_fold(changed)))
+    folded = _part_operands(_convolve_upsampling(_convolve_scales(_fold(changed))))
     taken = {node.name for node in folded.graph.node}
     for position, node in enumerate(folded.graph.node):
         if not node.name:
@@ -144,6 +144,26 @@ def _convolve_upsampling(model: onnx.ModelProto) -> onnx.ModelProto:
             onnx.helper.make_node("DepthToSpace", names[2:], node.output, names[2], blocksize=size, mode="CRD")
         )
     return _with_nodes(model, nodes)
+
+
+def _part_operands(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Constants that several nodes read, as a detector's heads of all scales do, become copies, one for each.
+
+    Their integers differ from node to node; and of a bias that is read twice ONNX Runtime's quantizer makes a model
+    that ONNX Runtime does not load.
+    """
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    taken: set[str] = set()
+    for node in model.graph.node:
+        for position, name in enumerate(node.input):
+            if name in stored and name in taken:
+                node.input[position] = f"{name}/{node.output[0]}/{position}"
+                copied = onnx.TensorProto()
+                copied.CopyFrom(stored[name])
+                copied.name = node.input[position]
+                model.graph.initializer.append(copied)
+            taken.add(name)
+    return model
 
 
 def _with_nodes(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> onnx.ModelProto:

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tinytee.ir.graph import Concat, Shape
+from unit.importer.detector import detector
 from unit.importer.support import compare, kinds, model, node, random
 
 SOME = settings(max_examples=60, deadline=None)
@@ -108,6 +110,36 @@ def test_concat_and_split(axis: int) -> None:
 def test_concat_of_mixed_layouts(axis: int) -> None:
     nodes = [node("Transpose", "x", "a", perm=[2, 1, 0]), node("Concat", "a z a", "y", axis=axis)]
     compare(model(nodes, {"x": (3, 3, 3), "z": (3, 3, 3)}))
+
+
+def test_a_detector_s_head_goes_row_by_row() -> None:
+    """Every place of every map becomes a y-plane: nothing waits for a whole map."""
+    graph = compare(detector(), feeds={"image": random((1, 3, 16, 16))})
+    assert not {"Permute", "Reduce"} & set(kinds(graph))
+    lists = [op for op in graph.ops if isinstance(op, Concat) and op.axis == "y" and len(op.inputs) == 2]
+    assert [graph.shapes[op.output] for op in lists] == [Shape(80, 1, 34)]
+
+
+def test_more_places_than_instructions_count_are_no_y_planes() -> None:
+    nodes = [node("Conv", "x w", "c"), node("Reshape", "c flat", "a"), node("Concat", "a a", "y", axis=2)]
+    constants = {"w": random((2, 1, 1, 1)), "flat": np.array([1, 2, -1])}
+    graph = compare(model(nodes, {"x": (1, 1, 200, 170)}, constants))
+    assert max(shape.height for shape in graph.shapes.values()) == 200
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_lists_of_maps_in_other_orders(axis: int) -> None:
+    """One map as the model's layout has it, one turned, one that is a list already."""
+    nodes = [
+        node("Conv", "x w", "c"),
+        node("Reshape", "c flat", "a"),
+        node("Transpose", "z", "t", perm=[0, 2, 1]),
+        node("Concat", "a t l", "b", axis=2) if axis == 2 else node("Concat", "a a", "b", axis=1),
+        node("Softmax", "b", "y", axis=1),
+    ]
+    constants = {"w": random((6, 6, 1, 1)), "flat": np.array([1, 6, 20])}
+    inputs = {"x": (1, 6, 4, 5), "z": (1, 7, 6), "l": (1, 6, 3)} if axis == 2 else {"x": (1, 6, 4, 5)}
+    compare(model(nodes if axis == 2 else [n for n in nodes if n.op_type != "Transpose"], inputs, constants))
 
 
 def test_channel_shuffle_is_a_gather() -> None:

@@ -168,6 +168,19 @@ class _Maker:
         )
         return self.add(Concat(**self.base(*names), axis=axis), shape)
 
+    def planes(self, x: str) -> str:
+        """Rows, or parts of them, as y-planes of their own, of every map that has whole ones."""
+        s = self.shapes[x]
+        width = self.draw(st.sampled_from([n for n in range(1, s.width + 1) if s.width % n == 0]))
+        plane = width * s.channels
+        channels = self.draw(st.sampled_from([n for n in range(1, plane + 1) if plane % n == 0]))
+        fits = [n for n, o in self.shapes.items() if o.row_elems % plane == 0]
+        names = [x] + [self.draw(st.sampled_from(fits)) for _ in range(self.number(0, 2))]
+        height = sum(self.shapes[n].elems // plane for n in names)
+        if height > 512:
+            return x
+        return self.add(Concat(**self.base(*names), axis="y"), Shape(height, plane // channels, channels))
+
     def gather(self, x: str) -> str:
         s = self.shapes[x]
         picks = []
@@ -249,6 +262,7 @@ def graphs(draw: st.DrawFn) -> Graph:
         maker.pool,
         maker.binary,
         maker.concat,
+        maker.planes,
         maker.gather,
         maker.resize,
         maker.pixels,

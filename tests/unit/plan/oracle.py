@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -172,8 +173,13 @@ class Oracle:
         if op.kind == C.TT_OP_BINARY and height == 1:
             return {0}
         if op.kind == C.TT_OP_CONCAT and op.variant == C.TT_CONCAT_Y:
-            start = sum(self.program.tensors[t].height for t in self.operands(op)[:which])
-            return {unit - start} if start <= unit < start + height else set()
+            planes = [
+                (t.height, t.width * t.channels // (out.width * out.channels))
+                for out in [self.program.tensors[op.output]]
+                for t in (self.program.tensors[operand] for operand in self.operands(op))
+            ]
+            at = unit - sum(prod(pair) for pair in planes[:which])
+            return {at // planes[which][1]} if 0 <= at < prod(planes[which]) else set()
         if op.kind == C.TT_OP_GATHER:
             return {y for y in [self.program.tables[op.table + unit]] if y >= 0}
         if op.kind == C.TT_OP_RESIZE:

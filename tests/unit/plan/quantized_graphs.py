@@ -161,6 +161,13 @@ class _QuantizedMaker(_Maker):
         extents = {f: getattr(s, f) for f in others} | {field: sum(getattr(self.shapes[n], field) for n in names)}
         return self.add_quantized(Concat(**self.of(*names), axis=axis), Shape(**extents), self.quants[x])
 
+    def planes(self, x: str) -> str:
+        """Each pixel a y-plane of its own."""
+        s = self.shapes[x]
+        return self.add_quantized(
+            Concat(**self.of(x), axis="y"), Shape(s.height * s.width, 1, s.channels), self.quants[x]
+        )
+
     def gather(self, x: str) -> str:
         s, picks = self.shapes[x], []
         for extent in (s.height, s.width, s.channels):
@@ -220,7 +227,9 @@ def quantized_graphs(draw: st.DrawFn) -> Graph:
         maker.shapes[name] = shape
         inputs.append(Port(name, name, (shape.height, shape.width, shape.channels), "float32", (0, 1, 2), False))
         maker.add_quantized(Quantize(**maker.of(name)), shape)
-    makers = [maker.conv] * 3 + [maker.depthwise] * 2 + [maker.pool, maker.binary, maker.concat, maker.gather]
+    makers = (
+        [maker.conv] * 3 + [maker.depthwise] * 2 + [maker.pool, maker.binary, maker.concat, maker.gather, maker.planes]
+    )
     makers += [maker.pixels] * 2
     for _ in range(draw(st.integers(1, 9))):
         x = draw(st.sampled_from(list(maker.quants)))

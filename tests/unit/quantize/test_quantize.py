@@ -37,6 +37,7 @@ from tinytee.quantize.refine import (
 )
 from tinytee.quantize.sensitivity import quantize_only, rank, with_writers
 from tinytee.report import accuracy_tables, plot_accuracy, precision_of, precision_table
+from unit.importer.detector import detector
 from unit.importer.support import model, node, random
 
 SIZE = 16
@@ -146,56 +147,35 @@ def test_leftover_scales_and_transposed_convolutions_become_convolutions() -> No
     np.testing.assert_allclose(run(prepared, feed), run(made, feed), atol=1e-5)
 
 
-def detector() -> onnx.ModelProto:
-    """A head as YOLOv8's: boxes as means of distributions, in pixels, and scores of 0 to 1, in one output."""
-    places = SIZE * SIZE // 4
-    constants = {
-        "w0": random((16, 3, 3, 3), 1), "w1": random((8, 16, 1, 1), 2), "w2": random((2, 16, 1, 1), 3) / 4,
-        "b1": random((8,), 4), "b2": random((2,), 5) - 1, "bins": np.arange(8, dtype=np.float32).reshape(1, 8, 1, 1),
-        "flat": np.array([0, 10, -1]), "parts": np.array([8, 2]), "by_bin": np.array([1, 1, 8, -1]),
-        "list": np.array([1, 1, -1]), "stride": np.full((1, 1, places), 32, np.float32),
-        "anchors": 32 * np.arange(places, dtype=np.float32).reshape(1, 1, places), "of": np.array([2, 3]),
-    }  # fmt: skip
-    nodes = [
-        node("Conv", "image w0", "c0", pads=[1, 1, 1, 1], strides=[2, 2]),
-        node("Relu", "c0", "r0"),
-        node("Conv", "r0 w1 b1", "boxes"),
-        node("Conv", "r0 w2 b2", "classes"),
-        node("Concat", "boxes classes", "both", axis=1),
-        node("Reshape", "both flat", "row"),
-        node("Split", "row parts", "bins_of scores_of", axis=1),
-        node("Reshape", "bins_of by_bin", "binned"),
-        node("Transpose", "binned", "turned", perm=[0, 2, 1, 3]),
-        node("Softmax", "turned", "likely", axis=1),
-        node("Conv", "likely bins", "mean"),
-        node("Reshape", "mean list", "distance"),
-        node("Mul", "distance stride", "pixels"),
-        node("Sub", "anchors pixels", "left"),
-        node("Sigmoid", "scores_of", "scores"),
-        node("Concat", "left scores", "y", axis=1),
-    ]
-    return onnx.shape_inference.infer_shapes(model(nodes, {"image": (1, 3, SIZE, SIZE)}, constants))
-
-
 def test_a_detector_s_scores_survive_beside_its_boxes() -> None:
-    """In one tensor of 256 steps with boxes of thousands of pixels they would all be 0."""
-    made = quantize(detector(), pictures(8))
+    """In one tensor of 256 steps with boxes of hundreds of pixels they would all be 0."""
+    floating = detector(SIZE)
+    made = quantize(floating, pictures(8))
     for feed in pictures(4, 1):
-        wanted, found = run(detector(), feed)[0], run(made.model, feed)[0]
-        assert np.ptp(wanted[0]) > 1000 and np.ptp(wanted[1:]) > 0.3
-        np.testing.assert_allclose(found[1:], wanted[1:], atol=0.03)
-        np.testing.assert_allclose(found[0], wanted[0], atol=16)  # half a bin
+        wanted, found = run(floating, feed)[0], run(made.model, feed)[0]
+        assert np.ptp(wanted[:4]) > 100 and np.ptp(wanted[4:]) > 0.3
+        np.testing.assert_allclose(found[4:], wanted[4:], atol=0.03)
+        np.testing.assert_allclose(found[:4], wanted[:4], atol=4)  # half a bin at the coarsest scale
     kinds = [type(op).__name__ for op in optimize(load(made.model)).ops]
-    assert kinds.count("QConv") == 3 and kinds.count("Conv") == 1
+    assert kinds.count("QConv") == 6 and kinds.count("Conv") == 1
+
+
+def test_heads_of_several_scales_may_share_their_weights() -> None:
+    prepared = prepare(detector(SIZE))
+    stored = {tensor.name for tensor in prepared.graph.initializer}
+    read = [name for item in prepared.graph.node for name in item.input if name in stored]
+    assert len(set(read)) == len(read)
+    feed = pictures(1)[0]
+    np.testing.assert_array_equal(run(prepared, feed), run(detector(SIZE), feed))
 
 
 def test_what_reads_a_shape_alone_reads_no_result() -> None:
     """As exporters write whose image sizes are open. Bound, it is folded."""
-    made = detector()
-    made.graph.node.extend([node("Shape", "both", "shape"), node("Gather", "shape of", "sizes", axis=0)])
+    made = detector(SIZE)
+    made.graph.node.extend([node("Shape", "both0", "shape"), node("Gather", "shape two", "sizes", axis=0)])
     made.graph.output.append(onnx.helper.make_tensor_value_info("sizes", onnx.TensorProto.INT64, [2]))
     names = {item.name for item in made.graph.node}
-    assert {"Concat_both", "Split_bins_of", "Conv_mean", "Concat_y"} <= after_results(made) <= names
+    assert {"Concat_both0", "Split_bins_of", "Conv_mean", "Concat_y"} <= after_results(made) <= names
     for dim in made.graph.input[0].type.tensor_type.shape.dim[2:]:
         dim.dim_param = "size"
     del made.graph.value_info[:]

@@ -135,7 +135,8 @@ def emit_conv(
     """A convolution of an image; weight: [out, y, x, in / groups], scale: [out], of its integers."""
     builder = call.builder
     value, window = _pad_ahead(builder, value, window)
-    value = builder.image(value)
+    is_pointwise = window.kernel == window.strides == (1, 1) and not any(window.pads) and value.sample[0] == 1
+    value = builder.with_channels(value, [1]) if is_pointwise else builder.image(value)
     source = builder.shapes[value.tensor]
     height = _count(call, source.height, window, 0)
     width = _count(call, source.width, window, 1)
@@ -153,6 +154,9 @@ def emit_conv(
         tensor = builder.emit(g.DepthwiseConv, (value.tensor,), shape, weight=filters, **attributes)
     else:
         tensor = builder.emit(g.Conv, (value.tensor,), shape, weight=as_float(weight), groups=groups, **attributes)
+    if is_pointwise:
+        layout = lay.make(value.layout.y, value.layout.x, [lay.Piece(1, channels)])
+        return builder.value(tensor, [1, channels, *value.sample[2:]], layout)
     return _result(builder, tensor, value, channels)
 
 
