@@ -261,10 +261,10 @@ static int check_concat(const tti_program *p, const tt_op *op, const tt_tensor *
   for (uint32_t i = 0; i < op->operand_count; i++) {
     const tt_tensor *t = tti_operand(p, op, i);
     const uint64_t elems = (uint64_t)t->width * t->channels;
-    if (op->variant == TT_CONCAT_Y && elems % plane) return 0;
-    if (op->variant != TT_CONCAT_Y && t->height != out->height) return 0;
-    if (op->variant == TT_CONCAT_X ? t->channels != out->channels : op->variant == TT_CONCAT_C && t->width != out->width)
-      return 0;
+    const int fits = op->variant == TT_CONCAT_Y   ? elems % plane == 0
+                     : op->variant == TT_CONCAT_X ? t->channels == out->channels
+                                                  : t->width == out->width;
+    if (!fits || (op->variant != TT_CONCAT_Y && t->height != out->height)) return 0;
     total += op->variant == TT_CONCAT_Y ? t->height * (elems / plane) : elems;
   }
   return total == (op->variant == TT_CONCAT_Y ? out->height : plane);

@@ -22,7 +22,7 @@ STEPS = 4096
 
 def arguments() -> np.ndarray:
     sweeps = [np.linspace(-bound, bound, STEPS, dtype=np.float32) for bound in (104, 20, 1)]
-    return np.concatenate([*sweeps, np.float32(EDGES)])
+    return np.concatenate([*sweeps, np.array(EDGES, np.float32)])
 
 
 def network(function: Activation, count: int) -> Graph:
@@ -56,7 +56,7 @@ def test_functions_of_every_argument(function: Activation, isa: str | None) -> N
     ("kind", "ends"), [("exp", (0, np.inf)), ("sigmoid", (0, 1)), ("tanh", (-1, 1)), ("erf", (-1, 1))]
 )
 def test_no_number_stays_one_and_infinities_have_limits(kind, ends: tuple[float, float], isa: str | None) -> None:
-    x = np.float32([np.nan, -np.nan, -np.inf, np.inf])
+    x = np.array([np.nan, -np.nan, -np.inf, np.inf], np.float32)
     with Session(compile_graph(network(Activation(kind), 4), 1 << 20, KEY), key=KEY, isa=isa) as session:
         found = session.run({"x": x.reshape(1, -1, 1)})["y"].reshape(-1)
-    np.testing.assert_array_equal(found, np.float32([np.nan, np.nan, *ends]))
+    np.testing.assert_array_equal(found, np.array([np.nan, np.nan, *ends], np.float32))
