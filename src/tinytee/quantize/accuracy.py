@@ -39,6 +39,21 @@ class MarginAgreement:
 
 
 @dataclass(frozen=True)
+class ChannelAccuracy:
+    """One channel of an output: a class's map, or a coordinate of all of a detector's boxes.
+
+    Attributes:
+        channel: its index.
+        largest: magnitude in float32.
+        snr_db: its signal to noise over all samples, in decibels.
+    """
+
+    channel: int
+    largest: float
+    snr_db: float
+
+
+@dataclass(frozen=True)
 class OutputAccuracy:
     """One output of the model.
 
@@ -47,6 +62,7 @@ class OutputAccuracy:
         by_margin: the same, told apart by how near float32's largest two scores are; empty where there are none.
         cosine, least_cosine: similarity of a sample's elements, its mean and its least.
         snr_db: signal to noise over all samples, in decibels.
+        channels: worst first; empty where it is no map. What is small beside others does not show in the figures above.
     """
 
     name: str
@@ -55,6 +71,7 @@ class OutputAccuracy:
     least_cosine: float
     snr_db: float
     by_margin: tuple[MarginAgreement, ...] = ()
+    channels: tuple[ChannelAccuracy, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -128,9 +145,38 @@ class _Tally:
 
     @property
     def snr_db(self) -> float:
-        if self.noise == 0:
-            return NO_NOISE_DB
-        return min(NO_NOISE_DB, float(10 * np.log10(max(self.signal, 1e-30) / self.noise)))
+        return _decibels(self.signal, self.noise)
+
+
+@dataclass
+class _ChannelTally:
+    """Sums over samples, channel by channel."""
+
+    signal: NDArray | float = 0.0
+    noise: NDArray | float = 0.0
+    largest: NDArray | float = 0.0
+
+    def add(self, expected: NDArray, found: NDArray) -> None:
+        """Of maps, whose channels are the second axis, and of lists, where they are the shorter axis."""
+        at = 2 if expected.ndim == 3 and expected.shape[2] < expected.shape[1] else 1
+        wanted, got = (np.moveaxis(a, at, 0).reshape(a.shape[at], -1).astype(np.float64) for a in (expected, found))
+        self.signal = self.signal + np.square(wanted).sum(axis=1)
+        self.noise = self.noise + np.square(wanted - got).sum(axis=1)
+        self.largest = np.maximum(self.largest, np.abs(wanted).max(axis=1))
+
+    def channels(self) -> tuple[ChannelAccuracy, ...]:
+        sums = zip(*(np.atleast_1d(sums) for sums in (self.largest, self.signal, self.noise)), strict=True)
+        found = [
+            ChannelAccuracy(channel, float(largest), _decibels(float(signal), float(noise)))
+            for channel, (largest, signal, noise) in enumerate(sums)
+        ]
+        return tuple(sorted(found, key=lambda channel: channel.snr_db))
+
+
+def _decibels(signal: float, noise: float) -> float:
+    if noise == 0:
+        return NO_NOISE_DB
+    return min(NO_NOISE_DB, float(10 * np.log10(max(signal, 1e-30) / noise)))
 
 
 def measure_outputs(
@@ -146,12 +192,15 @@ def measure_outputs(
     names = [value.name for value in floating.graph.output]
     sessions = open_session(floating), open_session(quantized)
     tallies = {name: _Tally() for name in names}
+    by_channel = {name: _ChannelTally() for name in names}
     ranked = dict.fromkeys(names, False)
     for position, sample in enumerate(samples):
         results = [run(session, names, sample) for session in sessions]
         for name, expected, found in zip(names, *results, strict=True):
             tallies[name].add(expected, found)
             ranked[name] = expected.size > 1 and max(expected.shape) == expected.size
+            if expected.ndim > 2 and not ranked[name]:
+                by_channel[name].add(expected, found)
         if told is not None:
             told((position + 1) / len(samples))
     return tuple(
@@ -162,6 +211,7 @@ def measure_outputs(
             least_cosine=float(np.min(tally.cosines)),
             snr_db=tally.snr_db,
             by_margin=tally.by_margin() if ranked[name] else (),
+            channels=by_channel[name].channels() if np.ndim(by_channel[name].signal) else (),
         )
         for name, tally in tallies.items()
     )

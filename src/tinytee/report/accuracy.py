@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tinytee.quantize import Accuracy, OutputAccuracy
 
 WORST_LAYERS = 5
+WORST_CHANNELS = 5
 _MOST_BARS = 40
 
 
@@ -43,6 +44,7 @@ def accuracy_tables(found: Accuracy) -> list[Table]:
     for layer in found.layers[:WORST_LAYERS]:
         layers.add_row(escape(layer.node), layer.op_type, f"{layer.snr_db:.1f} dB")
     tables = [outputs, *(_margin_table(output) for output in found.outputs if output.by_margin)]
+    tables += [_channel_table(output) for output in found.outputs if output.channels]
     return [*tables, layers] if found.layers else tables
 
 
@@ -59,6 +61,16 @@ def _margin_table(output: OutputAccuracy) -> Table:
             str(part.samples),
             "" if part.top1_agreement is None else f"{part.top1_agreement:.1%}",
         )
+    return table
+
+
+def _channel_table(output: OutputAccuracy) -> Table:
+    """A detector's scores may be lost beside its boxes, and no figure of the whole says so."""
+    table = Table(title=f"channels with the most noise: {escape(output.name)}", title_justify="left")
+    for heading in ("channel", "largest in float32", "signal to noise"):
+        table.add_column(heading, justify="right")
+    for channel in output.channels[:WORST_CHANNELS]:
+        table.add_row(str(channel.channel), f"{channel.largest:.3g}", f"{channel.snr_db:.1f} dB")
     return table
 
 

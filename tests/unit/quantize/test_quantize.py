@@ -160,6 +160,24 @@ def test_a_detector_s_scores_survive_beside_its_boxes() -> None:
     assert kinds.count("QConv") == 6 and kinds.count("Conv") == 1
 
 
+def test_the_report_tells_channels_apart() -> None:
+    """Scores that are lost beside boxes of hundreds of pixels: the cosine of the whole does not say so."""
+    floating, lost = detector(SIZE), detector(SIZE)
+    zero = node("Mul", "scores nothing", "none")
+    lost.graph.initializer.append(numpy_helper.from_array(np.zeros((), np.float32), "nothing"))
+    lost.graph.node.insert(len(lost.graph.node) - 1, zero)
+    lost.graph.node[-1].input[1] = "none"
+    (output,) = measure_outputs(floating, lost, pictures(3))
+    assert output.cosine > 0.999 and output.snr_db > 30
+    assert {channel.channel for channel in output.channels[:2]} == {4, 5} and len(output.channels) == 6
+    assert all(channel.snr_db == 0 and 0 < channel.largest < 1 for channel in output.channels[:2])
+    assert all(channel.snr_db > 100 for channel in output.channels[2:])
+    made = quantize(floating, pictures(2), pictures(2, 1)).accuracy
+    assert len(accuracy_tables(made)) == 3 and len(made.to_dict()["outputs"][0]["channels"]) == 6
+    scores = quantize(network(), pictures(2), pictures(2, 1)).accuracy.outputs[0]
+    assert scores.channels == () and scores.by_margin
+
+
 def test_heads_of_several_scales_may_share_their_weights() -> None:
     prepared = prepare(detector(SIZE))
     stored = {tensor.name for tensor in prepared.graph.initializer}
