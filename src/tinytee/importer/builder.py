@@ -316,9 +316,10 @@ class Builder:
         if at is None:
             rest = [piece for piece in first.layout.pieces if piece.axis != axis]
             # Rows and columns as one axis, a detector's places: each becomes a y-plane.
-            is_outermost = _in_order(first.layout) == (whole, *rest) and total <= _MOST_PLANES
-            groups = [[whole], rest[:-1], rest[-1:]] if is_outermost else [rest[:-1], rest[-1:], [whole]]
-            at = 0 if is_outermost else 2
+            is_list = total <= _MOST_PLANES and _runs_along(first.layout, axis) > 0
+            parts = [run for part in parts for run in self._in_turn(part, axis)] if is_list else parts
+            groups = [[whole], rest[:-1], rest[-1:]] if is_list else [rest[:-1], rest[-1:], [whole]]
+            at = 0 if is_list else 2
         names = []
         for part in parts:
             own = [list(group) for group in groups]
@@ -330,6 +331,15 @@ class Builder:
         layout = lay.make(*groups)
         tensor = self.emit(g.Concat, names, layout.shape, axis="yxc"[at])
         return self.value(tensor, shape, layout, parts[0].dtype)
+
+    def _in_turn(self, part: Value, axis: int) -> list[Value]:
+        """The value as runs along ``axis`` that have it outermost, where there are several: see ``_runs_along``."""
+        count, before, after = _runs_along(part.layout, axis), part.sample[:axis], part.sample[axis + 1 :]
+        if count < 2:
+            return [part]
+        each = part.sample[axis] // count
+        split = self.reshape(part, [*before, count, each, *after])
+        return [self.reshape(self.gather(split, {axis: [run]}), [*before, each, *after]) for run in range(count)]
 
     def reshape(self, value: Value, shape: Sequence[int]) -> Value:
         """The same elements in logical order under another shape (of one sample)."""
@@ -361,6 +371,19 @@ class Builder:
 def _in_order(layout: Layout) -> lay.Group:
     """The pieces in the order of the memory."""
     return lay.make(c=layout.pieces).c
+
+
+def _runs_along(layout: Layout, axis: int) -> int:
+    """How many runs ``axis`` consists of, one after another, that each have it outermost in memory.
+
+    1 where all of it is so. Several where channels hold its outermost piece, as they hold the anchors of a detector's
+    places. 0 otherwise.
+    """
+    outer = max(layout.of_axis(axis), key=lambda piece: piece.stride, default=None)
+    if outer is None or _in_order(layout)[0] == Piece(axis, outer.extent * outer.stride):
+        return 1
+    others = lay.make(c=[piece for piece in layout.pieces if piece != outer]).c
+    return outer.extent if others[:1] == (Piece(axis, outer.stride),) else 0
 
 
 def _divides(layout: Layout, other: Layout) -> bool:

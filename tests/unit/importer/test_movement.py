@@ -120,6 +120,27 @@ def test_a_detector_s_head_goes_row_by_row() -> None:
     assert [graph.shapes[op.output] for op in lists] == [Shape(80, 1, 34)]
 
 
+@pytest.mark.parametrize("sides", [((4, 5), (2, 3)), ((4, 5), (1, 1)), ((4, 1), (1, 5), (2, 2))])
+def test_anchors_that_channels_hold_go_row_by_row(sides: tuple[tuple[int, int], ...]) -> None:
+    """YOLOv5's heads: [1, 3, y, x, 7] of every scale, as one list."""
+    nodes, constants, inputs = [], {}, {}
+    for scale, (height, width) in enumerate(sides):
+        inputs[f"x{scale}"] = (1, 4, height, width)
+        constants[f"w{scale}"] = random((21, 4, 1, 1), scale)
+        constants[f"a{scale}"] = np.array([1, 3, 7, height, width])
+        constants[f"l{scale}"] = np.array([1, 3 * height * width, 7])
+        nodes += [
+            node("Conv", f"x{scale} w{scale}", f"c{scale}"),
+            node("Reshape", f"c{scale} a{scale}", f"r{scale}"),
+            node("Transpose", f"r{scale}", f"t{scale}", perm=[0, 1, 3, 4, 2]),
+            node("Sigmoid", f"t{scale}", f"s{scale}"),
+            node("Reshape", f"s{scale} l{scale}", f"f{scale}"),
+        ]
+    nodes.append(node("Concat", " ".join(f"f{scale}" for scale in range(len(sides))), "y", axis=1))
+    graph = compare(model(nodes, inputs, constants))
+    assert "Permute" not in kinds(graph)
+
+
 def test_more_places_than_instructions_count_are_no_y_planes() -> None:
     nodes = [node("Conv", "x w", "c"), node("Reshape", "c flat", "a"), node("Concat", "a a", "y", axis=2)]
     constants = {"w": random((2, 1, 1, 1)), "flat": np.array([1, 2, -1])}
