@@ -30,6 +30,8 @@ def read_proto(model: str | os.PathLike[str] | bytes | onnx.ModelProto) -> onnx.
 
 def bind(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> onnx.ModelProto:
     """The model with its inputs' extents, by name; 0 leaves one open. What it computes of them can then be folded."""
+    if not shapes:
+        return model
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
     for value in changed.graph.input:
