@@ -1085,25 +1085,18 @@ static void decode(unsigned coding, const uint8_t *codes, const float *scales, s
     decode_panel(8, coding, codes, scales, rows, out);
 }
 
-extern const tti_i8_kernels TTI_JOIN(tti_i8_, TTI_ISA); /* see i8.c */
+/* Those of an instruction set: these, and its own on uint8 (see i8.c). */
+#define TTI_TABLE(isa)                                                                                                 \
+  extern const tti_i8_kernels TTI_JOIN(tti_i8_, isa);                                                                  \
+  const tti_kernels *TTI_JOIN(tti_kernels_, isa)(void) {                                                               \
+    static const tti_kernels table = {                                                                                 \
+        TTI_STRING(isa),   conv_row,         strassen_in, winograd_in,   winograd_weights,       winograd_out,         \
+        depthwise_row,     pool_row,         activation,  binary,        binary_pixels,          lrn,                  \
+        interleave_floats, interleave_bytes, decode,      decode_stream, &TTI_JOIN(tti_i8_, isa)};                     \
+    return &table;                                                                                                     \
+  }
 
-const tti_kernels *TTI_JOIN(tti_kernels_, TTI_ISA)(void) {
-  static const tti_kernels table = {TTI_STRING(TTI_ISA),
-                                    conv_row,
-                                    strassen_in,
-                                    winograd_in,
-                                    winograd_weights,
-                                    winograd_out,
-                                    depthwise_row,
-                                    pool_row,
-                                    activation,
-                                    binary,
-                                    binary_pixels,
-                                    lrn,
-                                    interleave_floats,
-                                    interleave_bytes,
-                                    decode,
-                                    decode_stream,
-                                    &TTI_JOIN(tti_i8_, TTI_ISA)};
-  return &table;
-}
+TTI_TABLE(TTI_ISA)
+#ifdef TTI_ISA_AND_DOT /* has dot products of four bytes besides, which float32 has no use for */
+TTI_TABLE(TTI_ISA_AND_DOT)
+#endif

@@ -103,7 +103,7 @@ static const tti_kernels *choose_kernels(const char *wanted, const char **isa) {
     int available;
     const tti_kernels *(*kernels)(void);
   } choices[] = {
-#if defined(__x86_64__)
+#if defined(__x86_64__) && TINYTEE_AVX512
       {"avx512vnni",
        __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("fma"),
@@ -112,6 +112,8 @@ static const tti_kernels *choose_kernels(const char *wanted, const char **isa) {
        __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("fma"),
        tti_kernels_avx512},
+#endif
+#if defined(__x86_64__)
       {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), tti_kernels_avx2},
 #elif defined(__aarch64__)
       {"neondot", (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0, tti_kernels_neondot},
