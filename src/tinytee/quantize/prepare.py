@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from tinytee.quantize.engine import onnxruntime
 
 OPSET = 13
 """The oldest opset whose DequantizeLinear knows scales for each channel."""
+_LARGE = 2**14
+"""Elements of a tensor that is weights, not a shape or the like."""
 _QUANTIZATION = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "QGemm", "DynamicQuantizeLinear"}
 
 
@@ -55,7 +58,7 @@ def prepare(model: onnx.ModelProto) -> onnx.ModelProto:
     version = next((entry.version for entry in changed.opset_import if entry.domain in ("", "ai.onnx")), OPSET)
     if version < OPSET:
         try:
-            changed = onnx.version_converter.convert_version(changed, OPSET)
+            changed = _lightly(changed, lambda light: onnx.version_converter.convert_version(light, OPSET))
         except Exception as error:
             raise TinyteeError(
                 f"the model uses opset {version}; quantizing takes {OPSET}, and onnx.version_converter cannot convert"
@@ -68,7 +71,25 @@ def prepare(model: onnx.ModelProto) -> onnx.ModelProto:
         if not node.name:
             name = f"{node.op_type}_{position}"
             node.name = name if name not in taken else f"{name}_{node.output[0]}"
-    return onnx.shape_inference.infer_shapes(folded)
+    return _lightly(folded, onnx.shape_inference.infer_shapes)
+
+
+def _lightly(model: onnx.ModelProto, change: Callable[[onnx.ModelProto], onnx.ModelProto]) -> onnx.ModelProto:
+    """What is made of a model without regard to large weights, which are put aside: each copy of them takes time."""
+    aside: dict[str, bytes] = {}
+    for tensor in model.graph.initializer:
+        if math.prod(tensor.dims) > _LARGE and tensor.HasField("raw_data"):
+            aside[tensor.name] = tensor.raw_data
+            tensor.ClearField("raw_data")
+            tensor.data_location = onnx.TensorProto.EXTERNAL
+            tensor.external_data.add(key="location", value="aside")
+    changed = change(model)
+    for tensor in changed.graph.initializer:
+        if tensor.name in aside:
+            tensor.raw_data = aside.pop(tensor.name)
+            tensor.ClearField("data_location")
+            tensor.ClearField("external_data")
+    return changed
 
 
 def _convolve_scales(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -121,6 +142,8 @@ def _convolve_upsampling(model: onnx.ModelProto) -> onnx.ModelProto:
 
     Transposed ones ONNX Runtime computes in float32, quantized or not.
     """
+    if all(node.op_type != "ConvTranspose" for node in model.graph.node):
+        return model
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
