@@ -18,7 +18,7 @@ from onnx.backend.base import Backend, BackendRep, namedtupledict
 
 from tinytee.api import compile_graph
 from tinytee.errors import UnsupportedModelError
-from tinytee.importer import UnsupportedNodes, load
+from tinytee.importer import UnsupportedNodes, in_float32, load
 from tinytee.ir import reference
 from tinytee.ir.graph import Graph
 from tinytee.passes import optimize
@@ -28,6 +28,10 @@ Engine = Callable[[Graph, Mapping[str, NDArray]], Mapping[str, NDArray]]
 """Runs a graph on arrays by input name."""
 
 _MEMORY_BYTES = 64 << 20
+_HALVES: dict[int, np.dtype] = {
+    kind: onnx.helper.tensor_dtype_to_np_dtype(kind) for kind in (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+}
+"""Types of inputs and outputs that are carried as float32."""
 
 
 def sealed_engine(graph: Graph, inputs: Mapping[str, NDArray]) -> Mapping[str, NDArray]:
@@ -57,6 +61,11 @@ def import_bound(model: onnx.ModelProto, inputs: Mapping[str, NDArray]) -> tuple
                 raise
 
 
+def _in_float32(value: Any) -> NDArray:
+    array = np.asarray(value)
+    return array.astype(np.float32) if array.dtype in _HALVES.values() else array
+
+
 class TinyteeRep(BackendRep):
     """A model, ready to run."""
 
@@ -78,10 +87,13 @@ class TinyteeRep(BackendRep):
         for name, value in given.items():
             if not isinstance(value, (np.ndarray, np.generic)):
                 raise UnsupportedModelError(f"input '{name}' is a {type(value).__name__}; only tensors are supported")
-        graph, free = import_bound(self.model, {name: np.asarray(value) for name, value in given.items()})
+        graph, free = import_bound(in_float32(self.model), {name: _in_float32(value) for name, value in given.items()})
         outputs = self.engine(graph, free)
-        names = [value.name for value in self.model.graph.output]
-        return namedtupledict("Outputs", names)(*(outputs[name] for name in names))
+        ports = {port.name: port.type.tensor_type.elem_type for port in self.model.graph.output}
+        results = (
+            outputs[name].astype(_HALVES[kind]) if kind in _HALVES else outputs[name] for name, kind in ports.items()
+        )
+        return namedtupledict("Outputs", list(ports))(*results)
 
 
 class TinyteeBackend(Backend):

@@ -43,6 +43,7 @@ def bench(
     most. Exits with 1 if a budget is too small.
     """
     from tinytee.bench import Bench, measure_row, prediction_errors, steady_probe  # noqa: PLC0415
+    from tinytee.importer import reference_model  # noqa: PLC0415
 
     budgets, device = [parse_size(size) for size in memory.split(",")], load_profile(profile)
     suites = list(dict.fromkeys(api.choose_suite(name, device) for name in (suite or "").split(",")))
@@ -55,7 +56,7 @@ def bench(
         specs = [TensorSpec.of(port, graph.shapes[port.tensor], graph.quants.get(port.tensor)) for port in graph.inputs]
         feed = {spec.name: random_array(generator, spec) for spec in specs}
         report("ONNX Runtime", 0.0)
-        contest = Bench(model, graph, feed, isa=isa, threads=threads or 1)
+        contest = Bench(reference_model(model), graph, feed, isa=isa, threads=threads or 1)
         how = {"profile": device, "rounds": runs, "steady": steady_probe(threads or 1), "most_tries": MOST_TRIES}
         cases = [(name, budget) for name in suites for budget in budgets]
         for position, (name, budget) in enumerate(cases):

@@ -202,10 +202,13 @@ def verify(
         import onnxruntime  # noqa: PLC0415
     except ImportError as error:
         raise ValueError("verify needs ONNX Runtime: pip install onnxruntime") from error
+    from tinytee.importer import reference_model  # noqa: PLC0415
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:
-        reference = ort.open_session(str(model), options)
+        source = reference_model(model)
+        reference = ort.open_session(str(source) if isinstance(source, Path) else source.SerializeToString(), options)
     except Exception as error:  # its exceptions have no common base but this
         raise ValueError(f"ONNX Runtime does not load {model}: {error}") from error
     with Session(bundle, key=common.read_key(key_file), isa=isa) as session:

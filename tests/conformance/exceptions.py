@@ -21,14 +21,16 @@ LISTED = {
 }  # fmt: skip
 
 _INTEGERS = "arithmetic on integers is refused: tensors are float32, exact for integers only up to 2**24"
-_TYPES = "tensors are float32; float16, bfloat16, float64 arithmetic, float8 and sub-byte types are refused"
+_TYPES = (
+    "tensors are float32, which float16 and bfloat16 become; float64 arithmetic, float8 and sub-byte types are refused"
+)
 _UNSIGNED = "of the unsigned types only uint8 is carried"
 _EMPTY = "tensors without elements are refused"
 _TRAINING = "training modes are refused"
 _INDICES = "the second output of MaxPool, Indices, is refused"
 _THREE_D = "images have one or two dimensions; three are refused"
 _SEQUENCES = "sequences and optional values are refused"
-_OTHER = "BFLOAT16|FLOAT16|FLOAT4\\w+|FLOAT8\\w+|U?INT[24]"
+_OTHER = "FLOAT4\\w+|FLOAT8\\w+|U?INT[24]"
 
 EXCEPTIONS: dict[str, str] = {
     r"resize_downsample_scales_(linear|cubic)_align_corners": (
@@ -41,8 +43,7 @@ EXCEPTIONS: dict[str, str] = {
     r"pow_types_int(32|64)_\w+": _INTEGERS,
     rf"cast(like)?_(no_saturate_|e8m0_)?({_OTHER}|DOUBLE)_to_\w+": _TYPES,
     rf"cast(like)?_(no_saturate_|e8m0_)?\w+_to_({_OTHER})(_expanded)?": _TYPES,
-    r"celu_b?float16": _TYPES,
-    r"(max|min)_float(16|64)": _TYPES,
+    r"(max|min)_float64": _TYPES,
     r"(max|min)_uint(16|32|64)": _UNSIGNED,
     r"pow_types_float32_uint(32|64)": _UNSIGNED,
     r"(averagepool|maxpool)_3d_\w+": _THREE_D,

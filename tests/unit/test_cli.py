@@ -20,6 +20,7 @@ from tamper.programs import passthrough_bundle
 from tinytee import Preprocessing, __version__
 from tinytee.cli import main
 from unit.conftest import Run
+from unit.importer.support import in_half
 
 
 def build_model(scale: float = 1.0) -> onnx.ModelProto:
@@ -117,6 +118,15 @@ def test_compile_verify_run_inspect(run: Run, ready: Path) -> None:
     assert found["suite"] == "aes-256-gcm"
     assert found["manifest"]["preprocessing"]["mean"] == [127.0]
     assert sorted(os.listdir(ready)) == ["model.key", "pass.tt", "photo.png", "small.onnx", "small.tt", "x.npy"]
+
+
+def test_a_model_in_float16_is_compared_in_float32(run: Run, ready: Path) -> None:
+    onnx.save(in_half(), ready / "half.onnx")
+    assert run("compile", "half.onnx", "-m", "64KiB", "-k", "model.key")[0] == 0
+    assert run("verify", "half.tt", "half.onnx", "-k", "model.key")[0] == 0
+    status, out, _ = run("bench", "half.onnx", "-m", "64KiB", "--runs", "1", "--json")
+    assert status == 0
+    assert json.loads(out)[0]["error"] < 1e-4
 
 
 def test_verify_fails_on_another_model(run: Run, ready: Path) -> None:

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from tinytee.errors import TinyteeError, UnsupportedModelError
+from tinytee.importer.half import in_float32
 
 ModelSource = str | PathLike[str] | bytes | onnx.ModelProto
 _OLDEST_OPSET = 7
@@ -19,7 +20,7 @@ _CONVERTED_OPSET = 9
 
 
 def read_model(model: ModelSource) -> tuple[ir.Model, int]:
-    """The model, its functions inlined, and the opset of the default domain.
+    """The model in float32, its functions inlined, and the opset of the default domain.
 
     Raises:
         TinyteeError: no such file, a directory, a truncated or foreign file, an empty model, missing external data,
@@ -37,7 +38,7 @@ def read_model(model: ModelSource) -> tuple[ir.Model, int]:
     if not proto.graph.node and not proto.graph.output:
         raise TinyteeError("the model is empty: it has neither nodes nor outputs; is this an ONNX file?")
     _check_external_data(proto, base)
-    proto, version = _modern(proto)
+    proto, version = _modern(in_float32(proto, base))
     try:
         found = ir.from_proto(proto)
         if base is not None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from tinytee.errors import TinyteeError
+from tinytee.importer import in_float32
 from tinytee.quantize.engine import onnxruntime
 
 OPSET = 13
@@ -25,10 +26,10 @@ _QUANTIZATION = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMa
 
 
 def read_proto(model: str | os.PathLike[str] | bytes | onnx.ModelProto) -> onnx.ModelProto:
-    """A model with its external weights, wherever it comes from; one that ``importer.load`` has accepted."""
+    """A model in float32, with its external weights, wherever it comes from; ``importer.load`` has accepted it."""
     if isinstance(model, onnx.ModelProto):
-        return model
-    return onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(model)
+        return in_float32(model)
+    return in_float32(onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(model))
 
 
 def bind(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> onnx.ModelProto:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from tinytee.importer import load
 from tinytee.ir.check import check
@@ -50,6 +50,30 @@ def model(
 
 def random(shape: Sequence[int], seed: int = 0) -> NDArray[np.float32]:
     return np.random.default_rng(seed).uniform(-2, 2, shape).astype(np.float32)
+
+
+def in_half(**dtypes: int) -> onnx.ModelProto:
+    """'x' [1, 3, 8, 8] to 'y' [1, 5]: weights, a Constant, a ConstantOfShape and Casts in float16."""
+    constants = {
+        "w": random((4, 3, 3, 3), 1).astype(np.float16), "b": random((4,), 2).astype(np.float16),
+        "m": random((256, 5), 3).astype(np.float16) / 8, "extent": np.array([1, 1]), "flat": np.array([1, -1]),
+    }  # fmt: skip
+    filled = numpy_helper.from_array(np.array([0.25], np.float16), "quarter")
+    nodes = [
+        node("Conv", "x w b", "c", pads=[1, 1, 1, 1]),
+        node("Cast", "c", "wide", to=TensorProto.FLOAT),
+        node("Sigmoid", "wide", "s"),
+        node("Cast", "s", "narrow", to=TensorProto.FLOAT16),
+        node("Constant", "", "two", value=numpy_helper.from_array(np.array(2, np.float16))),
+        node("Mul", "narrow two", "twice"),
+        node("ConstantOfShape", "extent", "quarter", value=filled),
+        node("Reshape", "twice flat", "row"),
+        node("MatMul", "row m", "product"),
+        node("Add", "product quarter", "y"),
+    ]
+    return model(
+        nodes, {"x": (1, 3, 8, 8)}, constants, dtypes={"x": TensorProto.FLOAT16, "y": TensorProto.FLOAT16, **dtypes}
+    )
 
 
 def run_onnxruntime(proto: onnx.ModelProto, feeds: Mapping[str, NDArray]) -> list[NDArray]:
