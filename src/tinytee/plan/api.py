@@ -25,7 +25,7 @@ from tinytee.plan.entropy import Entropy, code_entropy, is_entropy_coded, known_
 from tinytee.plan.layout import Layout, lay_out
 from tinytee.plan.lowered import Lowered
 from tinytee.plan.network import Network, Way, build, choose_ways
-from tinytee.plan.partition import Choice, Partition, Partitioner
+from tinytee.plan.partition import ROUNDING, Choice, Partition, Partitioner
 from tinytee.plan.profile import Profile
 from tinytee.plan.profile import load as load_profile
 from tinytee.plan.segments import SegmentTable
@@ -187,6 +187,9 @@ class _Variant:
     def __init__(self, network: Network, profile: Profile, suite: str, table: SegmentTable) -> None:
         self.network, self.profile, self.suite = network, profile, suite
         self.partitioner = Partitioner(network, table, profile, suite)
+        self._arithmetic = sum(node.seconds for node in network.nodes)
+        self._weight_bytes = sum(node.weight_bytes for node in network.nodes)
+        self._open_rate = profile.aead_bytes_per_second[suite]
         self._found: list[tuple[int, int, Partition | None]] = []
         """Partitions: the sizes of which each is the fastest; None: those for which there is none."""
         self._placed: dict[Partition, _Placed] = {}
@@ -234,6 +237,10 @@ class _Variant:
             return None
         parted = self.in_parts(placed)
         return parted if parted.peak_bytes <= budget_bytes else None
+
+    def least_seconds(self, budget_bytes: int) -> float:
+        """What no plan of it is faster than: all arithmetic, and opening once what a budget cannot hold decrypted."""
+        return self._arithmetic + max(0, self._weight_bytes - budget_bytes) / self._open_rate
 
     def best(self, budget_bytes: int, progress: Callable[[float], None] | None = None) -> _Best | None:
         """The fastest partition that fits as placed, and what to pin in the rest."""
@@ -402,11 +409,13 @@ class Planner:
         variants = [variant for least, variant in self._variants if budget_bytes >= least]
         if self._narrow and budget_bytes <= NARROW_MOST_BYTES:
             variants.append(self._narrow)
-        found = []
-        for number, variant in enumerate(variants):
-            share = _share(progress, number, len(variants))
-            found.append(variant.best(budget_bytes, share))
-        best = min((b for b in found if b is not None), key=lambda b: b.seconds, default=None)
+        best: _Best | None = None
+        for done, variant in enumerate(reversed(variants)):  # the fastest arithmetic first
+            if best is not None and variant.least_seconds(budget_bytes) > best.seconds * ROUNDING:
+                continue
+            found = variant.best(budget_bytes, _share(progress, done, len(variants)))
+            if found is not None and (best is None or found.seconds <= best.seconds):
+                best = found
         if best is None and self._narrow not in (None, *variants):
             best = self._narrow.best(budget_bytes, progress)
         if best is None:
