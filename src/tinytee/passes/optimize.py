@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tinytee.ir.graph import Graph
+from tinytee.passes.bypass_concats import bypass_concats
 from tinytee.passes.eliminate_dead import eliminate_dead
 from tinytee.passes.fold_batchnorm import fold_batchnorm
 from tinytee.passes.fold_scale_forward import fold_scale_forward
@@ -12,6 +13,7 @@ from tinytee.passes.fuse_activation import fuse_activation
 from tinytee.passes.fuse_pointwise import fuse_pointwise
 from tinytee.passes.fuse_quantized import fuse_quantized
 from tinytee.passes.fuse_residual import fuse_residual
+from tinytee.passes.merge_concats import merge_concats
 from tinytee.passes.merge_gathers import merge_gathers
 from tinytee.passes.merge_pad import merge_pad
 from tinytee.passes.merge_tables import merge_tables
@@ -28,7 +30,10 @@ PASSES: tuple[Callable[[Graph], Graph], ...] = (
     eliminate_dead,
     permute_to_gather,  # before gathers merge
     merge_gathers,  # before padding is recognized: one Gather pads both axes
+    bypass_concats,  # after slices of slices have become one
     remove_identity,  # a slice of a padding may cancel it
+    eliminate_dead,  # what nobody reads any more
+    merge_concats,
     fold_batchnorm,  # before activations, which would stand between
     fold_scale_forward,
     fuse_activation,  # before residuals, which take the activation along

@@ -20,6 +20,7 @@ from tinytee.passes.order_depth_first import order_depth_first
 from tinytee.passes.permute_to_gather import permute_to_gather
 from tinytee.passes.ports_carry_bytes import ports_carry_bytes
 from tinytee.passes.tabulate import tabulate
+from unit.importer.detector import BINS, CLASSES, detector
 from unit.importer.support import compare, kinds, model, node, random
 
 NORM = {name: random((4,), i) for i, name in enumerate("sbm")} | {"v": np.array([0.5, 1, 2, 3], np.float32)}
@@ -260,3 +261,50 @@ def test_a_function_of_one_byte_becomes_a_table() -> None:
     assert kinds(found) == ["Quantize", "QLut", "QBinary", "QBinary", "QLut", "Dequantize"]
     every_byte = {"x": ((np.arange(256) - 100.0) / 8).reshape(4, 8, 8).astype(np.float32)}
     np.testing.assert_array_equal(evaluate(found, every_byte)["y"], evaluate(graph, every_byte)["y"])
+
+
+BRANCHES = [node("Conv", "x k", "a"), node("Sigmoid", "x", "b"), node("Tanh", "x", "c")]
+
+
+def test_channels_that_were_joined_are_taken_from_where_they_come() -> None:
+    constants = {**CONV, "parts": np.array([8, 4])}
+    joined = [*BRANCHES, node("Concat", "a b c", "joined", axis=1), node("Split", "joined parts", "ab c_again", axis=1)]
+    used = [node("Exp", "ab"), node("Neg", "c_again", "z")]
+    graph = compare(model([*joined, *used], IMAGE, constants, outputs=("y", "z")))
+    assert sorted(kinds(graph)) == ["Concat", "Conv", "Unary", "Unary", "Unary", "Unary"]
+    assert len(next(op for op in graph.ops if isinstance(op, g.Concat)).inputs) == 2
+    itself = [*joined, node("Exp", "ab", "y")]
+    assert kinds(compare(model(itself, IMAGE, constants, outputs=("y", "c_again")))).count("Gather") == 0
+
+
+@pytest.mark.parametrize("why", ["an operand is cut through", "the whole is an output", "channels are skipped"])
+def test_joined_channels_stay(why: str) -> None:
+    parts = np.array([6, 6]) if why == "an operand is cut through" else np.array([8, 4])
+    nodes = [*BRANCHES, node("Concat", "a b c", "joined", axis=1)]
+    if why == "channels are skipped":
+        nodes.append(node("Gather", "joined every_other", "y", axis=1))
+        nodes.append(node("Gather", "joined every_other", "z", axis=1))
+    else:
+        nodes.append(node("Split", "joined parts", "y z", axis=1))
+    outputs = ("y", "z", "joined") if why == "the whole is an output" else ("y", "z")
+    constants = {**CONV, "parts": parts, "every_other": np.arange(0, 12, 2)}
+    graph = compare(model(nodes, IMAGE, constants, outputs=outputs))
+    assert len(next(op for op in graph.ops if isinstance(op, g.Concat)).inputs) == 3
+
+
+def test_a_detector_joins_boxes_and_scores_of_all_scales_apart() -> None:
+    """Two lists, each of its own maps: neither the maps of a scale nor all scales are joined in one."""
+    graph = compare(detector(scales=3))
+    lists = [op for op in graph.ops if isinstance(op, g.Concat) and op.axis == "y" and len(op.inputs) == 3]
+    assert [graph.shapes[op.output].channels for op in lists] == [BINS, CLASSES]
+    assert all(isinstance(op, g.Conv) for op in graph.ops if op.output in {*lists[0].inputs, *lists[1].inputs})
+
+
+def test_concats_in_a_row_become_one() -> None:
+    nodes = [*BRANCHES, node("Concat", "a b", "ab", axis=1), node("Concat", "ab c", axis=1)]
+    graph = compare(model(nodes, IMAGE, CONV))
+    assert kinds(graph).count("Concat") == 1
+    read_twice = compare(model([*nodes, node("Neg", "ab", "z")], IMAGE, CONV, outputs=("y", "z")))
+    assert kinds(read_twice).count("Concat") == 2
+    other_axis = [*BRANCHES, node("Concat", "a b", "ab", axis=1), node("Concat", "ab ab", axis=3)]
+    assert kinds(compare(model(other_axis, IMAGE, CONV))).count("Concat") == 2
