@@ -19,7 +19,8 @@ from tinytee.api import compile_graph, load_graph
 from tinytee.errors import BudgetError
 from tinytee.ir.graph import Graph
 from tinytee.sizes import format_size
-from tinytee.zoo.rival import Rival, error_of_range
+from tinytee.zoo.rival import Rival
+from zoo.support import largest_error
 
 KEY = bytes(range(32))
 TOLERANCE = 1e-4
@@ -74,7 +75,7 @@ def test_network_is_right_within_budget(bench: _Bench, name: str, budget: int) -
         found = session.run(prepared.feed)[prepared.network.output_name]
         measured = session.stats.peak_secure_memory_bytes
     assert found.shape == prepared.expected.shape
-    assert error_of_range(found, prepared.expected) <= TOLERANCE
+    assert largest_error(found, prepared.expected) <= TOLERANCE
     assert measured == bundle.peak_secure_memory_bytes <= budget
 
 
@@ -94,4 +95,4 @@ def test_refusal_names_a_budget_that_works(bench: _Bench, name: str) -> None:
         compile_graph(prepared.graph, floor - 1, KEY)
     with tinytee.Session(compile_graph(prepared.graph, floor, KEY), key=KEY) as session:
         found = session.run(prepared.feed)[prepared.network.output_name]
-    assert error_of_range(found, prepared.expected) <= TOLERANCE
+    assert largest_error(found, prepared.expected) <= TOLERANCE

@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 import onnx
 
-from tinytee.zoo import topologies
+from tinytee.zoo import detectors, topologies
 from tinytee.zoo.classics import build_classic
 from tinytee.zoo.efficientnet import build_efficientnet_lite0
 from tinytee.zoo.weights import fill_weights
@@ -144,6 +144,14 @@ _ALL = (
         names=("image", "grid"),
         input_std=PIXEL_STD,
         input_mean=127.0,
+    ),
+    _built(
+        "yolov8n",
+        detectors.yolov8n,
+        "YOLOv8n as Ultralytics exports it, for 80 classes, 320 x 320",
+        shape=(1, 3, 320, 320),
+        floor_bytes=256 * KIB,
+        names=("images", "output"),
     ),
 )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -141,6 +141,14 @@ class Builder:
 
     def concat(self, *parts: Feature) -> Feature:
         return self.op("Concat", *parts, channels=sum(part.channels for part in parts), axis=1)
+
+    def split(self, x: Feature, channels: Sequence[int]) -> tuple[Feature, ...]:
+        """Its channels, so many for each part."""
+        sizes = self.constant(np.array(channels), "split")
+        name = f"Split_{len(self._nodes)}"
+        parts = [f"{name}_output_{part}" for part in range(len(channels))]
+        self._nodes.append(helper.make_node("Split", [x.name, sizes], parts, name, axis=1))
+        return tuple(map(Feature, parts, channels))
 
     def model(self, result: Feature, output_name: str = "output") -> onnx.ModelProto:
         """The whole model with ``result`` as its output; its shape is inferred."""

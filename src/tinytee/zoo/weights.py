@@ -68,7 +68,7 @@ class _Filler:
         for node in self.nodes:
             for name in node.input:
                 self.readers.setdefault(name, []).append(node)
-        weighted = [node for node in self.nodes if node.op_type in _WEIGHTED]
+        weighted = [node for node in self.nodes if self._is_layer(node)]
         self.last = weighted[-1].output[0]
 
     def run(self) -> None:
@@ -82,6 +82,10 @@ class _Filler:
         missing = [tensor.name for tensor in self.initializers.values() if is_unfilled(tensor) and self._used(tensor)]
         if missing:
             raise ValueError(f"no rule gives weights to {', '.join(missing)}")
+
+    def _is_layer(self, node: onnx.NodeProto) -> bool:
+        """Whether it has weights to fill; a product with numbers that the topology gives is arithmetic."""
+        return node.op_type in _WEIGHTED and node.input[1] not in self.moments
 
     def _used(self, tensor: onnx.TensorProto) -> bool:
         return tensor.name in self.readers
@@ -125,7 +129,7 @@ class _Filler:
     def _second_moment(self, node: onnx.NodeProto) -> float:
         """Fills the node's weights, and estimates its output's second moment."""
         inputs = [self.moments[name] for name in node.input if name in self.moments]
-        if node.op_type in _WEIGHTED:
+        if self._is_layer(node):
             return self._fill_weighted(node, inputs[0])
         if node.op_type == "BatchNormalization":
             return self._fill_batchnorm(node, inputs[0])
