@@ -17,6 +17,7 @@ from onnx import numpy_helper
 from tinytee.errors import TinyteeError
 from tinytee.importer import in_float32
 from tinytee.quantize.engine import onnxruntime
+from tinytee.quantize.nodes import readers_of
 
 OPSET = 13
 """The oldest opset whose DequantizeLinear knows scales for each channel."""
@@ -104,10 +105,7 @@ def _convolve_scales(model: onnx.ModelProto) -> onnx.ModelProto:
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     known = [*model.graph.input, *onnx.shape_inference.infer_shapes(model).graph.value_info]
     ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in known}
-    readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in model.graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
+    readers = readers_of(model)
     outputs = {value.name for value in model.graph.output}
     gone: set[str] = set()
     for node in model.graph.node:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
+
+from tinytee.quantize.nodes import attribute, readers_of, writers_of
 
 _MOVES = {"Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity", "Cast"}
 _AFTER_RESULTS = _MOVES | {
@@ -30,15 +31,9 @@ def merge_activations(quantized: onnx.ModelProto) -> onnx.ModelProto:
     What the activation cuts off would else widen the range, and coarsen the steps. It stays where another operator than
     a product writes what the activation reads, and nobody quantizes its result: both would run in float32.
     """
-    readers: dict[str, list[str]] = {}
-    kinds: dict[str, str] = {}
-    for node in quantized.graph.node:
-        kinds[node.output[0]] = node.op_type
-        for name in node.input:
-            readers.setdefault(name, []).append(node.output[0])
-    after = {name: {kinds[reader] for reader in readers.get(name, ())} for name in kinds}
+    readers, writers = readers_of(quantized), writers_of(quantized)
+    after = {name: {reader.op_type for reader in readers.get(name, ())} for name in writers}
     outputs = {value.name for value in quantized.graph.output}
-    writers = {name: node for node in quantized.graph.node for name in node.output}
     renamed: dict[str, str] = {}
     gone: set[str] = set()
     for node in quantized.graph.node:
@@ -47,8 +42,8 @@ def merge_activations(quantized: onnx.ModelProto) -> onnx.ModelProto:
             continue
         found = readers.get(node.output[0], [])
         product = writers[source.input[0]].op_type in _PRODUCTS if source.input[0] in writers else False
-        requantized = all(follows == {"QuantizeLinear"} for follows in (after[name] for name in found))
-        if all(kinds[name] in ("Relu", "Clip") for name in found) and (product or requantized):
+        requantized = all(after[reader.output[0]] == {"QuantizeLinear"} for reader in found)
+        if all(reader.op_type in ("Relu", "Clip") for reader in found) and (product or requantized):
             renamed[node.output[0]] = source.input[0]
             gone.update((node.output[0], source.output[0]))
     return _without(quantized, renamed, gone)
@@ -60,9 +55,8 @@ def after_results(floating: onnx.ModelProto) -> set[str]:
     They stay in float32. They join scores of 0 to 1 with boxes of hundreds of pixels, of which 256 steps for both would
     leave the boxes alone; and 256 steps are few for scores that are to be ranked.
     """
-    readers = _readers(floating)
+    readers, writers = readers_of(floating, of_shapes=False), writers_of(floating)
     outputs = {value.name for value in floating.graph.output}
-    writers = {name: node for node in floating.graph.node for name in node.output}
     sizes = {tensor.name: math.prod(tensor.dims) for tensor in floating.graph.initializer}
     found: set[str] = set()
     for node in reversed(floating.graph.node):
@@ -84,25 +78,15 @@ def _is_expectation(node: onnx.NodeProto, writers: Mapping[str, onnx.NodeProto],
     return source is not None and source.op_type == "Softmax"
 
 
-def _readers(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
-    """Nodes that read the values of a tensor."""
-    readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in model.graph.node:
-        for name in node.input if node.op_type != "Shape" else ():
-            readers.setdefault(name, []).append(node)
-    return readers
-
-
 def keep_results_float(quantized: onnx.ModelProto, floating: onnx.ModelProto) -> onnx.ModelProto:
     """Leaves results unquantized: tensors that only nodes of ``after_results`` read.
 
     An integer product can give float32 at no cost.
     """
     graph = quantized.graph
-    readers = _readers(quantized)
+    readers, writers = readers_of(quantized, of_shapes=False), writers_of(quantized)
     outputs = {value.name for value in graph.output}
-    writers = {name: node for node in graph.node for name in node.output}
-    origins = {name: node.name for node in floating.graph.node for name in node.output}
+    origins = {name: node.name for name, node in writers_of(floating).items()}
     after = after_results(floating)
 
     def is_result(name: str) -> bool:
@@ -203,9 +187,3 @@ def _mean_shift(node: onnx.NodeProto, error: NDArray, mean: NDArray) -> NDArray:
     groups = attribute(node, "group", 1)
     by_channel = error.reshape(*error.shape[:2], -1).sum(axis=2).reshape(groups, -1, error.shape[1])
     return np.einsum("goc,gc->go", by_channel, mean.reshape(groups, -1)).reshape(-1)
-
-
-def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
-    """A node's attribute by name."""
-    found = next((attribute for attribute in node.attribute if attribute.name == name), None)
-    return default if found is None else onnx.helper.get_attribute_value(found)

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from tinytee.quantize.engine import Feed, open_session, run
-from tinytee.quantize.refine import attribute, weighted_inputs
+from tinytee.quantize.nodes import attribute
+from tinytee.quantize.refine import weighted_inputs
 
 LARGEST = 127
 _POSITIONS = 256

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 
 from tinytee.quantize.engine import Feed, open_session, run
+from tinytee.quantize.nodes import readers_of, writers_of
 
 _PICTURES = 8
 _ACTIVATIONS = ("Relu", "Clip")
@@ -48,15 +49,11 @@ def with_writers(model: onnx.ModelProto, names: Sequence[str]) -> list[str]:
 
     An operand of a node in float32 is still rounded to 256 steps where its writer yields integers.
     """
-    readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in model.graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
-    writers = {name: node for node in model.graph.node for name in node.output}
-    nodes = {node.name: node for node in model.graph.node}
+    readers, writers = readers_of(model, of_shapes=False), writers_of(model)
+    by_name = {node.name: node for node in model.graph.node}
     found, outputs = list(names), {value.name for value in model.graph.output}
     for name in names:
-        source = nodes[name].input[0]
+        source = by_name[name].input[0]
         while (writer := writers.get(source)) is not None and source not in outputs:
             if any(reader.name not in found and reader.op_type not in _ACTIVATIONS for reader in readers[source]):
                 break
@@ -72,7 +69,7 @@ def quantize_only(floating: onnx.ModelProto, quantized: onnx.ModelProto, name: s
     """The float32 model, one node's operands quantized as in the quantized model."""
     changed = onnx.ModelProto()
     changed.CopyFrom(floating)
-    writers = {output: node for node in quantized.graph.node for output in node.output}
+    writers = writers_of(quantized)
     stored = {tensor.name: tensor for tensor in quantized.graph.initializer}
     taken = {tensor.name for tensor in changed.graph.initializer}
     twin = next(node for node in quantized.graph.node if node.name == name)
