@@ -413,13 +413,14 @@ class Planner:
         variants = [variant for least, variant in self._variants if budget_bytes >= least]
         if self._narrow and budget_bytes <= NARROW_MOST_BYTES:
             variants.append(self._narrow)
-        best: _Best | None = None
-        for done, variant in enumerate(reversed(variants)):  # the fastest arithmetic first
-            if best is not None and variant.least_seconds(budget_bytes) > best.seconds * ROUNDING:
-                continue
-            found = variant.best(budget_bytes, _share(progress, done, len(variants)))
-            if found is not None and (best is None or found.seconds <= best.seconds):
-                best = found
+        least_seconds = [variant.least_seconds(budget_bytes) for variant in variants]
+        best, chosen = None, 0  # of equally fast ones the first
+        for done, number in enumerate(sorted(range(len(variants)), key=least_seconds.__getitem__)):
+            if best is not None and least_seconds[number] > best.seconds * ROUNDING:
+                break
+            found = variants[number].best(budget_bytes, _share(progress, done, len(variants)))
+            if found is not None and (best is None or (found.seconds, number) < (best.seconds, chosen)):
+                best, chosen = found, number
         if best is None and self._narrow not in (None, *variants):
             best = self._narrow.best(budget_bytes, progress)
         if best is None:

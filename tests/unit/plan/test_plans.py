@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tinytee import BudgetError
-from tinytee.api import compile_graph
+from tinytee import BudgetError, zoo
+from tinytee.api import compile_graph, load_graph
 from tinytee.ir.graph import Concat, Conv, DepthwiseConv, Graph, Port, Resize, Shape
 from tinytee.ir.reference import evaluate
 from tinytee.plan import api, profile
@@ -56,6 +56,22 @@ def test_more_memory_is_never_slower(graph: Graph) -> None:
     planner = Planner(graph, PROFILE, None, high)
     times = [planner.plan(int(low * (high / low) ** (i / 12))).predicted_seconds for i in range(13)]
     assert all(after <= before + 1e-12 for before, after in itertools.pairwise(times)), times
+
+
+@pytest.mark.parametrize("name", ["tiny_darknet", "squeezenet"])
+def test_variants_that_are_not_planned_would_not_have_been_faster(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = load_graph(zoo.NETWORKS[name].build())
+    budgets = [1 << 20, 1 << 22]
+    found = [make_plan(graph, budget, PROFILE) for budget in budgets]
+    planned: list[int] = []
+    best = api._Variant.best
+    monkeypatch.setattr(api._Variant, "least_seconds", lambda self, budget_bytes: 0.0)
+    monkeypatch.setattr(api._Variant, "best", lambda self, *given: planned.append(1) or best(self, *given))
+    for budget, plan in zip(budgets, found, strict=True):
+        planned.clear()
+        every = make_plan(graph, budget, PROFILE)
+        assert len(planned) > 1
+        assert (every.predicted_seconds, every.segments) == (plan.predicted_seconds, plan.segments)
 
 
 def _resized_list() -> Graph:
