@@ -38,7 +38,11 @@ def read_model(model: ModelSource) -> tuple[ir.Model, int]:
     if not proto.graph.node and not proto.graph.output:
         raise TinyteeError("the model is empty: it has neither nodes nor outputs; is this an ONNX file?")
     _check_external_data(proto, base)
-    proto, version = _modern(in_float32(proto, base))
+    try:
+        proto = in_float32(proto, base)
+    except Exception as error:
+        raise TinyteeError(f"the model's float16 weights cannot be read: {error}") from error
+    proto, version = _modern(proto)
     try:
         found = ir.from_proto(proto)
         if base is not None:

@@ -9,6 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from tinytee.errors import TinyteeError
 from tinytee.importer import in_float32, load, reference_model
 from tinytee.ir.reference import evaluate
 from tinytee.quantize import read_proto
@@ -66,3 +67,11 @@ def test_files(external: bool, tmp_path: Path) -> None:
     for found in (reference_model(path), read_proto(path)):
         assert isinstance(found, onnx.ModelProto)
         np.testing.assert_allclose(run_onnxruntime(found, {"x": x})[0], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_weights_that_are_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(in_half(), path, save_as_external_data=True, location="weights", size_threshold=0)
+    (tmp_path / "weights").write_bytes(b"\x00")
+    with pytest.raises(TinyteeError, match="float16 weights cannot be read"):
+        load(path)
