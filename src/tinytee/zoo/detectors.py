@@ -36,8 +36,9 @@ def yolov8n(size: int = 320) -> onnx.ModelProto:
 
     def upsample(x: Feature) -> Feature:
         scales = net.constant(np.array([1, 1, 2, 2], np.float32), "upsample.scales")
-        how = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-        return net.op("Resize", x, "", scales, mode="nearest", **how)
+        return net.op(
+            "Resize", x, "", scales, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"
+        )
 
     x = c2f(conv(conv(net.input, 16, 3, 2), 32, 3, 2), 32, residual=True)
     backbone = []
