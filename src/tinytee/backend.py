@@ -18,7 +18,7 @@ from onnx.backend.base import Backend, BackendRep, namedtupledict
 
 from tinytee.api import compile_graph
 from tinytee.errors import UnsupportedModelError
-from tinytee.importer import UnsupportedNodes, in_float32, load
+from tinytee.importer import HALVES, UnsupportedNodes, load
 from tinytee.ir import reference
 from tinytee.ir.graph import Graph
 from tinytee.passes import optimize
@@ -28,9 +28,7 @@ Engine = Callable[[Graph, Mapping[str, NDArray]], Mapping[str, NDArray]]
 """Runs a graph on arrays by input name."""
 
 _MEMORY_BYTES = 64 << 20
-_HALVES: dict[int, np.dtype] = {
-    kind: onnx.helper.tensor_dtype_to_np_dtype(kind) for kind in (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
-}
+_HALVES: dict[int, np.dtype] = {kind: onnx.helper.tensor_dtype_to_np_dtype(kind) for kind in HALVES}
 """Types of inputs and outputs that are carried as float32."""
 
 
@@ -87,7 +85,7 @@ class TinyteeRep(BackendRep):
         for name, value in given.items():
             if not isinstance(value, (np.ndarray, np.generic)):
                 raise UnsupportedModelError(f"input '{name}' is a {type(value).__name__}; only tensors are supported")
-        graph, free = import_bound(in_float32(self.model), {name: _in_float32(value) for name, value in given.items()})
+        graph, free = import_bound(self.model, {name: _in_float32(value) for name, value in given.items()})
         outputs = self.engine(graph, free)
         ports = {port.name: port.type.tensor_type.elem_type for port in self.model.graph.output}
         results = (

@@ -207,8 +207,7 @@ def verify(
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:
-        source = reference_model(model)
-        reference = ort.open_session(str(source) if isinstance(source, Path) else source.SerializeToString(), options)
+        reference = ort.open_session(reference_model(model), options)
     except Exception as error:  # its exceptions have no common base but this
         raise ValueError(f"ONNX Runtime does not load {model}: {error}") from error
     with Session(bundle, key=common.read_key(key_file), isa=isa) as session:

@@ -12,7 +12,7 @@ import onnx
 from google.protobuf.message import Message
 from onnx import AttributeProto, TensorProto, TypeProto, numpy_helper
 
-_HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype")
 """Of Cast, of what makes tensors of nothing, and of DequantizeLinear."""
 
@@ -56,13 +56,13 @@ def reference_model(model: str | PathLike[str]) -> Path | onnx.ModelProto:
 def _halves(message: Message) -> Iterator[Any]:
     """Where in a message, at any depth, one of these types stands."""
     if isinstance(message, TensorProto):
-        if message.data_type in _HALVES:
+        if message.data_type in HALVES:
             yield message
         return
     if isinstance(message, AttributeProto):
-        if message.type == AttributeProto.INT and message.name in _TYPE_ATTRIBUTES and message.i in _HALVES:
+        if message.type == AttributeProto.INT and message.name in _TYPE_ATTRIBUTES and message.i in HALVES:
             yield message
-    elif isinstance(message, TypeProto.Tensor) and message.elem_type in _HALVES:
+    elif isinstance(message, TypeProto.Tensor) and message.elem_type in HALVES:
         yield message
     for field, value in message.ListFields():
         if field.message_type is not None:

@@ -34,24 +34,27 @@ def _apart(reader: Op, joined: g.Concat, written: Mapping[str, Op], shapes: Mapp
     run = _run_of_channels(reader)
     if run is None:
         return None
-    if joined.axis == "c":
-        parts = _operands(joined, run, shapes)
-        if parts is None:
-            return None
-        if len(parts) == 1:
-            return replace(reader, inputs=parts, chans=None)
-        return replace(joined, name=reader.name, inputs=parts, output=reader.output, activation=reader.activation)
+    parts = _operands(joined, run, shapes) if joined.axis == "c" else _of_scales(joined, run, written, shapes)
+    if parts is None:
+        return None
+    return replace(joined, name=reader.name, inputs=parts, output=reader.output, activation=reader.activation)
+
+
+def _of_scales(
+    joined: g.Concat, run: range, written: Mapping[str, Op], shapes: Mapping[str, Shape]
+) -> tuple[str, ...] | None:
+    """The operands with just these channels of what a Concat along y joins, one of each."""
     channels = shapes[joined.output].channels
     if joined.axis != "y" or any(shapes[name].channels != channels for name in joined.inputs):
         return None
-    scales: list[str] = []
+    found: list[str] = []
     for name in joined.inputs:
         source = written.get(name)
         own = _operands(source, run, shapes) if isinstance(source, g.Concat) and is_identity(source) else None
         if own is None or len(own) != 1:
             return None
-        scales.extend(own)
-    return replace(joined, name=reader.name, inputs=(*scales,), output=reader.output, activation=reader.activation)
+        found.extend(own)
+    return tuple(found)
 
 
 def _run_of_channels(op: Op) -> range | None:

@@ -31,7 +31,7 @@ PASSES: tuple[Callable[[Graph], Graph], ...] = (
     permute_to_gather,  # before gathers merge
     merge_gathers,  # before padding is recognized: one Gather pads both axes
     bypass_concats,  # after slices of slices have become one
-    remove_identity,  # a slice of a padding may cancel it
+    remove_identity,  # a slice of a padding may cancel it, and a Concat have one operand left
     eliminate_dead,  # what nobody reads any more
     merge_concats,
     fold_batchnorm,  # before activations, which would stand between

@@ -34,7 +34,7 @@ def open_session(model: onnx.ModelProto, outputs: Iterable[str] = ()) -> Any:
     """An InferenceSession that computes what the model says; ``outputs`` are tensors to expose besides its own."""
     options = onnxruntime().SessionOptions()
     options.log_severity_level = 4
-    return ort.open_session(expose(model, outputs).SerializeToString(), options)
+    return ort.open_session(expose(model, outputs), options)
 
 
 def expose(model: onnx.ModelProto, tensors: Iterable[str]) -> onnx.ModelProto:

@@ -49,8 +49,7 @@ class Rival:
         options.log_severity_level = 3
         # Its threads would spin on after a run, on the processors that whoever is measured next needs.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else os.fspath(model)
-        self._session = ort.open_session(source, options)
+        self._session = ort.open_session(model, options)
         self._names = [output.name for output in self._session.get_outputs()]
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -75,10 +74,9 @@ class OpenVinoRival:
             raise MissingPackageError("openvino")
         openvino: Any = importlib.import_module("openvino")
         core = openvino.Core()
-        source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else os.fspath(model)
         count = str(threads)
         config = {"INFERENCE_NUM_THREADS": count, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-        self._compiled = core.compile_model(core.read_model(source), "CPU", config)
+        self._compiled = core.compile_model(core.read_model(ort.as_source(model)), "CPU", config)
         self._request = self._compiled.create_infer_request()
 
     @staticmethod
