@@ -421,3 +421,45 @@ def _constant(op: g.Constant, inputs: list[Shape], declared: Shape) -> Shape:
     _arity(op, 0)
     _need(op, op.value.ndim == 3, f"value has {op.value.ndim} axes")
     return Shape(*op.value.shape)
+
+
+def _is_rowwise(op: Op) -> bool:
+    """Whether a y-plane of the output depends on that y-plane of the inputs alone."""
+    match op:
+        case g.Conv():
+            return op.weight.shape[1] == op.strides[0] == 1 and op.pads[0] == op.pads[2] == 0
+        case g.DepthwiseConv():
+            return op.weight.shape[0] == op.strides[0] == 1 and op.pads[0] == op.pads[2] == 0
+        case g.Gather():
+            return op.rows is None
+        case g.Binary():
+            return op.constant is None or op.constant.shape[0] == 1
+        case g.Concat():
+            return op.axis != "y"
+        case _:
+            return isinstance(op, g.Unary | g.Softmax | g.LayerNorm)
+
+
+@_rule(g.Scan)
+def _scan(op: g.Scan, inputs: list[Shape], declared: Shape) -> Shape:
+    shapes = op.body_shapes
+    _need(op, op.activation.kind == "identity", "has an activation")
+    _need(op, len(op.operands) == len(inputs) >= 1, f"its body reads {op.operands}, and it has {len(inputs)} inputs")
+    for name, shape in zip(op.operands, inputs, strict=True):
+        _need(op, shape.height == declared.height, f"goes through {declared.height} y-planes, and reads {shape}")
+        _need(op, shapes.get(name) == replace(shape, height=1), f"'{name}' is {shapes.get(name)}, of {shape}")
+    known = {*op.operands, *(before for before, _ in op.states)}
+    _need(op, len(known) == len(op.operands) + len(op.states), "a name stands for two tensors")
+    for inner in op.body:
+        _need(op, known.issuperset(inner.inputs), f"'{inner.output}' is made of what comes later")
+        _need(op, inner.output not in known, f"'{inner.output}' is written twice")
+        _need(op, _is_rowwise(inner), f"'{inner.output}' depends on other y-planes")
+        _check_op(Graph((), (), shapes, op.body), inner)
+        known.add(inner.output)
+    written = {inner.output for inner in op.body}
+    _need(op, set(shapes) == known, f"shapes list {sorted(set(shapes) ^ known)}, which the body does not have")
+    _need(op, all(shape.height == 1 for shape in shapes.values()), "a tensor of its body is higher than a y-plane")
+    for before, after in op.states:
+        _need(op, after in written and shapes[before] == shapes[after], f"'{before}' is not what '{after}' was")
+    _need(op, op.result in written, f"its body does not write '{op.result}'")
+    return replace(shapes[op.result], height=declared.height)

@@ -305,6 +305,26 @@ class Constant(Op):
     value: Array
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Scan(Op):
+    """A recurrence along y: a body of operators goes through the inputs y-plane by y-plane, and has a state.
+
+    As ONNX's Scan, and what its LSTM, GRU and RNN are made of. The body's tensors are named within it and are one
+    y-plane high. Its operators stand in order and are such that they are y-plane by y-plane (``check``).
+
+    inputs: maps as high as the output. operands: what the body calls the y-plane of each.
+    states: pairs (before, after) of the body's tensors: ``before`` holds what ``after`` was in the y-plane before, and
+    zeros in the first.
+    result: the body's tensor that is the output's y-plane.
+    """
+
+    operands: tuple[str, ...]
+    states: tuple[tuple[str, str], ...]
+    body: tuple[Op, ...]
+    body_shapes: dict[str, Shape]
+    result: str
+
+
 @dataclass(frozen=True, eq=False)
 class Graph:
     """A network for one sample. Operators stand in an order in which every input precedes its use.

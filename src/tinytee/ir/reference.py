@@ -351,6 +351,20 @@ def _arg_max(op: g.ArgMax, inputs: list[F64], shape: g.Shape) -> F64:
     return index[:, :, None].astype(np.float64)
 
 
+def _scan(op: g.Scan, inputs: list[F64], shape: g.Shape) -> F64:
+    tensors: dict[str, NDArray] = {}
+    planes = []
+    for y in range(shape.height):
+        for before, after in op.states:
+            extent = op.body_shapes[before]
+            tensors[before] = tensors[after] if y else np.zeros((1, extent.width, extent.channels), np.float32)
+        tensors |= {name: x[y : y + 1].astype(np.float32) for name, x in zip(op.operands, inputs, strict=True)}
+        for inner in op.body:
+            tensors[inner.output] = evaluate_op(inner, [tensors[n] for n in inner.inputs], op.body_shapes[inner.output])
+        planes.append(tensors[op.result])
+    return np.concatenate(planes).astype(np.float64)
+
+
 _FUNCTIONS: dict[type[Op], Callable[..., F64]] = {
     g.Conv: _conv,
     g.DepthwiseConv: _depthwise,
@@ -369,4 +383,5 @@ _FUNCTIONS: dict[type[Op], Callable[..., F64]] = {
     g.LayerNorm: _layer_norm,
     g.ArgMax: _arg_max,
     g.Constant: lambda op, inputs, shape: op.value.astype(np.float64),
+    g.Scan: _scan,
 }

@@ -8,7 +8,7 @@ import numpy as np
 
 from tinytee.errors import UnsupportedModelError
 from tinytee.ir.coding import check_group, encode, known_kind
-from tinytee.ir.graph import Conv, Graph, Op
+from tinytee.ir.graph import Conv, Graph, Op, Scan
 
 LEAST_WEIGHTS = 4096
 """Smaller weights stay float32: their scales would outweigh what the codes save."""
@@ -24,7 +24,8 @@ class CodedWeight:
 
 
 def code_weights(graph: Graph, kind: str, group: int | None = None) -> tuple[Graph, list[CodedWeight]]:
-    """Codes every convolution's weights (also Gemm and MatMul) but small ones and those of integer operators.
+    """Codes every convolution's weights (also Gemm, MatMul and recurrent layers) but small ones and those of integer
+    operators.
 
     Arithmetic stays in float32. The graph's weights become what the codes stand for, so that every room computes alike.
 
@@ -34,12 +35,13 @@ def code_weights(graph: Graph, kind: str, group: int | None = None) -> tuple[Gra
     """
     known = known_kind(kind)
     check_group(known, group)
-    ops: list[Op] = []
     done: list[CodedWeight] = []
-    for op in graph.ops:
+
+    def coded(op: Op) -> Op:
+        if isinstance(op, Scan):
+            return replace(op, body=tuple(map(coded, op.body)))
         if not isinstance(op, Conv) or op.weight.size < LEAST_WEIGHTS:
-            ops.append(op)
-            continue
+            return op
         try:
             coding = encode(op.weight, known, group)
         except ValueError as error:
@@ -48,6 +50,7 @@ def code_weights(graph: Graph, kind: str, group: int | None = None) -> tuple[Gra
         noise = float(np.square(weight.astype(np.float64) - op.weight).sum())
         signal = float(np.square(op.weight.astype(np.float64)).sum())
         snr = 10 * np.log10(signal / noise) if noise and signal else float("inf")
-        ops.append(replace(op, weight=weight, coding=coding))
         done.append(CodedWeight(op.name, op.weight.size, float(snr)))
-    return replace(graph, ops=tuple(ops)), done
+        return replace(op, weight=weight, coding=coding)
+
+    return replace(graph, ops=tuple(map(coded, graph.ops))), done

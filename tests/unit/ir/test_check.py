@@ -32,7 +32,15 @@ def _indices(*items: int) -> np.ndarray:
 IO = {"name": "n", "inputs": ("x",), "output": "y"}
 CONV = g.Conv(**IO, weight=_zeros(2, 3, 3, 6), bias=_zeros(2), pads=(1, 1, 1, 1))
 
+SUM = g.Conv(name="n", inputs=("now", "before"), output="after", weight=_zeros(6, 1, 1, 6), bias=_zeros(6))
+PLANE = Shape(1, 5, 6)
+SCAN = g.Scan(
+    **IO, operands=("now",), states=(("before", "after"),), body=(SUM,), result="after",
+    body_shapes={"now": PLANE, "before": PLANE, "after": PLANE},
+)  # fmt: skip
+
 SOUND = [
+    (SCAN, Shape(4, 5, 6)),
     (CONV, Shape(4, 5, 2)),
     (g.Conv(**IO, weight=_zeros(4, 1, 1, 3), bias=_zeros(4), groups=2, strides=(2, 2)), Shape(2, 3, 4)),
     (g.DepthwiseConv(**IO, weight=_zeros(2, 2, 6), bias=_zeros(6), dilations=(2, 1)), Shape(2, 4, 6)),
@@ -73,6 +81,18 @@ UNSOUND = [
     (g.Permute(**IO, dims=(6, 20), strides=(1, 7)), Shape(1, 6, 20), "reaches"),
     (g.Permute(**IO, dims=(6, 10), strides=(1, 6)), Shape(1, 6, 20), "fill"),
     (g.SpaceToDepth(**IO, block=2), Shape(2, 2, 24), "divide"),
+    (replace(SCAN, operands=("other",)), Shape(4, 5, 6), "'other' is None, of 4x5x6"),
+    (replace(SCAN, operands=("now", "before")), Shape(4, 5, 6), "it has 1 inputs"),
+    (replace(SCAN, states=(("now", "after"),)), Shape(4, 5, 6), "stands for two tensors"),
+    (replace(SCAN, states=(("before", "now"),)), Shape(4, 5, 6), "is not what 'now' was"),
+    (replace(SCAN, states=()), Shape(4, 5, 6), "made of what comes later"),
+    (replace(SCAN, body=(SUM, SUM)), Shape(4, 5, 6), "written twice"),
+    (replace(SCAN, body=(replace(SUM, strides=(2, 1)),)), Shape(4, 5, 6), "depends on other y-planes"),
+    (replace(SCAN, body=(replace(SUM, bias=_zeros(5)),)), Shape(4, 5, 6), "bias"),
+    (replace(SCAN, body_shapes={**SCAN.body_shapes, "more": PLANE}), Shape(4, 5, 6), "does not have"),
+    (replace(SCAN, result="now"), Shape(4, 5, 6), "does not write 'now'"),
+    (SCAN, Shape(3, 5, 6), "goes through 3 y-planes"),
+    (replace(SCAN, activation=g.Activation("relu")), Shape(4, 5, 6), "activation"),
     (replace(CONV, inputs=("z",)), Shape(4, 5, 2), "before it is written"),
     (replace(CONV, output="x"), Shape(4, 5, 2), "second time"),
 ]

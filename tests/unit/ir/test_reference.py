@@ -95,3 +95,20 @@ def test_batched_ports_run_sample_by_sample() -> None:
         evaluate(graph, {"image": x[:, :2]})
     with pytest.raises(ValueError, match="given"):
         evaluate(graph, {"other": x})
+
+
+def test_a_scan_s_state_is_what_it_computed_of_the_y_plane_before() -> None:
+    x, matrix = _array(5, 2, 3), _array(4, 3)
+    step = g.Conv(
+        name="", inputs=("x", "before"), output="after", weight=matrix[:, None, None], bias=np.zeros(4, np.float32),
+        activation=Activation("tanh"),
+    )  # fmt: skip
+    shapes = {"x": Shape(1, 2, 3), "before": Shape(1, 2, 4), "after": Shape(1, 2, 4)}
+    scan = g.Scan(
+        name="", inputs=("x",), output="y", operands=("x",), states=(("before", "after"),), body=(step,),
+        body_shapes=shapes, result="after",
+    )  # fmt: skip
+    found, state = evaluate_op(scan, [x], Shape(5, 2, 4)), np.zeros((2, 4))
+    for y in range(5):
+        state = np.tanh(x[y] @ matrix.T + state)
+        np.testing.assert_allclose(found[y], state, atol=1e-6)
