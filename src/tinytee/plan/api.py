@@ -28,6 +28,7 @@ from tinytee.plan.network import Network, Way, build, choose_ways
 from tinytee.plan.partition import ROUNDING, Choice, Partition, Partitioner
 from tinytee.plan.profile import Profile
 from tinytee.plan.profile import load as load_profile
+from tinytee.plan.scans import expand_scans
 from tinytee.plan.segments import SegmentTable
 
 METHOD_BYTES = (0, 128 * 1024, 256 * 1024, 512 * 1024, 1024 * 1024, 1536 * 1024, 2624 * 1024)
@@ -297,7 +298,7 @@ class _Variant:
     def _worth_pinning(self, choices: list[Choice]) -> list[tuple[int, int]]:
         """How often a run opens a node's weights, and the node, the most often first."""
         worth = [
-            (choice.segment.steps if node in choice.weights.streamed else 1, node)
+            (self.network.runs(node, choice.segment.steps) if node in choice.weights.streamed else 1, node)
             for choice in choices
             for node in range(choice.segment.first, choice.segment.last + 1)
             if self.network.nodes[node].weight_bytes
@@ -346,7 +347,7 @@ class Planner:
         if self.suite not in profile.aead_bytes_per_second:
             known = ", ".join(profile.aead_bytes_per_second)
             raise ValueError(f"the profile {profile.name} knows no suite {self.suite!r}; it knows {known}")
-        self._graph = graph
+        self._graph = graph = expand_scans(graph)
         self._largest = largest_budget_bytes
         self._entropy: Entropy = entropy
         self._tables: dict[Hashable, SegmentTable] = {}

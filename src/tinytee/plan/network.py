@@ -14,7 +14,7 @@ import numpy as np
 from tinytee.bundle.abi import constants
 from tinytee.ir.graph import Binary, Conv, DepthwiseConv, Graph, LayerNorm, Lrn, Op, Shape, Unary
 from tinytee.ir.quantized import QBinary, QConv, QDepthwiseConv, QLrn, QLut
-from tinytee.plan import quantized, rowmap, weights
+from tinytee.plan import quantized, rowmap, scans, weights
 from tinytee.plan.cost import (
     conv_seconds,
     op_seconds,
@@ -25,6 +25,7 @@ from tinytee.plan.cost import (
 )
 from tinytee.plan.profile import Profile
 from tinytee.plan.rowmap import RowMap
+from tinytee.plan.scans import Loop
 from tinytee.plan.weights import Method
 
 BLOCK_BYTES = 32 * 1024
@@ -150,15 +151,30 @@ class Network:
             for cut in range(len(self.nodes) + 1)
         )
 
+    @cached_property
+    def loop_of(self) -> dict[int, Loop]:
+        """The loop of every node that is in one: all of it is in one segment, and goes y-plane by y-plane."""
+        loops = scans.find_loops((reader, info.producer) for info in self.tensors for reader in info.consumers)
+        return {node: loop for loop in loops for node in range(loop[0], loop[1] + 1)}
+
+    def is_within_loop(self, cut: int) -> bool:
+        """Whether a cut before the node of that number would divide a loop."""
+        return cut > self.loop_of.get(cut, (cut, cut))[0]
+
+    def runs(self, node: int, steps: int) -> int:
+        """How often a node is run in so many steps."""
+        return self.nodes[node].height if node in self.loop_of else steps
+
 
 def _separate_outputs(graph: Graph) -> Graph:
     """Gives an output its own tensor where other operators read it too, so that it needs no padding."""
-    read = {name for op in graph.ops for name in op.inputs}
+    read = {name for op in graph.ops if not isinstance(op, scans.Delay) for name in op.inputs}
     ops, shapes, quants, ports = list(graph.ops), dict(graph.shapes), dict(graph.quants), []
     for number, port in enumerate(graph.outputs):
         if port.tensor in read:
             name = f"{port.tensor}:out{number}"
             position = next((i for i, op in enumerate(ops) if op.output == port.tensor), -1)
+            _, position = scans.loops_of(ops).get(position, (position, position))
             ops.insert(position + 1, Unary(name=port.name, inputs=(port.tensor,), output=name))
             shapes[name] = shapes[port.tensor]
             if port.tensor in quants:
@@ -236,8 +252,9 @@ def choose_ways(graph: Graph, profile: Profile, suite: str, most_bytes: int) -> 
     arena whole, and the workspace take at most so many bytes together.
     """
     chosen: dict[str, Way] = {}
-    for op in graph.ops:
-        if not isinstance(op, Conv):
+    loops = scans.loops_of(graph.ops)
+    for position, op in enumerate(graph.ops):
+        if not isinstance(op, Conv) or position in loops:  # where each y-plane is alone
             continue
         out = graph.shapes[op.output]
         preferred = choose_panel(op, out, profile, suite)
@@ -301,9 +318,19 @@ NARROW_SECONDS = 1.35
 
 
 def _op_node(
-    op: Op, graph: Graph, index: dict[str, int], ways: dict[str, Way], profile: Profile, suite: str, narrow: bool
+    op: Op,
+    graph: Graph,
+    index: dict[str, int],
+    ways: dict[str, Way],
+    profile: Profile,
+    suite: str,
+    *,
+    narrow: bool,
+    looped: bool,
 ) -> Node:
     shapes = graph.shapes
+    if looped:  # each y-plane is computed alone
+        shapes = {name: replace(shapes[name], height=1) for name in (*op.inputs, op.output)}
     method, panel = "direct", 0
     if way := ways.get(op.output):
         method, panel = way.method, way.panel
@@ -334,13 +361,15 @@ def _op_node(
         workspace = strassen_workspace(op, shapes[op.output], panel, profile.threads)
     if isinstance(op, QLrn):  # a pixel's values, before and after
         workspace = weights.aligned(2 * 4 * shapes[op.output].channels * profile.threads)
+    if looped:
+        seconds, decoding = graph.shapes[op.output].height * (seconds + decoding), 0.0
     return Node(
         op=op,
         port=-1,
         inputs=tuple(index[name] for name in op.inputs),
         output=index[op.output],
-        height=rowmap.units(op, shapes),
-        maps=rowmap.row_maps(op, shapes),
+        height=rowmap.units(op, graph.shapes),
+        maps=rowmap.row_maps(op, graph.shapes),
         small_bytes=small,
         stream_bytes=weights.aligned(stream),
         panel=panel,
@@ -373,12 +402,19 @@ def build(
     shapes = graph.shapes
     unfed = list(range(len(graph.inputs)))
     order: list[tuple[str, int]] = []
-    for position, op in enumerate(graph.ops):
-        for number in [n for n in unfed if graph.inputs[n].tensor in op.inputs]:
-            order.append(("input", number))
-            unfed.remove(number)
+    loops = scans.loops_of(graph.ops)
+    for position in range(len(graph.ops)):
+        first, last = loops.get(position, (position, position))
+        together = graph.ops[first : last + 1]
+        if position == first:
+            read = {name for op in together for name in op.inputs}
+            for number in [n for n in unfed if graph.inputs[n].tensor in read]:
+                order.append(("input", number))
+                unfed.remove(number)
         order.append(("op", position))
-        order += [("output", n) for n, port in enumerate(graph.outputs) if port.tensor == op.output]
+        if position == last:
+            written = {op.output for op in together}
+            order += [("output", n) for n, port in enumerate(graph.outputs) if port.tensor in written]
     order += [("input", n) for n in unfed]
     fed = {port.tensor for port in graph.inputs}
     order += [("output", n) for n, port in enumerate(graph.outputs) if port.tensor in fed]
@@ -393,7 +429,8 @@ def build(
             producers[op.output] = at
             for name in dict.fromkeys(op.inputs):
                 consumers[name].append(at)
-            nodes.append(_op_node(op, graph, index, ways, profile, suite, narrow))
+            looped = number in loops
+            nodes.append(_op_node(op, graph, index, ways, profile, suite, narrow=narrow, looped=looped))
             continue
         name = (graph.inputs if kind == "input" else graph.outputs)[number].tensor
         shape = shapes[name]

@@ -13,7 +13,7 @@ time never grows with the budget.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
@@ -252,7 +252,7 @@ class Partitioner:
             for count, node in enumerate(by_size, start=1):
                 resident -= nodes[node].stream_bytes
                 each, once, block = self._stream_costs(node, staging)
-                extra += steps * each + once
+                extra += self.network.runs(node, steps) * each + once
                 place = max(place, aligned(block))
                 sums = max(sums, self._kept_bytes(node, block, steps if first == last else 1))
                 if sums > nodes[node].most_kept_bytes:
@@ -300,13 +300,25 @@ class Partitioner:
                 return choice
         return whole
 
+    def _layers(self) -> Iterator[tuple[int, int]]:
+        """First and last of the nodes that nothing divides."""
+        first = 0
+        for last in range(len(self.network.nodes)):
+            if not self.network.is_within_loop(last + 1):
+                yield first, last
+                first = last + 1
+
     def layerwise(self) -> list[Choice]:
-        """One node a segment, in one step, maps and weights whole: how an engine without memory planning runs."""
+        """One node or loop a segment, in one step, maps and weights whole: how an engine without memory planning
+        runs."""
         choices = []
-        for number in range(len(self.network.nodes)):
-            segment = Growth(self.network, number, 1).add()
-            held = self.resident_choice(number, number)
-            seconds = self._node_seconds[number + 1] - self._node_seconds[number] + held.seconds
+        for first, last in self._layers():
+            growth = Growth(self.network, last, 1)
+            segment = growth.add()
+            while segment.first > first:
+                segment = growth.add()
+            held = self.resident_choice(first, last)
+            seconds = self._node_seconds[last + 1] - self._node_seconds[first] + held.seconds
             choices.append(Choice(segment, held, frozenset(), seconds))
         return choices
 

@@ -43,6 +43,7 @@ from tinytee.ir.quantized import (
     quantized_fill,
 )
 from tinytee.plan.quantized import FedConv, Requantize, ScaledMean, products_in_16_bits
+from tinytee.plan.scans import Delay
 
 _KINDS: dict[type[Op], str] = {
     Conv: "CONV",
@@ -52,6 +53,7 @@ _KINDS: dict[type[Op], str] = {
     Binary: "BINARY",
     Concat: "CONCAT",
     Gather: "GATHER",
+    Delay: "GATHER",
     Resize: "RESIZE",
     DepthToSpace: "DEPTH_TO_SPACE",
     SpaceToDepth: "SPACE_TO_DEPTH",

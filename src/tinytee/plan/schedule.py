@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import Literal
 
 from tinytee.plan.layout import Layout
@@ -89,6 +90,10 @@ def _unroll_segment(
     incoming = [t for t, _ in segment.rings_in if t in spilled]
     outgoing = frozenset(t for t, _ in segment.rings_out if t in spilled)
     fetched = {t: growth.fetched(t) for t in incoming}
+
+    def is_streamed(node: int) -> bool:
+        return node in choice.weights.streamed and node not in layout.pinned
+
     for step in range(1, segment.steps + 1):
         for tensor in incoming:
             rows = fetched[tensor]
@@ -100,14 +105,17 @@ def _unroll_segment(
             done, units = int(frontier[step - 1]), int(frontier[step])
             if units == done:
                 continue
-            if node.op is None:
+            first, last = network.loop_of.get(position, (position, position))
+            if first < last:
+                for unit, other in product(range(done, units) if position == first else (), range(first, last + 1)):
+                    yield RunStep(number, other, unit + 1, is_streamed(other))
+            elif node.op is None:
                 kind = "input" if node.output >= 0 else "output"
                 tensor = node.output if node.output >= 0 else node.inputs[0]
                 for begin, end in _blocks(done, units, network.tensors[tensor].block_rows):
                     yield RowStep(kind, number, tensor, node.port, begin, end)
             else:
-                streamed = position in choice.weights.streamed and position not in layout.pinned
-                yield RunStep(number, position, units, streamed)
+                yield RunStep(number, position, units, is_streamed(position))
             if node.output in outgoing:
                 info = network.tensors[node.output]
                 rows = frontier if node.height == info.shape.height else frontier // node.height

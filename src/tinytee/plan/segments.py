@@ -11,6 +11,10 @@ Example: a 3x3 convolution a (stride 1, padding 1) feeding a 3x3 convolution b, 
 step. b's frontier is 1, 2, .., 8; it needs 2, 3, .., 8, 8 y-planes of a. Before step s b has done s - 1 units and
 still reads from y-plane s - 2 on; so a's line buffer holds (s + 1) - (s - 2) = 3 y-planes, the kernel's height.
 
+A loop (``scans``) is in one segment whole. In each step its nodes advance y-plane by y-plane together, all to the same
+frontier: as far as what is read of any of them must be, and at least evenly. So a segment may take as many steps as a
+loop has y-planes, and end in what reads the last of these: its own few units are then done as late as can be.
+
 Frontiers depend only on what comes later in the segment. ``Growth`` uses that: it fixes the last node and the number of
 steps and takes nodes in at the front one by one, each in time independent of the segment's length.
 """
@@ -69,24 +73,32 @@ class Growth:
         self._internal = 0
         self._instructions = 0
         self._far_bytes = 0
-        self._even = np.arange(steps + 1)
+        self._together = np.zeros(0, np.int64)
+        """The frontier of the loop that is being taken in."""
+        self._is_late = steps > network.nodes[last].height
 
     def add(self) -> Segment:
         """Takes in the node before the first and describes the segment as it is then."""
         network = self.network
         self.first -= 1
         node = network.nodes[self.first]
-        frontier = self._frontier(node.output, node.height, node.op is None)
+        loop = network.loop_of.get(self.first)
+        if loop is None:
+            frontier = self._frontier(node.output, node.height, node.op is None)
+        else:
+            frontier = self._loop_frontier(*loop)
         if isinstance(node.op, Permute):  # all at once, even if nothing is read of it: its maps are whole
             frontier = np.where(frontier > 0, node.height, 0)
             frontier[-1] = node.height
         if node.output < 0:  # an output is taken in whole row blocks
             frontier = block_floor(frontier, network.tensors[node.inputs[0]])
         self.frontiers[self.first] = frontier
-        self._instructions += int(np.count_nonzero(frontier[1:] != frontier[:-1]))
+        self._instructions += int(frontier[-1] if loop else np.count_nonzero(frontier[1:] != frontier[:-1]))
         if node.output >= 0:
             self._close(node.output, frontier if node.height == network.tensors[node.output].shape.height else None)
         for tensor, row_map in zip(node.inputs, node.maps, strict=True):
+            if network.tensors[tensor].producer > self.first:  # of a loop, closed already
+                continue
             self._read(tensor, row_map.needs[frontier], row_map.frees[frontier[:-1]])
         return Segment(
             self.first,
@@ -101,7 +113,7 @@ class Growth:
 
     def _frontier(self, output: int, height: int, is_input: bool) -> Rows:
         """Units done after each step (index 0: before the first)."""
-        even = -(-self._even * height // self.steps)
+        even = self._evenly(height)
         if output < 0:
             return even
         info = self.network.tensors[output]
@@ -119,6 +131,20 @@ class Growth:
             frontier[-1] = height
         return frontier
 
+    def _evenly(self, height: int) -> Rows:
+        """So many units over all steps: some in the first already, or, with a loop's steps, all by the last."""
+        reached = np.arange(self.steps + 1) * height
+        return reached // self.steps if self._is_late else -(-reached // self.steps)
+
+    def _loop_frontier(self, first: int, last: int) -> Rows:
+        if self.first == last:
+            network = self.network
+            written = [network.nodes[node].output for node in range(first, last + 1)]
+            read = [t for t in written if t in self._needs or network.tensors[t].last_use > self.last] or written[-1:]
+            frontier = np.maximum.reduce([self._frontier(t, network.nodes[last].height, False) for t in read])
+            self._together = np.maximum(frontier, self._evenly(int(frontier[-1])))
+        return self._together
+
     def _close(self, tensor: int, frontier: Rows | None) -> None:
         """A tensor's producer is in: its line buffer is settled. frontier None: a reduction's single y-plane."""
         info = self.network.tensors[tensor]
@@ -128,6 +154,8 @@ class Growth:
         else:
             frees = self._frees.get(tensor)
             lowest = frontier[:-1] if frees is None else np.minimum(frees, frontier[:-1])
+            for delay in [c for c in info.consumers if c < info.producer]:
+                lowest = np.minimum(lowest, self.network.nodes[delay].maps[0].frees[frontier[:-1]])
             if info.last_use > self.last:  # spilled row blocks leave only when they are whole
                 lowest = np.minimum(lowest, block_floor(frontier[:-1], info))
             slots = max(1, int((frontier[1:] - lowest).max()))
@@ -207,16 +235,31 @@ class SegmentTable:
 
     def ending_at(self, last: int) -> dict[int, list[Segment]]:
         """Segments whose last node is ``last``, by first node, fewest steps first."""
+        if self.network.is_within_loop(last + 1):
+            return {}
         if last not in self._by_last:
             found: dict[int, list[Segment]] = {}
-            for steps in [1] if self.one_step else step_counts(self.network.nodes[last].height):
+            fewest = self._cut_before(last + 1, self.MAX_NODES)
+            for steps in [1] if self.one_step else self._step_counts(fewest, last):
                 growth = Growth(self.network, last, steps)
-                for _ in range(self.MAX_NODES if steps > 1 else 1):
-                    if growth.first == 0:
-                        break
+                while growth.first > (fewest if steps > 1 else self._cut_before(last + 1, 1)):
                     segment = growth.add()
                     if segment.internal_bytes > self.budget_bytes:
                         break
-                    found.setdefault(segment.first, []).append(segment)
+                    if not self.network.is_within_loop(segment.first):
+                        found.setdefault(segment.first, []).append(segment)
             self._by_last[last] = found
         return self._by_last[last]
+
+    def _cut_before(self, cut: int, count: int) -> int:
+        """The cut that so many nodes are before another, at most; a loop counts as one."""
+        while cut > 0 and count > 0:
+            cut -= 1
+            count -= not self.network.is_within_loop(cut)
+        return cut
+
+    def _step_counts(self, first: int, last: int) -> list[int]:
+        """Those of the last node, and of the loops from ``first`` on."""
+        nodes, loop_of = self.network.nodes, self.network.loop_of
+        heights = {nodes[node].height for node in (last, *(n for n in range(first, last) if n in loop_of))}
+        return sorted({count for height in heights for count in step_counts(height)})

@@ -26,6 +26,7 @@ from tinytee.ir.graph import (
     Port,
     Reduce,
     Resize,
+    Scan,
     Shape,
     Softmax,
     SpaceToDepth,
@@ -242,6 +243,58 @@ class _Maker:
             return self.add(Reduce(**self.base(x), kind=op_kind), Shape(1, 1, s.channels))
         return self.add(Unary(**self.base(x)), s)
 
+    def scan(self, x: str) -> str:
+        """Recurrences with one or two states, what they are made of, and what depends on them."""
+        s = self.shapes[x]
+        fits = [n for n, o in self.shapes.items() if (o.height, o.width) == (s.height, s.width)]
+        names = [x] + [self.draw(st.sampled_from(fits)) for _ in range(self.number(0, 1))]
+        inner = _Maker(self.draw)
+        operands = [f"in{i}" for i in range(len(names))]
+        for operand, name in zip(operands, names, strict=True):
+            inner.shapes[operand] = Shape(1, s.width, self.shapes[name].channels)
+        befores = [f"state{i}" for i in range(self.number(1, 2))]
+        for before in befores:
+            inner.shapes[before] = Shape(1, s.width, self.number(1, 24))
+        states = []
+        for before in befores:
+            for _ in range(self.number(0, 2)):
+                inner.rowwise(self.draw(st.sampled_from(list(inner.shapes))))
+            read = self.draw(st.sampled_from(list(inner.shapes)))
+            after = inner.linear(read, inner.shapes[before].channels, before, Activation("tanh"))
+            states.append((before, after))
+        for _ in range(self.number(0, 2)):
+            inner.rowwise(self.draw(st.sampled_from(list(inner.shapes))))
+        result = self.draw(st.sampled_from([op.output for op in inner.ops]))
+        base = self.base(*names) | {"activation": Activation()}
+        op = Scan(
+            **base, operands=tuple(operands), states=tuple(states), body=tuple(inner.ops), body_shapes=inner.shapes,
+            result=result,
+        )  # fmt: skip
+        return self.add(op, Shape(s.height, *(inner.shapes[result].width, inner.shapes[result].channels)))
+
+    def linear(self, x: str, channels: int, residual: str | None, activation: Activation) -> str:
+        s = self.shapes[x]
+        base = self.base(*((x, residual) if residual else (x,))) | {"activation": activation}
+        weight, bias = self.values(channels, 1, 1, s.channels), self.values(channels)
+        return self.add(Conv(**base, weight=weight, bias=bias), Shape(s.height, s.width, channels))
+
+    def rowwise(self, x: str) -> str:
+        s = self.shapes[x]
+        kind = self.number(0, 4)
+        if kind == 0:
+            return self.linear(x, self.number(1, 24), None, self.draw(st.sampled_from(ACTIVATIONS)))
+        if kind == 1:
+            pair = (x, self.draw(st.sampled_from(list(self.shapes))))
+            return self.add(
+                Concat(**self.base(*pair), axis="c"), Shape(1, s.width, sum(self.shapes[n].channels for n in pair))
+            )
+        if kind == 2:
+            fits = [n for n, o in self.shapes.items() if o == s]
+            return self.add(Binary(**self.base(x, self.draw(st.sampled_from(fits))), kind="mul"), s)
+        if kind == 3:
+            return self.add(Softmax(**self.base(x)), s)
+        return self.add(Unary(**self.base(x)), s)
+
 
 @st.composite
 def graphs(draw: st.DrawFn) -> Graph:
@@ -267,6 +320,7 @@ def graphs(draw: st.DrawFn) -> Graph:
         maker.resize,
         maker.pixels,
         maker.pixels,
+        maker.scan,
     ]
     for _ in range(draw(st.integers(1, 9))):
         x = draw(st.sampled_from(list(maker.shapes)))
