@@ -135,6 +135,10 @@ class Call:
         found = self.node.attributes.get(name)
         return None if found is None else [int(item) for item in found.value]
 
+    def texts(self, name: str) -> list[str] | None:
+        found = self.node.attributes.get(name)
+        return None if found is None else [str(item) for item in found.value]
+
     def floats(self, name: str) -> list[float] | None:
         found = self.node.attributes.get(name)
         return None if found is None else [float(item) for item in found.value]

@@ -17,6 +17,7 @@ _IMAGE_OPS = {
     "Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "LRN",
     "BatchNormalization", "InstanceNormalization", "GroupNormalization", "DepthToSpace", "SpaceToDepth", "QLinearConv",
 }  # fmt: skip
+_RECURRENT_OPS = {"LSTM", "GRU", "RNN"}
 _TRANSPARENT_OPS = {
     "Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "Tanh", "Add", "Sub", "Mul", "Div", "Identity", "Dropout", "Cast",
     "Pad", "Concat", "Slice", "Elu", "Sum", "Abs", "Neg", "HardSigmoid", "Split", "Pow", "Sqrt", "Resize", "Upsample",
@@ -116,9 +117,10 @@ def _show(dims: Sequence[object]) -> str:
 
 
 def preferred_layout(source: Input, sample: Sequence[int]) -> Layout:
-    """The order that the first operator to care about it wants the input in: channels last where it is an image.
+    """The order that the first operator to care about it wants the input in: channels last where it is an image, steps
+    as y where it is a sequence.
 
-    Follows the value through elementwise operators and transpositions to an image operator.
+    Follows the value through elementwise operators and transpositions to an image operator or a recurrent layer.
     """
     queue: list[tuple[ir.Value, tuple[int, ...]]] = [(source.value, tuple(range(len(sample))))]
     seen: set[int] = set()
@@ -133,6 +135,10 @@ def preferred_layout(source: Input, sample: Sequence[int]) -> Layout:
                 spatial = axes[2:]
                 if sample[axes[0]] == 1:
                     return lay.by_axes(sample, spatial[:-1], spatial[-1:], [axes[1]])
+            elif node.op_type in _RECURRENT_OPS and value is node.inputs[0] and len(axes) == 3:
+                samples_first = "layout" in node.attributes and int(node.attributes["layout"].value) == 1
+                steps, samples = (axes[1], axes[0]) if samples_first else (axes[0], axes[1])
+                return lay.by_axes(sample, [steps], [samples], [axes[2]])
             elif node.op_type == "Transpose" and "perm" in node.attributes:
                 perm = [int(axis) for axis in node.attributes["perm"].value]
                 if len(perm) == len(axes):
