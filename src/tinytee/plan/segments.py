@@ -90,8 +90,10 @@ class Growth:
         if isinstance(node.op, Permute):  # all at once, even if nothing is read of it: its maps are whole
             frontier = np.where(frontier > 0, node.height, 0)
             frontier[-1] = node.height
-        if node.output < 0:  # an output is taken in whole row blocks
+        wanted = frontier
+        if node.output < 0:  # an output is taken in whole row blocks, the y-planes of which are made evenly
             frontier = block_floor(frontier, network.tensors[node.inputs[0]])
+            wanted[1:] = np.where(frontier[1:] > frontier[:-1], frontier[1:], wanted[1:])
         self.frontiers[self.first] = frontier
         self._instructions += int(frontier[-1] if loop else np.count_nonzero(frontier[1:] != frontier[:-1]))
         if node.output >= 0:
@@ -99,7 +101,7 @@ class Growth:
         for tensor, row_map in zip(node.inputs, node.maps, strict=True):
             if network.tensors[tensor].producer > self.first:  # of a loop, closed already
                 continue
-            self._read(tensor, row_map.needs[frontier], row_map.frees[frontier[:-1]])
+            self._read(tensor, row_map.needs[wanted], row_map.frees[frontier[:-1]])
         return Segment(
             self.first,
             self.last,
