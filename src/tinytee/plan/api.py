@@ -43,8 +43,9 @@ NARROW_MOST_BYTES = 1 << 20
 
 RUNGS_PER_OCTAVE = 16
 COARSE_RUNGS = 16
-"""Every so many rungs below the highest that fits, a partition is considered as well: it leaves more for pinning. A
-network of at most FEW_NODES nodes is planned in no time, and has every rung considered."""
+"""Every so many rungs below the highest that fits, a partition is considered as well: it leaves more for pinning. Every
+rung is for a network of at most FEW_NODES nodes, which is planned in no time, and where the program is fed in parts: a
+partition for less memory may have fewer."""
 
 BETWEEN_RUNGS_BYTES = 256
 """The least memory is sought between the rungs, so closely."""
@@ -247,13 +248,13 @@ class _Variant:
         """The fastest partition that fits as placed, and what to pin in the rest."""
         best: _Best | None = None
         top = _rung_above(budget_bytes)
-        highest = None
         for rung in range(top, 0, -1):
-            if highest is not None and rung % COARSE_RUNGS and len(self.network.nodes) > FEW_NODES:
+            is_coarse = rung % COARSE_RUNGS == 0 or len(self.network.nodes) <= FEW_NODES
+            if best is not None and not is_coarse and not best.placed.in_parts:
                 continue
-            found = self._partition(_rung_bytes(rung), progress if highest is None else None)
+            found = self._partition(_rung_bytes(rung), progress if best is None else None)
             if found is None:
-                if highest is not None or rung < top - RUNGS_PER_OCTAVE:
+                if best is not None or rung < top - RUNGS_PER_OCTAVE:
                     break
                 continue
             if best is not None and found.seconds - self._most_saved(found, budget_bytes) >= best.seconds:
@@ -261,10 +262,9 @@ class _Variant:
             placed = self._fitting(self._place(found), budget_bytes)
             if placed is None:
                 continue
-            highest = rung if highest is None else highest
-            pinned, saved = self._pin(placed, budget_bytes)
-            if best is None or placed.seconds - saved < best.seconds:
-                best = _Best(placed, pinned, placed.seconds - saved)
+            filled = self.fill(placed, budget_bytes)
+            if best is None or filled.seconds < best.seconds:
+                best = filled
         return best
 
     def least(self, largest_bytes: int) -> _Placed | None:
@@ -295,6 +295,12 @@ class _Variant:
             least = fitting.placed
         return least
 
+    def least_known_seconds(self, budget_bytes: int) -> float:
+        """What every partition for less memory than those known takes at least, with as much pinned as there may be."""
+        known = [found for _, _, found in self._found if found]
+        least = min(known, key=lambda found: found.bytes, default=None)
+        return least.seconds - self._most_saved(least, budget_bytes + least.bytes) if least else 0.0
+
     def _worth_pinning(self, choices: list[Choice]) -> list[tuple[int, int]]:
         """How often a run opens a node's weights, and the node, the most often first."""
         worth = [
@@ -305,8 +311,8 @@ class _Variant:
         ]
         return sorted(worth, key=lambda pair: (-pair[0], pair[1]))
 
-    def _pin(self, placed: _Placed, budget_bytes: int) -> tuple[frozenset[int], float]:
-        """Which nodes' weights to keep decrypted in what is left of the budget, and the time that saves a run."""
+    def fill(self, placed: _Placed, budget_bytes: int) -> _Best:
+        """With weights that stay decrypted in what is left of the budget."""
         left = budget_bytes - placed.peak_bytes
         rate = self.profile.aead_bytes_per_second[self.suite]
         pinned, saved = set(), 0.0
@@ -316,7 +322,7 @@ class _Variant:
                 left -= size + 64
                 pinned.add(node)
                 saved += times * size / rate
-        return frozenset(pinned), saved
+        return _Best(placed, frozenset(pinned), placed.seconds - saved)
 
     def _most_saved(self, found: Partition, budget_bytes: int) -> float:
         """What pinning saves at most if the partition is placed as closely as can be, and weights could be divided."""
@@ -393,17 +399,20 @@ class Planner:
         Raises:
             BudgetError: not even the largest budget would do.
         """
-        least = self._least
-        if least is None:
+        if self._least is None:
             raise BudgetError(2 * self._largest, self._largest)
-        return least.peak_bytes
+        return self._least[0].peak_bytes
+
+    @property
+    def _least_variants(self) -> list[_Variant]:
+        """Those that take least memory."""
+        return [variant for variant in (self._variants[0][1], self._narrow) if variant]
 
     @cached_property
-    def _least(self) -> _Placed | None:
+    def _least(self) -> tuple[_Placed, _Variant] | None:
         """What takes least memory, if the largest budget is enough for it."""
-        direct = self._variants[0][1]
-        found = [variant.least(self._largest) for variant in (direct, self._narrow) if variant]
-        return min((p for p in found if p is not None), key=lambda p: p.peak_bytes, default=None)
+        found = [(placed, variant) for variant in self._least_variants if (placed := variant.least(self._largest))]
+        return min(found, key=lambda pair: pair[0].peak_bytes, default=None)
 
     def plan(self, budget_bytes: int, progress: Callable[[float], None] | None = None) -> Plan:
         """The fastest plan for a budget.
@@ -424,12 +433,26 @@ class Planner:
                 best, chosen = found, number
         if best is None and self._narrow not in (None, *variants):
             best = self._narrow.best(budget_bytes, progress)
+        if best is None or (best.placed.in_parts and self._least_may_take(budget_bytes) < best.seconds):
+            best = min(
+                (b for b in (best, self._least_filled(budget_bytes)) if b), key=lambda b: b.seconds, default=None
+            )
         if best is None:
-            least = self._least
-            if least is None or least.peak_bytes > budget_bytes:
-                raise BudgetError(least.peak_bytes if least else self._known_floor(budget_bytes), budget_bytes)
-            best = _Best(least, frozenset(), least.seconds)
+            raise BudgetError(
+                self._least[0].peak_bytes if self._least else self._known_floor(budget_bytes), budget_bytes
+            )
         return self._finish(best, budget_bytes)
+
+    def _least_may_take(self, budget_bytes: int) -> float:
+        """Seconds that what takes least memory takes at least. It lies between rungs, and may have fewer parts."""
+        return min(variant.least_known_seconds(budget_bytes) for variant in self._least_variants)
+
+    def _least_filled(self, budget_bytes: int) -> _Best | None:
+        """What takes least memory, and pinned weights in what is left; None if it does not fit."""
+        if self._least is None:
+            return None
+        placed, variant = self._least
+        return variant.fill(placed, budget_bytes) if placed.peak_bytes <= budget_bytes else None
 
     def layerwise(self, budget_bytes: int, *, pin: bool = True) -> Plan:
         """Layer by layer, every feature map whole while it is read or written: what memory planning is measured by.

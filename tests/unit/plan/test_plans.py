@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import platform
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from tinytee import BudgetError, zoo
 from tinytee.api import compile_graph, load_graph
-from tinytee.ir.graph import Concat, Conv, DepthwiseConv, Graph, Port, Resize, Shape
+from tinytee.ir.graph import Concat, Conv, DepthwiseConv, Graph, Pool, Port, Resize, Scan, Shape, Softmax, Unary
 from tinytee.ir.reference import evaluate
 from tinytee.plan import api, profile
 from tinytee.plan.api import Planner, least_budget, lower, make_plan
@@ -50,8 +51,52 @@ def test_a_program_reads_only_what_it_has_written(graph: Graph, share: float) ->
     assert highest <= plan.peak_secure_memory_bytes == lowered.arena_bytes <= budget
 
 
+def _in_many_parts() -> Graph:
+    """Near its least memory the program comes in parts, and the partition for less memory has fewer of them."""
+    rng, sizes = np.random.default_rng(0), {"x": (3, 1, 7), "a": (2, 1, 7), "b": (3, 2, 7), "c": (3, 5, 7)}
+    sizes |= {"d": (4, 10, 7), "e": (4, 10, 4), "f": (1, 1, 7), "g": (3, 5, 16)}
+    plane = Shape(1, 10, 4)
+
+    def io(name: str, *inputs: str) -> dict[str, Any]:
+        return {"name": name, "inputs": inputs, "output": name}
+
+    def dense(name: str, outputs: int, *inputs: str) -> Conv:
+        weight, bias = rng.standard_normal((outputs, 1, 1, 7)), rng.standard_normal(outputs)
+        return Conv(**io(name, *inputs), weight=weight.astype(np.float32), bias=bias.astype(np.float32))
+
+    def resize(name: str, source: str, rows: list[int], columns: list[int]) -> Resize:
+        first, second = (
+            [[at, min(at + 1, sizes[source][axis] - 1)] for at in found] for axis, found in enumerate((rows, columns))
+        )
+        tables = [np.array(first, np.int32), np.array(second, np.int32)]
+        halves = [np.full(table.shape, 0.5, np.float32) for table in tables]
+        return Resize(
+            **io(name, source), row_index=tables[0], row_weights=halves[0], col_index=tables[1], col_weights=halves[1]
+        )
+
+    body = (dense("after", 4, "now", "before"), Softmax(**io("unread", "after")), Unary(**io("too", "unread")))
+    body_shapes = {"now": Shape(1, 10, 7)} | dict.fromkeys(("before", "after", "unread", "too"), plane)
+    scan = {"operands": ("now",), "states": (("before", "after"),), "result": "after"}
+    ops = (
+        Pool(**io("a", "x"), kind="max", kernel=(1, 1), strides=(2, 1)),
+        Concat(**io("b", "x", "x"), axis="x"),
+        Concat(**io("c", "b", "b", "x"), axis="x"),
+        resize("d", "c", [0, 0, 1, 2], [0, 0, 0, 1, 1, 2, 2, 3, 3, 4]),
+        Scan(**io("e", "d"), body=body, body_shapes=body_shapes, **scan),
+        resize("f", "c", [1], [2]),
+        dense("g", 16, "c"),
+    )
+
+    def port(name: str) -> Port:
+        return Port(name, name, sizes[name], "float32", (0, 1, 2), batched=False)
+
+    shapes = {name: Shape(*size) for name, size in sizes.items()}
+    return Graph((port("x"),), tuple(map(port, "aefg")), shapes, ops)
+
+
 @quick
 @given(graphs())
+@example(_in_many_parts())
 def test_more_memory_is_never_slower(graph: Graph) -> None:
     low, high = budgets_of(graph)
     planner = Planner(graph, PROFILE, None, high)
