@@ -8,7 +8,7 @@ import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from tinytee.sizes import parse_size
 
 if TYPE_CHECKING:
     import onnx
+    from numpy.typing import ArrayLike
 
     from tinytee.ir.coding import CodingKind
     from tinytee.ir.graph import Graph
@@ -31,8 +32,20 @@ if TYPE_CHECKING:
 
 __all__ = ["compile", "load_graph", "load_image", "quantize_model"]
 
+M = TypeVar("M", bound="str | os.PathLike[str] | bytes | onnx.ModelProto")
 Progress = Callable[[str, float], None]
 """Told what is being done, and which fraction of it is."""
+
+
+def fix_inputs(model: M, values: Mapping[str, ArrayLike] | None) -> M | onnx.ModelProto:
+    """The model itself if no values are given; else a proto of it in which the inputs that have one are constants.
+
+    Raises:
+        TinyteeError: the model has no such input, a value does not fit it, or the file is no model.
+    """
+    from tinytee.importer import fix_inputs  # noqa: PLC0415
+
+    return fix_inputs(model, values) if values else model
 
 
 def load_graph(
@@ -140,6 +153,7 @@ def compile(
     key: bytes,
     *,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
+    input_values: Mapping[str, ArrayLike] | None = None,
     suite: str | None = None,
     profile: Profile | None = None,
     threads: int | None = None,
@@ -157,6 +171,7 @@ def compile(
         secure_memory: "512KiB", "1MiB", or a number of bytes: the arena, everything included.
         key: 32 bytes; whoever runs the bundle needs them.
         input_shapes: shapes of inputs by name, to bind symbolic dimensions.
+        input_values: inputs that are to be constants, as a sampling rate; one number fills an input of known shape.
         suite: "aes-256-gcm", "chacha20-poly1305" or "aegis-256x4"; None: the profile's, or aes-256-gcm.
         profile: the device to predict times for; None: the built-in one.
         threads: most threads that may share a run; None: as the profile says, one unless it was made for more.
@@ -177,7 +192,7 @@ def compile(
     """
     check_key(key)
     budget = parse_size(secure_memory)
-    graph = load_graph(model, input_shapes)
+    graph = load_graph(fix_inputs(model, input_values), input_shapes)
     if weights is not None:
         graph = code_weights(graph, weights, weight_group)[0]
     return compile_graph(

@@ -32,6 +32,7 @@ def bench(
     seed: Annotated[int, typer.Option("--seed", help="Of the random input.")] = 0,
     as_json: common.Json = False,
     input_shape: common.InputShapes = None,
+    input_value: common.InputValues = None,
     profile: common.ProfileName = None,
     isa: common.Isa = None,
     threads: common.Threads = None,
@@ -47,16 +48,16 @@ def bench(
 
     budgets, device = [parse_size(size) for size in memory.split(",")], load_profile(profile)
     suites = list(dict.fromkeys(api.choose_suite(name, device) for name in (suite or "").split(",")))
-    shapes = common.parse_input_shapes(input_shape)
+    shapes, fixed = common.parse_input_shapes(input_shape), common.fixed_model(model, input_value)
     rows: list[dict[str, Any]] = []
     with common.progress_bar() as report:
         report("importing", 0.0)
-        graph = api.load_graph(model, shapes)
+        graph = api.load_graph(fixed, shapes)
         generator = np.random.default_rng(seed)
         specs = [TensorSpec.of(port, graph.shapes[port.tensor], graph.quants.get(port.tensor)) for port in graph.inputs]
         feed = {spec.name: random_array(generator, spec) for spec in specs}
         report("ONNX Runtime", 0.0)
-        contest = Bench(reference_model(model), graph, feed, isa=isa, threads=threads or 1)
+        contest = Bench(reference_model(fixed), graph, feed, isa=isa, threads=threads or 1)
         how = {"profile": device, "rounds": runs, "steady": steady_probe(threads or 1), "most_tries": MOST_TRIES}
         cases = [(name, budget) for name in suites for budget in budgets]
         for position, (name, budget) in enumerate(cases):

@@ -7,13 +7,19 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from tinytee import api
 from tinytee.runtime.session import KEY_BYTES
+
+if TYPE_CHECKING:
+    import onnx
+    from numpy.typing import NDArray
 
 output = Console()
 errors = Console(stderr=True)
@@ -32,6 +38,12 @@ Memory = Annotated[
 InputShapes = Annotated[
     list[str] | None,
     typer.Option("--input-shape", help="Binds symbolic dimensions: name=1,3,224,224. May be repeated."),
+]
+InputValues = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input-value", help="Makes an input a constant: name=16000, a number, or name=file.npy. May be repeated."
+    ),
 ]
 Suite = Annotated[str | None, typer.Option("--suite", help="AEAD: aes-256-gcm, chacha20-poly1305 or aegis-256x4.")]
 ProfileName = Annotated[
@@ -113,6 +125,25 @@ def parse_input_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]] | 
         if not equals or not name:
             raise ValueError(f"--input-shape {text}: write it as name=1,3,224,224")
     return shapes or None
+
+
+def fixed_model(model: Path, texts: list[str] | None) -> Path | onnx.ModelProto:
+    """The model, with inputs made constants by ``name=number`` or ``name=file.npy``.
+
+    Raises:
+        ValueError: a text is no such thing.
+        TinyteeError: the model has no such input, or the value does not fit it.
+    """
+    values: dict[str, float | NDArray[Any]] = {}
+    for text in texts or ():
+        name, _, value = text.rpartition("=")
+        try:
+            values[name] = np.load(value) if value.endswith(".npy") else float(value)
+        except ValueError:
+            name = ""
+        if not name:
+            raise ValueError(f"--input-value {text}: write it as name=16000, a number, or name=file.npy")
+    return api.fix_inputs(model, values)
 
 
 def image_options(

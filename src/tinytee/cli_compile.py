@@ -29,6 +29,8 @@ from tinytee.runtime.session import KEY_BYTES
 from tinytee.sizes import format_size, parse_size
 
 if TYPE_CHECKING:
+    import onnx
+
     from tinytee.quantize import Quantized
 
 SWEEP = "256KiB,512KiB,1MiB,2MiB,4MiB,8MiB,16MiB,32MiB,64MiB"
@@ -50,6 +52,7 @@ def compile_model(
     key_file: common.KeyFile,
     out: Annotated[Path | None, typer.Option("-o", "--output", help="The bundle to write. [default: MODEL.tt]")] = None,
     input_shape: common.InputShapes = None,
+    input_value: common.InputValues = None,
     suite: common.Suite = None,
     profile: common.ProfileName = None,
     threads: common.Threads = None,
@@ -134,6 +137,7 @@ def compile_model(
     api.wants_short_sums(short_sums or "auto", device)
     images = common.image_options(size, resize, crop, interpolation, mean, scale, layout, channels)
     shapes, chosen = common.parse_input_shapes(input_shape), api.choose_suite(suite, device)
+    fixed = common.fixed_model(model, input_value)
     target = out or model.with_suffix(".tt")
     if target.is_dir():
         raise IsADirectoryError(f"{target} is a directory; name a file")
@@ -141,13 +145,13 @@ def compile_model(
     quantized = None
     with common.progress_bar() as report:
         report("importing", 0.0)
-        graph = api.load_graph(model, shapes)
+        graph = api.load_graph(fixed, shapes)
         preprocessing = None
         if image or images or calibrate:
             preprocessing = infer_preprocessing(graph.inputs[0].shape if graph.inputs else (), images)
         if calibrate is not None:
             quantized = api.quantize_model(
-                model,
+                fixed,
                 calibrate,
                 preprocessing=preprocessing,
                 method=calibration,
@@ -265,6 +269,7 @@ def plan(
     plot: Annotated[Path | None, typer.Option("--plot", help="Draw it: a .png, .svg or .pdf file.")] = None,
     as_json: common.Json = False,
     input_shape: common.InputShapes = None,
+    input_value: common.InputValues = None,
     suite: common.Suite = None,
     profile: common.ProfileName = None,
 ) -> None:
@@ -272,13 +277,13 @@ def plan(
     if memory is None and not sweep:
         raise ValueError("give --memory for one plan, or --sweep for many")
     shapes, device = common.parse_input_shapes(input_shape), load_profile(profile)
-    chosen = api.choose_suite(suite, device)
+    chosen, fixed = api.choose_suite(suite, device), common.fixed_model(model, input_value)
     if plot is not None:
         check_picture(plot)
     if sweep:
-        _plan_sweep(model, sweep_sizes(memory), shapes, chosen, device, plot, as_json)
+        _plan_sweep(fixed, sweep_sizes(memory), shapes, chosen, device, plot, as_json, title=model.name)
     else:
-        _plan_once(model, parse_size(memory or ""), shapes, chosen, device, plot, as_json)
+        _plan_once(fixed, parse_size(memory or ""), shapes, chosen, device, plot, as_json)
 
 
 def sweep_sizes(memory: str | None) -> list[int]:
@@ -290,7 +295,7 @@ def sweep_sizes(memory: str | None) -> list[int]:
 
 
 def _plan_once(
-    model: Path, budget: int, shapes: Any, suite: str, device: Any, plot: Path | None, as_json: bool
+    model: Path | onnx.ModelProto, budget: int, shapes: Any, suite: str, device: Any, plot: Path | None, as_json: bool
 ) -> None:
     from tinytee.plan.api import make_plan  # noqa: PLC0415
 
@@ -312,7 +317,15 @@ def _plan_once(
 
 
 def _plan_sweep(
-    model: Path, budgets: list[int], shapes: Any, suite: str, device: Any, plot: Path | None, as_json: bool
+    model: Path | onnx.ModelProto,
+    budgets: list[int],
+    shapes: Any,
+    suite: str,
+    device: Any,
+    plot: Path | None,
+    as_json: bool,
+    *,
+    title: str,
 ) -> None:
     from tinytee.plan.api import Planner  # noqa: PLC0415
     from tinytee.plan.profile import load  # noqa: PLC0415
@@ -333,7 +346,7 @@ def _plan_sweep(
                     {"budget_bytes": budget, "peak_secure_memory_bytes": peak, "predicted_seconds": float(seconds)}
                 )
     if plot is not None:
-        plot_sweep(rows, plot, title=model.name)
+        plot_sweep(rows, plot, title=title)
     if as_json:
         common.print_json(rows)
     else:

@@ -194,6 +194,7 @@ def verify(
     samples: Annotated[int, typer.Option("--samples", min=1, help="Random inputs to try.")] = 3,
     seed: Annotated[int, typer.Option("--seed", help="Of the random inputs.")] = 0,
     tolerance: Annotated[float, typer.Option("--tolerance", help="Largest error, of an output's range.")] = 1e-4,
+    input_value: common.InputValues = None,
     as_json: common.Json = False,
     isa: common.Isa = None,
 ) -> None:
@@ -206,8 +207,9 @@ def verify(
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    fixed = common.fixed_model(model, input_value)
     try:
-        reference = ort.open_session(reference_model(model), options)
+        reference = ort.open_session(reference_model(fixed), options)
     except Exception as error:  # its exceptions have no common base but this
         raise ValueError(f"ONNX Runtime does not load {model}: {error}") from error
     with Session(bundle, key=common.read_key(key_file), isa=isa) as session:

@@ -20,7 +20,7 @@ from tamper.programs import passthrough_bundle
 from tinytee import Preprocessing, __version__
 from tinytee.cli import main
 from unit.conftest import Run
-from unit.importer.support import in_half
+from unit.importer.support import by_rate, in_half
 
 
 def build_model(scale: float = 1.0) -> onnx.ModelProto:
@@ -129,6 +129,20 @@ def test_a_model_in_float16_is_compared_in_float32(run: Run, ready: Path) -> Non
     assert json.loads(out)[0]["error"] < 1e-4
 
 
+def test_an_input_is_made_a_constant(run: Run, ready: Path) -> None:
+    onnx.save(by_rate(), ready / "rate.onnx")
+    np.save(ready / "s.npy", np.ones((1, 4), np.float32))
+    fixed = ("--input-value", "rate=16000", "--input-value", "s=s.npy")
+    assert run("compile", "rate.onnx", "-m", "64KiB", "-k", "model.key", *fixed)[0] == 0
+    assert [port["name"] for port in json.loads(run("inspect", "rate.tt", "--json")[1])["manifest"]["inputs"]] == ["x"]
+    assert run("verify", "rate.tt", "rate.onnx", "-k", "model.key", *fixed)[0] == 0
+    assert run("verify", "rate.tt", "rate.onnx", "-k", "model.key", fixed[0], "rate=8000", *fixed[2:])[0] == 1
+    assert run("plan", "rate.onnx", "-m", "64KiB", *fixed)[0] == 0
+    assert run("plan", "rate.onnx", "--sweep", "-m", "64KiB", *fixed)[0] == 0
+    status, out, _ = run("bench", "rate.onnx", "-m", "64KiB", "--runs", "1", "--json", *fixed)
+    assert (status, json.loads(out)[0]["error"]) == (0, 0)
+
+
 def test_verify_fails_on_another_model(run: Run, ready: Path) -> None:
     assert run("compile", "small.onnx", "-m", "64KiB", "-k", "model.key")[0] == 0
     onnx.save(build_model(scale=1.1), ready / "other.onnx")
@@ -199,6 +213,8 @@ def test_run_prints_and_writes(run: Run, ready: Path) -> None:
         (["compile", "small.onnx", "-m", "2KiB", "-k", "model.key"], "bytes of secure memory, 2,048 were offered"),
         (["compile", "small.onnx", "-m", "1MiB", "-k", "model.key", "--suite", "rot13"], "no suite 'rot13'"),
         (["compile", "small.onnx", "-m", "1MiB", "-k", "model.key", "--input-shape", "1,2"], "write it as name="),
+        (["compile", "small.onnx", "-m", "1MiB", "-k", "model.key", "--input-value", "n=a"], "write it as name=16000"),
+        (["compile", "small.onnx", "-m", "1MiB", "-k", "model.key", "--input-value", "n=1"], "has no input 'n'"),
         (["compile", "small.onnx", "-m", "1MiB", "-k", "model.key", "--size", "9"], "do not fit"),
         (["compile", "small.onnx", "-m", "1MiB", "-k", "model.key", "-o", "."], "is a directory"),
         (["compile", "nowhere.onnx", "-m", "1MiB", "-k", "model.key"], "nowhere.onnx"),

@@ -45,8 +45,10 @@ def in_float32(model: onnx.ModelProto, folder: str | PathLike[str] | None = None
     return changed
 
 
-def reference_model(model: str | PathLike[str]) -> Path | onnx.ModelProto:
-    """What another runtime is to compute to be compared with tinytee: the file, or its model in float32."""
+def reference_model(model: str | PathLike[str] | onnx.ModelProto) -> Path | onnx.ModelProto:
+    """What another runtime is to compute to be compared with tinytee: the file or proto, or its model in float32."""
+    if isinstance(model, onnx.ModelProto):
+        return in_float32(model)
     path = Path(model)
     proto = onnx.load(path, load_external_data=False)
     changed = in_float32(proto, path.parent)

@@ -26,18 +26,7 @@ def read_model(model: ModelSource) -> tuple[ir.Model, int]:
         TinyteeError: no such file, a directory, a truncated or foreign file, an empty model, missing external data,
             an opset before 7.
     """
-    if isinstance(model, onnx.ModelProto):
-        base, proto = None, model
-    elif isinstance(model, bytes):
-        base, proto = None, _parse(model, "the model's bytes")
-    elif isinstance(model, (str, PathLike)):
-        path = Path(model)
-        base, proto = path.parent, _parse(_read(path), f"'{path}'")
-    else:
-        raise TypeError(f"a model is a path, bytes or an onnx.ModelProto, not {type(model).__name__}")
-    if not proto.graph.node and not proto.graph.output:
-        raise TinyteeError("the model is empty: it has neither nodes nor outputs; is this an ONNX file?")
-    _check_external_data(proto, base)
+    proto, base = parse_model(model)
     try:
         proto = in_float32(proto, base)
     except Exception as error:
@@ -52,6 +41,27 @@ def read_model(model: ModelSource) -> tuple[ir.Model, int]:
     except Exception as error:
         raise TinyteeError(f"the model is malformed: {error}") from error
     return found, version
+
+
+def parse_model(model: ModelSource) -> tuple[onnx.ModelProto, Path | None]:
+    """The model as it is, and the folder of its external data, which is there, or None if it comes from no file.
+
+    Raises:
+        TinyteeError: no such file, a directory, a truncated or foreign file, an empty model, missing external data.
+    """
+    if isinstance(model, onnx.ModelProto):
+        base, proto = None, model
+    elif isinstance(model, bytes):
+        base, proto = None, _parse(model, "the model's bytes")
+    elif isinstance(model, (str, PathLike)):
+        path = Path(model)
+        base, proto = path.parent, _parse(_read(path), f"'{path}'")
+    else:
+        raise TypeError(f"a model is a path, bytes or an onnx.ModelProto, not {type(model).__name__}")
+    if not proto.graph.node and not proto.graph.output:
+        raise TinyteeError("the model is empty: it has neither nodes nor outputs; is this an ONNX file?")
+    _check_external_data(proto, base)
+    return proto, base
 
 
 def _read(path: Path) -> bytes:

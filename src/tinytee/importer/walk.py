@@ -108,7 +108,8 @@ class Walk:
         except Refusal as refusal:
             name = f"'{node.name}' " if node.name else ""
             outputs = ", ".join(f"'{output.name}'" for output in node.outputs if output.name)
-            self.problems.append(f"{node.op_type} {name}(writes {outputs}): {refusal}")
+            hint = _fixing([*refusal.bindable, *_integer_inputs(inputs)])
+            self.problems.append(f"{node.op_type} {name}(writes {outputs}): {refusal}{hint}")
             self.bindable.extend(item for item in refusal.bindable if item not in self.bindable)
             return poison
 
@@ -212,6 +213,16 @@ class Walk:
             self.problems.append(f"output '{name}': {refusal}")
             return Port(name, "", array.shape, str(array.dtype), tuple(range(array.ndim)), False)
         return Port(name, tensor, array.shape, array.dtype.name, _perm(layout, array.ndim), False)
+
+
+def _integer_inputs(inputs: Sequence[Result | Poison | None]) -> list[str]:
+    """The model's inputs among a node's that are no float32: settings more often than samples."""
+    return [item.source for item in inputs if isinstance(item, Value) and item.source and item.dtype != np.float32]
+
+
+def _fixing(names: Sequence[str]) -> str:
+    """What to say of inputs that would have to be constants."""
+    return "".join(f"; or fix the input '{name}': --input-value {name}=..." for name in dict.fromkeys(names))
 
 
 def _weights(value: ir.Value) -> Known | Poison:

@@ -76,6 +76,21 @@ def in_half(**dtypes: int) -> onnx.ModelProto:
     )
 
 
+def by_rate() -> onnx.ModelProto:
+    """'y' = x + s where 'rate' is 16000, else x - s: x and s [1, 4], rate a single int64."""
+
+    def branch(op_type: str) -> onnx.GraphProto:
+        out = helper.make_tensor_value_info("z", TensorProto.FLOAT, None)
+        return helper.make_graph([node(op_type, "x s", "z")], op_type, [], [out])
+
+    nodes = [
+        node("Equal", "rate wanted", "is_fast"),
+        node("If", "is_fast", then_branch=branch("Add"), else_branch=branch("Sub")),
+    ]
+    constants, dtypes = {"wanted": np.array(16000)}, {"rate": TensorProto.INT64}
+    return model(nodes, {"x": (1, 4), "s": (1, 4), "rate": ()}, constants, dtypes=dtypes)
+
+
 def run_onnxruntime(proto: onnx.ModelProto, feeds: Mapping[str, NDArray]) -> list[NDArray]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
