@@ -9,6 +9,7 @@ import tinytee
 from tinytee.plan import profile
 from tinytee.runtime.optee_machine import Machine
 from tinytee.zoo.quantized import quantized_network
+from zoo.recurrent import voice_detector
 
 from .conftest import KEY, Compile, feed_of
 
@@ -66,3 +67,19 @@ def test_says_that_it_is_in_development_mode(machine: Machine, compile_network: 
     ):
         session.run(feed_of("lenet5"))
     assert "DEVELOPMENT MODE" in machine.logs()["secure"]
+
+
+@pytest.mark.filterwarnings("ignore:OP-TEE in development mode")
+@pytest.mark.parametrize("budget", ["32KiB", "300KiB"])
+def test_a_recurrence_whose_state_goes_back_in(machine: Machine, budget: str) -> None:
+    """Weights opened once a step, and once a run."""
+    bundle = tinytee.compile(voice_detector(6), budget, KEY, profile=profile.load("raspberry-pi-3"))
+    rng, states = np.random.default_rng(0), {"h": np.zeros((1, 1, 64), "f4"), "c": np.zeros((1, 1, 64), "f4")}
+    with tinytee.Session(bundle, key=KEY) as here, tinytee.Session(bundle, key=KEY, backend="optee-qemu") as there:
+        for _ in range(2):
+            feed = {"x": rng.standard_normal((6, 1, 40)).astype(np.float32), **states}
+            expected, found = here.run(feed), there.run(feed)
+            for output, values in expected.items():
+                assert np.abs(values - found[output]).max() <= TOLERANCE * max(np.ptp(values), 1)
+            states = {"h": found["h1"], "c": found["c1"]}
+        assert there.stats.chunk_bytes == here.stats.chunk_bytes

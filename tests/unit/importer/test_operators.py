@@ -42,6 +42,13 @@ def test_clip(bounds: tuple) -> None:
     compare(model([node("Clip", f"x {bounds[0]}")], IMAGE, {"lo": np.float32(0), "hi": np.float32(1)}))
 
 
+def test_clip_to_bounds_that_are_computed() -> None:
+    nodes = [node("ReduceMax", "x", "hi", keepdims=0), node("Sub", "hi one", "lo"), node("Clip", "x lo", "a")]
+    compare(
+        model([*nodes, node("Clip", "a zero lo")], {"x": (1, 6, 4, 5)}, {"one": np.float32(1), "zero": np.float32(0)})
+    )
+
+
 def test_old_clip() -> None:
     compare(model([node("Clip", "x", min=0.0, max=6.0)], IMAGE, opset=10))
 

@@ -67,6 +67,8 @@ def clip(call: Call) -> Value:
         low, high = call.float("min", -largest), call.float("max", largest)
         low = -np.inf if low == -largest else low
         high = np.inf if high == largest else high
+    elif any(isinstance(bound, Value) for bound in call.inputs[1:]):
+        return _clip_to_computed(call)
     else:
         low = float(call.constant(1, "the minimum").reshape(())) if call.has(1) else -np.inf
         high = float(call.constant(2, "the maximum").reshape(())) if call.has(2) else np.inf
@@ -75,6 +77,15 @@ def clip(call: Call) -> Value:
     if low == 0 and high == np.inf:
         return call.builder.unary(call.value(), "relu")
     return call.builder.unary(call.value(), "clip", low, high)
+
+
+def _clip_to_computed(call: Call) -> Value:
+    """To bounds one of which, at least, depends on the model's inputs."""
+    value = call.value()
+    for position, kind in ((1, "max"), (2, "min")):
+        if call.has(position):
+            value = call.builder.binary(kind, value, call.any(position))
+    return value
 
 
 @handles(*_BINARY, sample_wise=pointwise)
