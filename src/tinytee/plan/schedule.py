@@ -105,10 +105,11 @@ def _unroll_segment(
             done, units = int(frontier[step - 1]), int(frontier[step])
             if units == done:
                 continue
-            first, last = network.loop_of.get(position, (position, position))
-            if first < last:
-                for unit, other in product(range(done, units) if position == first else (), range(first, last + 1)):
-                    yield RunStep(number, other, unit + 1, is_streamed(other))
+            loop = network.loop_of.get(position)
+            if loop is not None:
+                first, last = loop
+                turns = product(range(done, units), range(first, last + 1)) if position == first else ()
+                yield from (RunStep(number, other, unit + 1, is_streamed(other)) for unit, other in turns)
             elif node.op is None:
                 kind = "input" if node.output >= 0 else "output"
                 tensor = node.output if node.output >= 0 else node.inputs[0]

@@ -93,7 +93,7 @@ class Growth:
         wanted = frontier
         if node.output < 0:  # an output is taken in whole row blocks, the y-planes of which are made evenly
             frontier = block_floor(frontier, network.tensors[node.inputs[0]])
-            wanted[1:] = np.where(frontier[1:] > frontier[:-1], frontier[1:], wanted[1:])
+            wanted = np.where(frontier > np.append(0, frontier[:-1]), frontier, wanted)
         self.frontiers[self.first] = frontier
         self._instructions += int(frontier[-1] if loop else np.count_nonzero(frontier[1:] != frontier[:-1]))
         if node.output >= 0:
@@ -139,6 +139,7 @@ class Growth:
         return reached // self.steps if self._is_late else -(-reached // self.steps)
 
     def _loop_frontier(self, first: int, last: int) -> Rows:
+        """That of all nodes of a loop, which is found when the last of them comes in."""
         if self.first == last:
             network = self.network
             written = [network.nodes[node].output for node in range(first, last + 1)]
