@@ -74,7 +74,8 @@ struct tt_engine {
 
 /* An instruction, unpacked. */
 typedef struct tti_instr {
-  uint32_t code, index, arg;
+  uint16_t code, index;
+  uint32_t arg;
 } tti_instr;
 
 /* The instruction at a cursor, its arg as it is this time. */

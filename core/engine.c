@@ -302,14 +302,14 @@ static int needs_host(tti_instr instr) { return instr.code != TT_INSTR_RUN; }
 static tt_status advance(tt_engine *e) {
   const tti_program *p = &e->program;
   const uint32_t end = e->state == TTI_SETTING_UP ? p->head->setup_count : p->part->instr_count;
-  while (e->next.at < end && !needs_host(next_instr(e))) {
+  while (e->next.at < end) {
     const tti_instr instr = next_instr(e);
+    if (needs_host(instr)) return TT_OK;
     run_op(e, &p->ops[instr.index], instr.arg, NULL);
     const tt_status status = p->ops[instr.index].malformed ? TT_ERROR_BUNDLE : tti_step(p, instr);
     if (status != TT_OK) return fail(e, status);
     e->next = tti_cursor_after(p, e->next);
   }
-  if (e->next.at < end) return TT_OK;
   if (e->state == TTI_RUNNING && p->part->next_bytes) { /* beyond the end where a loop begins there */
     tti_part_leave(p);
     const tt_status status = tti_part_next(p, e->arena, e->coming.chunk, &e->coming);

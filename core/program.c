@@ -442,7 +442,7 @@ static int check_loops(const tti_program *p) {
   for (uint32_t at = 0; at < count; at++) {
     const tti_instr instr = unpack(p, at);
     if (instr.code != TT_INSTR_REPEAT) continue;
-    const uint32_t words = instr.index + (instr.index + 1) / 2;
+    const uint32_t words = instr.index + (instr.index + 1u) / 2;
     if (!instr.index || !instr.arg || words > count - at - 1) return 0;
     for (uint32_t i = 0; i < instr.index; i++) {
       const uint32_t code = unpack(p, at + 1 + i).code;
