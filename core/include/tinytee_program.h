@@ -162,10 +162,10 @@ typedef struct tt_tensor {
  * bias at 'bias'. Binary and constant: the constant's extents are kernel_y (its height), kernel_x (its width), and
  * groups (its channels: 1 or the output's, 0 meaning the output's).
  *
- * A convolution's weights either lie in the arena whole (TT_INSTR_RUN) or are fed block by block to the place 'weights'
- * (TT_INSTR_STREAM): a block is panels_per_block panels (counted over all groups) of the kernel's k_per_block rows, of
- * kernel_y * kernel_x * in_channels / groups rows in all; if k_per_block is less than all, panels_per_block is 1 and
- * the blocks of a panel add up in the output. Blocks go through k first; block b is chunk first_chunk + b. */
+ * A convolution's weights, which may be a map, lie in the arena whole (TT_INSTR_RUN) or are fed block by block to
+ * 'weights' (TT_INSTR_STREAM): a block is panels_per_block panels (counted over all groups) of the kernel's k_per_block
+ * rows, of kernel_y * kernel_x * in_channels / groups rows in all; if k_per_block is less than all, panels_per_block is
+ * 1 and the blocks of a panel add up in the output. Blocks go through k first; block b is chunk first_chunk + b. */
 /* A convolution with TT_FLAG_WINOGRAD (3 columns, stride and dilation 1, no groups) has weights that are transformed
  * ahead of time: 6 columns instead of 3 and, with TT_FLAG_PAIRS, 4 rows instead of 3; with TT_FLAG_TOGETHER they are as
  * they are, and transformed as they are used. It is fed whole panels, and has a workspace: with tiles = ceil(out width

@@ -423,6 +423,19 @@ def _constant(op: g.Constant, inputs: list[Shape], declared: Shape) -> Shape:
     return Shape(*op.value.shape)
 
 
+@_rule(g.Product)
+def _product(op: g.Product, inputs: list[Shape], declared: Shape) -> Shape:
+    _arity(op, 2)
+    x, matrix = inputs
+    _need(op, op.groups >= 1, f"{op.groups} groups")
+    _need(op, matrix.width == 1, f"its matrix is {matrix}, of more than a column")
+    fits = x.channels % op.groups == 0 and matrix.channels % op.groups == 0
+    contracted = matrix.channels // op.groups if op.transposed else matrix.height
+    _need(op, fits and x.channels == op.groups * contracted, f"{x} meets {matrix} in {op.groups} groups")
+    outputs = matrix.height if op.transposed else matrix.channels // op.groups
+    return replace(x, channels=op.groups * outputs)
+
+
 def _is_rowwise(op: Op) -> bool:
     """Whether a y-plane of the output depends on that y-plane of the inputs alone."""
     match op:

@@ -306,6 +306,19 @@ class Constant(Op):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class Product(Op):
+    """Matrix products of two maps, one for each group of channels, as attention has them.
+
+    inputs: x [height, width, groups * k], and a matrix of one column: [k, 1, groups * m], or, where ``transposed``,
+    [m, 1, groups * k]. out[y, x, g * m + j] = sum over i of x[y, x, g * k + i] * matrix[i, 0, g * m + j], or
+    matrix[j, 0, g * k + i].
+    """
+
+    groups: int
+    transposed: bool
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Scan(Op):
     """A recurrence along y: a body of operators goes through the inputs y-plane by y-plane, and has a state.
 

@@ -351,6 +351,12 @@ def _arg_max(op: g.ArgMax, inputs: list[F64], shape: g.Shape) -> F64:
     return index[:, :, None].astype(np.float64)
 
 
+def _product(op: g.Product, inputs: list[F64], shape: g.Shape) -> F64:
+    x, matrix = (tensor.reshape(*tensor.shape[:2], op.groups, -1) for tensor in inputs)
+    matrix = matrix[:, 0].transpose(1, 2, 0) if op.transposed else matrix[:, 0].transpose(1, 0, 2)
+    return np.einsum("yxgk,gkm->yxgm", x, matrix).reshape(shape.height, shape.width, shape.channels)
+
+
 def _scan(op: g.Scan, inputs: list[F64], shape: g.Shape) -> F64:
     tensors: dict[str, NDArray] = {}
     planes = []
@@ -383,5 +389,6 @@ _FUNCTIONS: dict[type[Op], Callable[..., F64]] = {
     g.LayerNorm: _layer_norm,
     g.ArgMax: _arg_max,
     g.Constant: lambda op, inputs, shape: op.value.astype(np.float64),
+    g.Product: _product,
     g.Scan: _scan,
 }

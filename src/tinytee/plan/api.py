@@ -24,8 +24,9 @@ from tinytee.plan.cost import least_seconds
 from tinytee.plan.entropy import Entropy, code_entropy, is_entropy_coded, known_entropy
 from tinytee.plan.layout import Layout, lay_out
 from tinytee.plan.lowered import Lowered
-from tinytee.plan.network import Network, Way, build, choose_ways
+from tinytee.plan.network import Network, Way, build, choose_panel, choose_ways
 from tinytee.plan.partition import ROUNDING, Choice, Partition, Partitioner
+from tinytee.plan.products import expand_products
 from tinytee.plan.profile import Profile
 from tinytee.plan.profile import load as load_profile
 from tinytee.plan.scans import expand_scans
@@ -353,6 +354,7 @@ class Planner:
         if self.suite not in profile.aead_bytes_per_second:
             known = ", ".join(profile.aead_bytes_per_second)
             raise ValueError(f"the profile {profile.name} knows no suite {self.suite!r}; it knows {known}")
+        graph = expand_products(graph, lambda op, out: choose_panel(op, out, profile, self.suite))
         self._graph = graph = expand_scans(graph)
         self._largest = largest_budget_bytes
         self._entropy: Entropy = entropy

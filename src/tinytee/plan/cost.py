@@ -22,6 +22,7 @@ from tinytee.ir.graph import (
     Softmax,
 )
 from tinytee.ir.quantized import Dequantize, QBinary, QConv, QDepthwiseConv, QLrn, QLut, QPool, QReduce, Quantize
+from tinytee.plan.products import MapConv
 from tinytee.plan.profile import Profile
 from tinytee.plan.quantized import conv_rows
 from tinytee.plan.weights import IN_PAIRS, TOGETHER, Method, conv_depth
@@ -186,6 +187,8 @@ def op_seconds(op: Op, shapes: dict[str, Shape], profile: Profile, panel: int = 
     match op:
         case Conv() | QConv():
             return base + conv_seconds(op, out, profile, panel)
+        case MapConv():
+            return base + conv_seconds(op.with_weights, out, profile, op.panel)
         case QDepthwiseConv():
             columns = math.ceil(op.weight.shape[0] / 4) * op.weight.shape[1]
             vectors = math.ceil(out.channels / profile.lanes)
@@ -224,6 +227,7 @@ def op_seconds(op: Op, shapes: dict[str, Shape], profile: Profile, panel: int = 
 
 def least_seconds(op: Op | None, out: Shape | None, profile: Profile, method: Method = "direct") -> float:
     """Time of an operator's multiplications at the peak rate of the profile's vectors, nothing else."""
+    op = op.with_weights if isinstance(op, MapConv) else op
     match op:
         case Conv() if out:
             products = out.elems * math.prod(op.weight.shape[1:]) * MULTIPLICATIONS[method]

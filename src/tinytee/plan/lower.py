@@ -21,6 +21,7 @@ from tinytee.plan.layout import Layout
 from tinytee.plan.lowered import Lowered
 from tinytee.plan.network import Network
 from tinytee.plan.partition import Choice
+from tinytee.plan.products import MapConv
 from tinytee.plan.records import attributes, number
 from tinytee.plan.schedule import LoadStep, RowStep, RunStep, Step, stream_geometry, unroll
 
@@ -219,15 +220,16 @@ class _Program:
         def operand(tensor: int) -> int:
             return part.tensor_of[layout.instance_of[segment, tensor]]
 
+        operands = node.inputs[:1] if isinstance(op, MapConv) else node.inputs
         record: dict[str, Any] = {
             "activation": number("ACT", op.activation.kind),
             "alpha": op.activation.alpha,
             "beta": op.activation.beta,
             "output": operand(node.output),
-            "operand_count": len(node.inputs),
+            "operand_count": len(operands),
             "first_operand": len(part.operands),
         }
-        part.operands += [operand(tensor) for tensor in node.inputs]
+        part.operands += [operand(tensor) for tensor in operands]
         if node.weight_bytes:
             pinned = position in layout.pinned
             base = layout.pinned[position] if pinned else layout.weights[segment, position]
@@ -242,7 +244,11 @@ class _Program:
                     record |= {"panels_per_block": per_block, "k_per_block": rows}
                     record["first_chunk"] = self.chunks.add_stream(segment, position)
                 record["panel"] = node.panel
-        record |= attributes(op, network.graph, part.add_table)
+            if isinstance(op, MapConv):
+                panels = layout.instances[layout.instance_of[segment, node.inputs[1]]]
+                record |= {"bias": base, "weights": layout.offsets[panels.buffer], "panel": op.panel}
+        described = op.with_weights if isinstance(op, MapConv) else op
+        record |= attributes(described, network.graph, part.add_table)
         coding = weights.coding_of(op)
         if coding:
             codes = {"fp16": "F16", "int8": "I8", "int4": "I4"}

@@ -34,6 +34,7 @@ from tinytee.ir.graph import (
     SpaceToDepth,
 )
 from tinytee.ir.quantized import QBinary, QConv, QDepthwiseConv, QPool, QReduce
+from tinytee.plan.products import MapConv
 
 Rows = NDArray[np.int64]
 
@@ -116,6 +117,8 @@ def row_maps(op: Op, shapes: dict[str, Shape]) -> tuple[RowMap, ...]:
             return (from_ranges(rows // op.block, rows // op.block + 1, heights[0]),)
         case SpaceToDepth():
             return (from_ranges(rows * op.block, (rows + 1) * op.block, heights[0]),)
+        case MapConv():
+            return (identity(height), everything(height, heights[1]))
         case Permute():
             return (everything(height, heights[0]),)
         case Constant():

@@ -14,6 +14,7 @@ from tinytee.ir.coding import WeightCoding
 from tinytee.ir.graph import Array, Binary, Constant, Conv, DepthwiseConv, Graph, LayerNorm, Op
 from tinytee.ir.quantized import QBinary, QConv, QDepthwiseConv, QLut
 from tinytee.plan import quantized
+from tinytee.plan.products import MapConv
 from tinytee.plan.profile import Profile
 
 AnyConv = Conv | QConv
@@ -269,6 +270,8 @@ def small_pieces(op: Op, panel: int, zero_point: int, method: Method = "direct")
                 return [bias]
             alphabet = np.frombuffer(coding.streams.alphabet.to_bytes(), np.uint8)
             return [np.concatenate([np.frombuffer(as_bytes(bias), np.uint8), alphabet])]
+        case MapConv():
+            return [pack_bias(op.with_weights, op.panel)]
         case DepthwiseConv():
             return [op.weight, op.bias]
         case LayerNorm():

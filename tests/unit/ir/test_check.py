@@ -64,6 +64,11 @@ SOUND = [
 
 UNSOUND = [
     (CONV, Shape(4, 5, 3), "yields 4x5x2"),
+    (
+        g.Product(name="n", inputs=("x", "x"), output="y", groups=1, transposed=True),
+        Shape(4, 5, 4),
+        "more than a column",
+    ),
     (replace(CONV, bias=_zeros(3)), Shape(4, 5, 2), "bias"),
     (replace(CONV, groups=2), Shape(4, 5, 2), "meets"),
     (replace(CONV, pads=(-1, 0, 0, 0)), Shape(4, 5, 2), "negative"),

@@ -97,6 +97,19 @@ def test_batched_ports_run_sample_by_sample() -> None:
         evaluate(graph, {"other": x})
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+def test_products_of_maps(transposed: bool) -> None:
+    x, matrices = _array(3, 2, 8), _array(2, 4, 5)  # two groups of four channels, to five each
+    stored = (
+        matrices.transpose(2, 0, 1).reshape(5, 1, 8) if transposed else matrices.transpose(1, 0, 2).reshape(4, 1, 10)
+    )
+    op = g.Product(name="", inputs=("x", "m"), output="y", groups=2, transposed=transposed)
+    found = evaluate_op(op, [x, stored], Shape(3, 2, 10))
+    for group in range(2):
+        expected = x[:, :, 4 * group : 4 * group + 4] @ matrices[group]
+        np.testing.assert_allclose(found[:, :, 5 * group : 5 * group + 5], expected, atol=1e-6)
+
+
 def test_a_scan_s_state_is_what_it_computed_of_the_y_plane_before() -> None:
     x, matrix = _array(5, 2, 3), _array(4, 3)
     step = g.Conv(

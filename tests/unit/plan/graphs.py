@@ -24,6 +24,7 @@ from tinytee.ir.graph import (
     Permute,
     Pool,
     Port,
+    Product,
     Reduce,
     Resize,
     Scan,
@@ -243,6 +244,22 @@ class _Maker:
             return self.add(Reduce(**self.base(x), kind=op_kind), Shape(1, 1, s.channels))
         return self.add(Unary(**self.base(x)), s)
 
+    def product(self, x: str) -> str:
+        """Of a map and what its own pixels are, as attention has it."""
+        s = self.shapes[x]
+        pixels = s.height * s.width
+        groups = self.draw(st.sampled_from([n for n in range(1, s.channels + 1) if s.channels % n == 0]))
+        transposed, depth = bool(self.number(0, 1)), s.channels // groups
+        outputs = pixels if transposed else depth
+        if groups * outputs > 512:
+            return x
+        matrix = self.add(Concat(**self.base(x), axis="y"), Shape(pixels, 1, s.channels))
+        if not transposed:
+            rows = self.rng.integers(0, pixels, depth).astype(np.int32)
+            matrix = self.add(Gather(**self.base(matrix), rows=rows), Shape(depth, 1, s.channels))
+        op = Product(**self.base(x, matrix), groups=groups, transposed=transposed)
+        return self.add(op, Shape(s.height, s.width, groups * outputs))
+
     def scan(self, x: str) -> str:
         """Recurrences with one or two states, what they are made of, and what depends on them."""
         s = self.shapes[x]
@@ -321,6 +338,7 @@ def graphs(draw: st.DrawFn) -> Graph:
         maker.pixels,
         maker.pixels,
         maker.scan,
+        maker.product,
     ]
     for _ in range(draw(st.integers(1, 9))):
         x = draw(st.sampled_from(list(maker.shapes)))
