@@ -252,8 +252,12 @@ class Builder:
         return replace(value, shape=(1,) * missing + value.shape, layout=layout, source=None)
 
     def common_layout(self, values: Sequence[Value], shape: Sequence[int]) -> Layout:
-        """The layout of the largest value, with the axes it lacks added where y, x or c is free."""
+        """The layout of the largest value, with the axes it lacks added where y, x or c is free; of those that lie in
+        memory alike, of the one with most y-planes, which the others are as they are."""
         largest = max(values, key=lambda value: prod(value.sample))
+        alike = [value for value in values if value.sample == largest.sample]
+        alike = [value for value in alike if _in_order(value.layout) == _in_order(largest.layout)]
+        largest = max(alike, key=lambda value: value.layout.shape.height)
         groups = [list(group) for group in largest.layout.groups]
         for axis in reversed(range(len(shape))):
             if shape[axis] > 1 and largest.sample[axis] == 1:

@@ -42,6 +42,14 @@ def test_clip(bounds: tuple) -> None:
     compare(model([node("Clip", f"x {bounds[0]}")], IMAGE, {"lo": np.float32(0), "hi": np.float32(1)}))
 
 
+def test_a_wide_product_goes_pixel_by_pixel() -> None:
+    """A recognizer's scores of thousands of classes at each place."""
+    constants = {"w": random((6, 9000), 1), "b": random((9000,), 2)}
+    nodes = [node("MatMul", "x w", "p"), node("Add", "p b", "s"), node("Softmax", "s", axis=2)]
+    graph = compare(model(nodes, {"x": (1, 8, 6)}, constants))
+    assert graph.shapes[graph.outputs[0].tensor].height == 8
+
+
 def test_clip_to_bounds_that_are_computed() -> None:
     nodes = [node("ReduceMax", "x", "hi", keepdims=0), node("Sub", "hi one", "lo"), node("Clip", "x lo", "a")]
     compare(

@@ -38,6 +38,8 @@ def linear(
     if not _fills_groups(value.layout, axis) or prod(p.extent for p in pieces) != extent:
         value = builder.with_channels(value, [axis])
         pieces = value.layout.of_axis(axis)
+    if _is_one_wide_plane(value.layout, axis, outputs):
+        value = builder.with_layout(value, lay.make(value.layout.x, (), value.layout.c))
     layout = value.layout
     chain = sorted(pieces, key=lambda piece: -piece.stride)
     cut = matrix.reshape([piece.extent for piece in chain] + [outputs])
@@ -53,6 +55,16 @@ def linear(
     return builder.value(tensor, shape, result)
 
 
+WIDE_PLANE = 64 * 1024
+"""Elements of a y-plane that has become too large to be the only one."""
+
+
+def _is_one_wide_plane(layout: Layout, axis: int, outputs: int) -> bool:
+    """Whether the result would be a single y-plane, of pixels that could as well be y-planes, and large."""
+    width, others = prod(p.extent for p in layout.x), {p.axis for p in layout.x}
+    return not layout.y and axis not in others and width > 1 and width * outputs > WIDE_PLANE
+
+
 def _fills_groups(layout: Layout, axis: int) -> bool:
     """Whether each of y, x and c is wholly of ``axis`` or free of it, and c is of it."""
     mixed = any(len({piece.axis == axis for piece in group}) > 1 for group in layout.groups)
@@ -65,7 +77,7 @@ def matmul_sample_wise(call: Call) -> bool:
         return left.rank >= 2 and _shared(right, left.rank)
     if isinstance(left, Known) and isinstance(right, Value):
         return right.rank >= 3 and _shared(left, right.rank)
-    return True
+    return left.rank == right.rank >= 3 if isinstance(left, Value) and isinstance(right, Value) else True
 
 
 def _shared(matrix: Known, rank: int) -> bool:
@@ -78,7 +90,7 @@ def matmul(call: Call) -> Value:
     call.float_only(0, 1)
     builder, left, right = call.builder, call.any(0), call.any(1)
     if isinstance(left, Value) and isinstance(right, Value):
-        call.constant(1, "the right side (or the left)")
+        return product(call, left, right)
     if isinstance(right, Known):
         matrix = call.constant(1, "the right side")
         rank = matrix.ndim
@@ -101,6 +113,30 @@ def matmul(call: Call) -> Value:
         return builder.reshape(result, result.sample[:-1])
     value = builder.pad_rank(value, matrix.ndim)
     return _stacked(builder, value, value.rank - 2, matrix.swapaxes(-1, -2), call.grid(0), matrix.ndim - 2)
+
+
+def product(call: Call, left: Value, right: Value) -> Value:
+    """Of two values, both [..., rows, contracted] and [..., contracted, columns] with the same leading axes.
+
+    Rows become y, and leading axes groups of channels. Whichever of its last two axes the right value has outermost in
+    memory becomes its y, so that neither attention's keys nor its values move.
+    """
+    builder, rank = call.builder, left.rank
+    call.forbid(rank != right.rank or rank < 2, f"products of values of {rank} and {right.rank} axes are not supported")
+    lead, rows, contracted = list(range(rank - 2)), rank - 2, rank - 1
+    agrees = left.sample[:rows] == right.sample[:rows] and left.sample[contracted] == right.sample[rows]
+    call.forbid(not agrees, f"the shapes {left.shape} and {right.shape} do not meet")
+    columns = right.sample[contracted]
+    outermost = next((piece.axis for piece in right.layout.pieces if piece.axis >= rows), rows)
+    transposed = outermost == contracted
+    across = rows if transposed else contracted
+    x = builder.realise(left, lay.by_axes(left.sample, [rows], [], [*lead, contracted]), expand=True)
+    matrix = builder.realise(right, lay.by_axes(right.sample, [outermost], [], [*lead, across]), expand=True)
+    shape = [*left.sample[:contracted], columns]
+    layout = lay.by_axes(shape, [rows], [], [*lead, contracted])
+    groups = prod(left.sample[:rows])
+    tensor = builder.emit(g.Product, (x, matrix), layout.shape, groups=groups, transposed=transposed)
+    return builder.value(tensor, shape, layout)
 
 
 def _stacked(

@@ -1,0 +1,130 @@
+"""Products of two values, and transformers made of them, against ONNX Runtime."""
+
+from __future__ import annotations
+
+import secrets
+
+import numpy as np
+import onnx
+import pytest
+
+import tinytee
+from tinytee.api import load_graph
+from tinytee.errors import UnsupportedModelError
+from tinytee.importer import load
+from tinytee.ir.graph import Conv
+from tinytee.plan.api import least_budget
+from unit.importer.support import compare, kinds, model, node, random, run_onnxruntime
+
+SHAPES = [
+    ((1, 3, 5, 4), (1, 3, 4, 6)),
+    ((2, 5, 4), (2, 4, 7)),
+    ((5, 4), (4, 6)),
+    ((1, 1, 5, 1), (1, 1, 1, 6)),
+    ((2, 3, 4, 8), (2, 3, 8, 4)),
+]
+
+
+@pytest.mark.parametrize(("left", "right"), SHAPES)
+def test_products(left: tuple[int, ...], right: tuple[int, ...]) -> None:
+    compare(model([node("MatMul", "a b")], {"a": left, "b": right}))
+
+
+def test_products_with_what_was_transposed_move_nothing() -> None:
+    perm = [0, 1, 3, 2]
+    nodes = [node("Relu", "a", "ra"), node("Transpose", "b", "bt", perm=perm), node("MatMul", "ra bt")]
+    assert kinds(compare(model(nodes, {"a": (1, 1, 5, 4), "b": (1, 1, 6, 4)}))).count("Permute") == 0
+
+
+def test_refused_products() -> None:
+    for left, right in (((1, 3, 5, 4), (1, 1, 4, 6)), ((3, 5, 4), (4, 6))):
+        with pytest.raises(UnsupportedModelError, match=r"do not meet|are not supported"):
+            load(model([node("MatMul", "a b")], {"a": left, "b": right}))
+
+
+def transformer(tokens: int, width: int, heads: int, layers: int = 2) -> onnx.ModelProto:
+    """An encoder as vision transformers have it (Dosovitskiy et al., arXiv 2010.11929): 'x' [1, tokens, width] to three
+    scores."""
+    depth = width // heads
+    constants: dict[str, np.ndarray] = {
+        "split": np.array([0, 0, heads, depth]), "merge": np.array([0, 0, width]), "axes": np.array([1]),
+        "scale": np.array(depth**-0.5, np.float32), "head": random((width, 3), 99),
+    }  # fmt: skip
+    nodes, x = [], "x"
+
+    def linear(name: str, source: str, inputs: int, outputs: int) -> str:
+        constants[f"{name}.w"] = random((inputs, outputs), len(constants)) / np.sqrt(inputs).astype(np.float32)
+        constants[f"{name}.b"] = random((outputs,), len(constants))
+        nodes.extend([node("MatMul", f"{source} {name}.w", f"{name}.p"), node("Add", f"{name}.p {name}.b", name)])
+        return name
+
+    def norm(name: str, source: str) -> str:
+        constants[f"{name}.s"], constants[f"{name}.o"] = random((width,), len(constants)), random((width,), 7)
+        nodes.append(node("LayerNormalization", f"{source} {name}.s {name}.o", name))
+        return name
+
+    for layer in map(str, range(layers)):
+        source = norm(f"n{layer}", x)
+        for role, perm in (("q", [0, 2, 1, 3]), ("k", [0, 2, 3, 1]), ("v", [0, 2, 1, 3])):
+            made = linear(f"{role}{layer}", source, width, width)
+            nodes.append(node("Reshape", f"{made} split", f"{made}.heads"))
+            nodes.append(node("Transpose", f"{made}.heads", f"{made}.t", perm=perm))
+        nodes += [
+            node("MatMul", f"q{layer}.t k{layer}.t", f"s{layer}"),
+            node("Mul", f"s{layer} scale", f"scaled{layer}"),
+            node("Softmax", f"scaled{layer}", f"p{layer}", axis=-1),
+            node("MatMul", f"p{layer} v{layer}.t", f"a{layer}"),
+            node("Transpose", f"a{layer}", f"at{layer}", perm=[0, 2, 1, 3]),
+            node("Reshape", f"at{layer} merge", f"merged{layer}"),
+        ]
+        nodes.append(node("Add", f"{x} {linear(f'o{layer}', f'merged{layer}', width, width)}", f"r{layer}"))
+        hidden = linear(f"u{layer}", norm(f"m{layer}", f"r{layer}"), width, 4 * width)
+        nodes.append(node("Gelu", hidden, f"g{layer}"))
+        x = f"x{layer}"
+        nodes.append(node("Add", f"r{layer} {linear(f'd{layer}', f'g{layer}', 4 * width, width)}", x))
+    nodes += [node("ReduceMean", f"{x} axes", "pooled", keepdims=0), node("MatMul", "pooled head", "y")]
+    return model(nodes, {"x": (1, tokens, width)}, constants)
+
+
+def test_a_vision_transformer_flows_by_tokens() -> None:
+    """An image's patches, a token before them and their places; the answer is that token's."""
+    width, side = 24, 4
+    inner = transformer(side * side + 1, width, heads=3)
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in inner.graph.initializer}
+    constants |= {
+        "patch": random((width, 3, 8, 8), 50) / 8, "flat": np.array([0, 0, -1]), "class": random((1, 1, width), 51),
+        "places": random((1, side * side + 1, width), 52), "first": np.array(0),
+    }  # fmt: skip
+    nodes = [
+        node("Conv", "image patch", "c", strides=[8, 8]),
+        node("Reshape", "c flat", "f"),
+        node("Transpose", "f", "t", perm=[0, 2, 1]),
+        node("Concat", "class t", "tokens", axis=1),
+        node("Add", "tokens places", "x"),
+        *(n for n in inner.graph.node if n.output[0] not in ("pooled", "y")),
+        node("Gather", "x1 first", "pooled", axis=1),
+        node("MatMul", "pooled head", "y"),
+    ]
+    graph = compare(model(nodes, {"image": (1, 3, 8 * side, 8 * side)}, constants))
+    assert kinds(graph).count("Permute") == 0
+    assert all(graph.shapes[op.output].height > 1 for op in graph.ops if isinstance(op, Conv) and len(op.inputs) > 1)
+
+
+@pytest.mark.parametrize(("tokens", "width", "heads"), [(10, 24, 3), (17, 20, 2)])
+def test_transformers(tokens: int, width: int, heads: int) -> None:
+    proto = transformer(tokens, width, heads)
+    graph = compare(proto)
+    assert kinds(graph).count("Product") == 4
+    feed, key = {"x": random((1, tokens, width), 3)}, secrets.token_bytes(32)
+    expected = run_onnxruntime(proto, feed)[0]
+    least = least_budget(load_graph(proto))
+    for budget in (least, 2 * least, 1 << 20):
+        for threads in (1, 2):
+            try:
+                bundle = tinytee.compile(proto, budget, key, threads=threads)
+            except tinytee.BudgetError:
+                assert (budget, threads) == (least, 2)  # two workers take more
+                continue
+            with tinytee.Session(bundle, key=key) as session:
+                for _ in range(2):
+                    np.testing.assert_allclose(session.run(feed)["y"], expected, atol=2e-5 * np.ptp(expected))
