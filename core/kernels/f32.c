@@ -977,7 +977,59 @@ static void binary(unsigned kind, const float *a, size_t a_step, const float *b,
   }
 }
 
-/* ---- local response normalization */
+/* ---- over the channels of a pixel */
+
+TTI_INLINE vf v_first(vf v, size_t count) {
+  float part[TTI_LANES] = {0};
+  v_store_part(part, v, count);
+  return v_load(part);
+}
+
+TTI_INLINE float v_total(vf v) {
+  float sum = v[0];
+  for (int i = 1; i < TTI_LANES; i++) sum += v[i];
+  return sum;
+}
+
+/* Of values less their largest; a NaN is the largest of all. */
+static void softmax(const float *in, float *out, size_t channels, int logarithms) {
+  vf largest = v_set(in[0]);
+  size_t at = 0;
+  for (; at + TTI_LANES <= channels; at += TTI_LANES) largest = combine(TT_BINARY_MAX, largest, v_load(in + at));
+  for (; at < channels; at++) largest = combine(TT_BINARY_MAX, largest, v_set(in[at]));
+  vf top = v_set(largest[0]), sums = v_set(0.0f);
+  for (int i = 1; i < TTI_LANES; i++) top = combine(TT_BINARY_MAX, top, v_set(largest[i]));
+  for (size_t c = 0; c < channels; c += TTI_LANES) {
+    const size_t left = channels - c;
+    const vf less = v_load_part(in + c, left) - top, term = v_exp(less);
+    v_store_part(out + c, logarithms ? less : term, left);
+    sums += left < TTI_LANES ? v_first(term, left) : term;
+  }
+  const vf sum = v_set(v_total(sums)), logarithm = v_log(sum);
+  for (size_t c = 0; c < channels; c += TTI_LANES) {
+    const size_t left = channels - c;
+    const vf v = v_load_part(out + c, left);
+    v_store_part(out + c, logarithms ? v - logarithm : v / sum, left);
+  }
+}
+
+static void layer_norm(const float *in, const float *scale, const float *bias, float epsilon, float *out,
+                       size_t channels) {
+  vf sums = v_set(0.0f), squares = v_set(0.0f);
+  for (size_t c = 0; c < channels; c += TTI_LANES) sums += v_load_part(in + c, channels - c);
+  const float mean = v_total(sums) / (float)channels;
+  for (size_t c = 0; c < channels; c += TTI_LANES) {
+    const size_t left = channels - c;
+    const vf apart = v_load_part(in + c, left) - mean;
+    squares += left < TTI_LANES ? v_first(apart * apart, left) : apart * apart;
+  }
+  const float deviation = __builtin_sqrtf(v_total(squares) / (float)channels + epsilon);
+  for (size_t c = 0; c < channels; c += TTI_LANES) {
+    const size_t left = channels - c;
+    const vf v = (v_load_part(in + c, left) - mean) / deviation;
+    v_store_part(out + c, v * v_load_part(scale + c, left) + v_load_part(bias + c, left), left);
+  }
+}
 
 /* A vector is stored when the next one has been summed, which reads of it. */
 static void lrn(const float *in, float *out, size_t channels, size_t size, float alpha, float beta, float bias) {
@@ -1089,10 +1141,25 @@ static void decode(unsigned coding, const uint8_t *codes, const float *scales, s
 #define TTI_TABLE(isa)                                                                                                 \
   extern const tti_i8_kernels TTI_JOIN(tti_i8_, isa);                                                                  \
   const tti_kernels *TTI_JOIN(tti_kernels_, isa)(void) {                                                               \
-    static const tti_kernels table = {                                                                                 \
-        TTI_STRING(isa),   conv_row,         strassen_in, winograd_in,   winograd_weights,       winograd_out,         \
-        depthwise_row,     pool_row,         activation,  binary,        binary_pixels,          lrn,                  \
-        interleave_floats, interleave_bytes, decode,      decode_stream, &TTI_JOIN(tti_i8_, isa)};                     \
+    static const tti_kernels table = {TTI_STRING(isa),                                                                 \
+                                      conv_row,                                                                        \
+                                      strassen_in,                                                                     \
+                                      winograd_in,                                                                     \
+                                      winograd_weights,                                                                \
+                                      winograd_out,                                                                    \
+                                      depthwise_row,                                                                   \
+                                      pool_row,                                                                        \
+                                      activation,                                                                      \
+                                      binary,                                                                          \
+                                      binary_pixels,                                                                   \
+                                      softmax,                                                                         \
+                                      layer_norm,                                                                      \
+                                      lrn,                                                                             \
+                                      interleave_floats,                                                               \
+                                      interleave_bytes,                                                                \
+                                      decode,                                                                          \
+                                      decode_stream,                                                                   \
+                                      &TTI_JOIN(tti_i8_, isa)};                                                        \
     return &table;                                                                                                     \
   }
 

@@ -208,6 +208,10 @@ typedef struct tti_kernels {
   /* out[p * channels + c] = a[p * channels + c] op b[c], p < pixels; with b_first, b[c] op a. out may equal a. */
   void (*binary_pixels)(unsigned kind, const float *a, const float *b, int b_first, float *out, size_t pixels,
                         size_t channels);
+  /* Of one pixel: softmax, or its logarithms; layer normalization. out may equal in. */
+  void (*softmax)(const float *in, float *out, size_t channels, int logarithms);
+  void (*layer_norm)(const float *in, const float *scale, const float *bias, float epsilon, float *out,
+                     size_t channels);
   /* Local response normalization of one pixel, ONNX LRN. out may equal in if size is at most 9. */
   void (*lrn)(const float *in, float *out, size_t channels, size_t size, float alpha, float beta, float bias);
   /* out[i * parts + p] = in[p * stride + i], i < each: the shuffle of channels between groups; pixels of planes. */

@@ -252,8 +252,8 @@ class Builder:
         return replace(value, shape=(1,) * missing + value.shape, layout=layout, source=None)
 
     def common_layout(self, values: Sequence[Value], shape: Sequence[int]) -> Layout:
-        """The layout of the largest value, with the axes it lacks added where y, x or c is free; of those that lie in
-        memory alike, of the one with most y-planes, which the others are as they are."""
+        """The layout of the largest value, with the axes it lacks added where y, x or c is free. Of values that lie in
+        memory alike the one with most y-planes decides: the others have to have their rows divided only."""
         largest = max(values, key=lambda value: prod(value.sample))
         alike = [value for value in values if value.sample == largest.sample]
         alike = [value for value in alike if _in_order(value.layout) == _in_order(largest.layout)]
