@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import secrets
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
 import tinytee
 from tinytee.api import load_graph
@@ -128,3 +130,22 @@ def test_transformers(tokens: int, width: int, heads: int) -> None:
             with tinytee.Session(bundle, key=key) as session:
                 for _ in range(2):
                     np.testing.assert_allclose(session.run(feed)["y"], expected, atol=2e-5 * np.ptp(expected))
+
+
+class _Samples(CalibrationDataReader):
+    def __init__(self) -> None:
+        self.feeds = iter([{"x": random((1, 16, 24), seed)} for seed in range(8)])
+
+    def get_next(self) -> dict[str, np.ndarray] | None:  # type: ignore[override]
+        return next(self.feeds, None)
+
+
+@pytest.mark.parametrize("form", [QuantFormat.QDQ, QuantFormat.QOperator])
+def test_quantized_transformers(tmp_path: Path, form: QuantFormat) -> None:
+    """Products of activations run in float32 between conversions, all else as in other networks."""
+    onnx.save(transformer(16, 24, 3), tmp_path / "float.onnx")
+    quantize_static(tmp_path / "float.onnx", tmp_path / "int8.onnx", _Samples(), quant_format=form, per_channel=True)
+    proto, feed, key = onnx.load(tmp_path / "int8.onnx"), {"x": random((1, 16, 24), 99)}, secrets.token_bytes(32)
+    expected = run_onnxruntime(proto, feed)[0]
+    with tinytee.Session(tinytee.compile(proto, "256KiB", key), key=key) as session:
+        np.testing.assert_allclose(session.run(feed)["y"], expected, atol=0.02 * np.ptp(expected))

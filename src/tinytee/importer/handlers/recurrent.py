@@ -238,6 +238,8 @@ def _cells(call: Call, kind: _Kind, count: int, features: int) -> list[_Cell]:
     bias = call.constant(3, "the bias B") if call.has(3) else np.zeros((count, 2 * rows), np.float32)
     call.forbid(bias.shape != (count, 2 * rows), f"the bias B is {bias.shape}, not {(count, 2 * rows)}")
     peepholes = call.constant(7, "the weights P") if call.has(7) else None
+    wrong = peepholes is not None and peepholes.shape != (count, 3 * hidden)
+    call.forbid(wrong, f"the weights P are not of the shape {(count, 3 * hidden)}")
     resets_after = call.op_type == "GRU" and call.int("linear_before_reset", 0) != 0
     functions = _functions(call, kind, count)
     cells = []
@@ -312,6 +314,7 @@ def _initial(call: Call, position: int, direction: int, shape: Shape) -> str | N
         return None
     value, order = call.value(position), _order(call)
     fits = value.rank == 3 and (value.sample[order.samples], value.sample[2]) == (shape.width, shape.channels)
+    fits = fits and direction < value.sample[order.directions]
     call.forbid(not fits, f"a state is {value.shape}, not of {shape.width} samples and {shape.channels} channels")
     value = call.builder.gather(value, {order.directions: [direction]})
     value = call.builder.with_layout(value, lay.by_axes(value.sample, [], [order.samples], [2]))
