@@ -979,33 +979,40 @@ static void binary(unsigned kind, const float *a, size_t a_step, const float *b,
 
 /* ---- over the channels of a pixel */
 
-TTI_INLINE vf v_first(vf v, size_t count) {
-  float part[TTI_LANES] = {0};
-  v_store_part(part, v, count);
-  return v_load(part);
+/* Sums are taken in as many places on every instruction set: what integers are made of from a softmax is the same. */
+enum { SUM_PLACES = 16, SUM_VECTORS = SUM_PLACES / TTI_LANES };
+
+/* Adds the first 'count' elements of v, which is the one at 'at' of many. */
+TTI_INLINE void add_to_sums(vf sums[SUM_VECTORS], size_t at, vf v, size_t count) {
+  if (count < TTI_LANES) {
+    float part[TTI_LANES] = {0};
+    v_store_part(part, v, count);
+    v = v_load(part);
+  }
+  sums[at / TTI_LANES % SUM_VECTORS] += v;
 }
 
-TTI_INLINE float v_total(vf v) {
-  float sum = v[0];
-  for (int i = 1; i < TTI_LANES; i++) sum += v[i];
-  return sum;
+TTI_INLINE float total_of(const vf sums[SUM_VECTORS]) {
+  float total = 0.0f;
+  for (int i = 0; i < SUM_PLACES; i++) total += sums[i / TTI_LANES][i % TTI_LANES];
+  return total;
 }
 
 /* Of values less their largest; a NaN is the largest of all. */
 static void softmax(const float *in, float *out, size_t channels, int logarithms) {
-  vf largest = v_set(in[0]);
+  vf largest = v_set(in[0]), sums[SUM_VECTORS] = {{0}};
   size_t at = 0;
   for (; at + TTI_LANES <= channels; at += TTI_LANES) largest = combine(TT_BINARY_MAX, largest, v_load(in + at));
   for (; at < channels; at++) largest = combine(TT_BINARY_MAX, largest, v_set(in[at]));
-  vf top = v_set(largest[0]), sums = v_set(0.0f);
+  vf top = v_set(largest[0]);
   for (int i = 1; i < TTI_LANES; i++) top = combine(TT_BINARY_MAX, top, v_set(largest[i]));
   for (size_t c = 0; c < channels; c += TTI_LANES) {
     const size_t left = channels - c;
     const vf less = v_load_part(in + c, left) - top, term = v_exp(less);
     v_store_part(out + c, logarithms ? less : term, left);
-    sums += left < TTI_LANES ? v_first(term, left) : term;
+    add_to_sums(sums, c, term, left);
   }
-  const vf sum = v_set(v_total(sums)), logarithm = v_log(sum);
+  const vf sum = v_set(total_of(sums)), logarithm = v_log(sum);
   for (size_t c = 0; c < channels; c += TTI_LANES) {
     const size_t left = channels - c;
     const vf v = v_load_part(out + c, left);
@@ -1015,15 +1022,15 @@ static void softmax(const float *in, float *out, size_t channels, int logarithms
 
 static void layer_norm(const float *in, const float *scale, const float *bias, float epsilon, float *out,
                        size_t channels) {
-  vf sums = v_set(0.0f), squares = v_set(0.0f);
-  for (size_t c = 0; c < channels; c += TTI_LANES) sums += v_load_part(in + c, channels - c);
-  const float mean = v_total(sums) / (float)channels;
+  vf sums[SUM_VECTORS] = {{0}}, squares[SUM_VECTORS] = {{0}};
+  for (size_t c = 0; c < channels; c += TTI_LANES) add_to_sums(sums, c, v_load_part(in + c, channels - c), TTI_LANES);
+  const float mean = total_of(sums) / (float)channels;
   for (size_t c = 0; c < channels; c += TTI_LANES) {
     const size_t left = channels - c;
     const vf apart = v_load_part(in + c, left) - mean;
-    squares += left < TTI_LANES ? v_first(apart * apart, left) : apart * apart;
+    add_to_sums(squares, c, apart * apart, left);
   }
-  const float deviation = __builtin_sqrtf(v_total(squares) / (float)channels + epsilon);
+  const float deviation = __builtin_sqrtf(total_of(squares) / (float)channels + epsilon);
   for (size_t c = 0; c < channels; c += TTI_LANES) {
     const size_t left = channels - c;
     const vf v = (v_load_part(in + c, left) - mean) / deviation;

@@ -24,12 +24,10 @@ from tinytee.plan.cost import least_seconds
 from tinytee.plan.entropy import Entropy, code_entropy, is_entropy_coded, known_entropy
 from tinytee.plan.layout import Layout, lay_out
 from tinytee.plan.lowered import Lowered
-from tinytee.plan.network import Network, Way, build, choose_panel, choose_ways
+from tinytee.plan.network import Network, Way, build, choose_ways, expand
 from tinytee.plan.partition import ROUNDING, Choice, Partition, Partitioner
-from tinytee.plan.products import expand_products
 from tinytee.plan.profile import Profile
 from tinytee.plan.profile import load as load_profile
-from tinytee.plan.scans import expand_scans
 from tinytee.plan.segments import SegmentTable
 
 METHOD_BYTES = (0, 128 * 1024, 256 * 1024, 512 * 1024, 1024 * 1024, 1536 * 1024, 2624 * 1024)
@@ -354,8 +352,7 @@ class Planner:
         if self.suite not in profile.aead_bytes_per_second:
             known = ", ".join(profile.aead_bytes_per_second)
             raise ValueError(f"the profile {profile.name} knows no suite {self.suite!r}; it knows {known}")
-        graph = expand_products(graph, lambda op, out: choose_panel(op, out, profile, self.suite))
-        self._graph = graph = expand_scans(graph)
+        self._graph = graph = expand(graph, profile, self.suite)
         self._largest = largest_budget_bytes
         self._entropy: Entropy = entropy
         self._tables: dict[Hashable, SegmentTable] = {}

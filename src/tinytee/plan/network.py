@@ -14,7 +14,7 @@ import numpy as np
 from tinytee.bundle.abi import constants
 from tinytee.ir.graph import Binary, Conv, DepthwiseConv, Graph, LayerNorm, Lrn, Op, Shape, Unary
 from tinytee.ir.quantized import QBinary, QConv, QDepthwiseConv, QLrn, QLut
-from tinytee.plan import quantized, rowmap, scans, weights
+from tinytee.plan import products, quantized, rowmap, scans, weights
 from tinytee.plan.cost import (
     conv_seconds,
     op_seconds,
@@ -313,6 +313,12 @@ def _by_strassen(op: Conv, out: Shape, profile: Profile, most_bytes: int) -> Way
     return Way("strassen", panel) if kept <= most_bytes else None
 
 
+def expand(graph: Graph, profile: Profile, suite: str) -> Graph:
+    """The graph in operators that the core has, for the device's panels."""
+    graph = products.expand_products(graph, lambda op, out: choose_panel(op, out, profile, suite))
+    return scans.expand_scans(graph)
+
+
 NARROW_SECONDS = 1.35
 """Time of integer convolutions in narrow panels, with sums kept and panels fed in parts, over that predicted."""
 
@@ -388,7 +394,7 @@ def _op_node(
 def build(
     graph: Graph, profile: Profile, suite: str, ways: dict[str, Way] | None = None, *, narrow: bool = False
 ) -> Network:
-    """The planner's view of a graph, its times predicted for a profile and a suite.
+    """The planner's view of a graph of the core's operators (``expand``), times predicted for a profile and a suite.
 
     ways: the convolutions to compute by Winograd's or Strassen's method (``choose_ways``).
     narrow: integer convolutions in the narrowest panels, their sums kept where a panel is larger than they, so that it

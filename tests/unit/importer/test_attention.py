@@ -14,7 +14,7 @@ import tinytee
 from tinytee.api import load_graph
 from tinytee.errors import UnsupportedModelError
 from tinytee.importer import load
-from tinytee.ir.graph import Conv
+from tinytee.ir.graph import Conv, Product
 from tinytee.plan.api import least_budget
 from unit.importer.support import compare, kinds, model, node, random, run_onnxruntime
 
@@ -38,10 +38,28 @@ def test_products_with_what_was_transposed_move_nothing() -> None:
     assert kinds(compare(model(nodes, {"a": (1, 1, 5, 4), "b": (1, 1, 6, 4)}))).count("Permute") == 0
 
 
+def test_the_smaller_side_is_the_matrix_where_nothing_moves() -> None:
+    """As detectors write attention: channels first, values times transposed scores."""
+    shapes = {"v": (1, 2, 4, 9), "s": (1, 2, 9, 9)}
+    nodes = [
+        node("Softmax", "s", "p", axis=-1),
+        node("Transpose", "p", "pt", perm=[0, 1, 3, 2]),
+        node("MatMul", "v pt"),
+    ]
+    graph = compare(model(nodes, shapes))
+    product = next(op for op in graph.ops if isinstance(op, Product))
+    assert [graph.shapes[name].height for name in product.inputs] == [9, 4]
+    assert product.transposed
+
+
 def test_refused_products() -> None:
-    for left, right in (((1, 3, 5, 4), (1, 1, 4, 6)), ((3, 5, 4), (4, 6))):
-        with pytest.raises(UnsupportedModelError, match=r"do not meet|are not supported"):
+    for left, right in (((1, 3, 5, 4), (1, 1, 4, 6)), ((3, 5, 4), (4, 6)), ((4,), (4,))):
+        with pytest.raises(
+            UnsupportedModelError, match="one side, unless the leading axes of both are the same, must be"
+        ):
             load(model([node("MatMul", "a b")], {"a": left, "b": right}))
+    with pytest.raises(UnsupportedModelError, match="do not meet"):
+        load(model([node("MatMul", "a b")], {"a": (1, 5, 4), "b": (1, 5, 4)}))
 
 
 def transformer(tokens: int, width: int, heads: int, layers: int = 2) -> onnx.ModelProto:

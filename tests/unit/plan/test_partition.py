@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tinytee.ir.graph import Graph
 from tinytee.plan import profile
-from tinytee.plan.network import build
+from tinytee.plan.network import build, expand
 from tinytee.plan.partition import Partition, Partitioner
 from tinytee.plan.segments import SegmentTable
 from unit.plan.graphs import graphs
@@ -22,7 +22,7 @@ LARGEST = 1 << 20
 def partitioner_of(graph: Graph, cache_bytes: int) -> Partitioner:
     """Its device has a small cache, and what that does not keep is slow to read: weights are worth opening anew."""
     device = replace(profile.load(), cache_bytes=cache_bytes, far_bytes_per_second=1e8)
-    network = build(graph, device, "aegis-256x4", {})
+    network = build(expand(graph, device, "aegis-256x4"), device, "aegis-256x4", {})
     return Partitioner(network, SegmentTable(network, LARGEST), device, "aegis-256x4")
 
 

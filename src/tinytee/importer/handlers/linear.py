@@ -90,7 +90,9 @@ def matmul(call: Call) -> Value:
     call.float_only(0, 1)
     builder, left, right = call.builder, call.any(0), call.any(1)
     if isinstance(left, Value) and isinstance(right, Value):
-        return product(call, left, right)
+        if left.rank == right.rank >= 2 and left.sample[:-2] == right.sample[:-2]:
+            return product(builder, left, right)
+        call.constant(1, "one side, unless the leading axes of both are the same,")
     if isinstance(right, Known):
         matrix = call.constant(1, "the right side")
         rank = matrix.ndim
@@ -115,27 +117,43 @@ def matmul(call: Call) -> Value:
     return _stacked(builder, value, value.rank - 2, matrix.swapaxes(-1, -2), call.grid(0), matrix.ndim - 2)
 
 
-def product(call: Call, left: Value, right: Value) -> Value:
+def product(builder: Builder, left: Value, right: Value) -> Value:
     """Of two values, both [..., rows, contracted] and [..., contracted, columns] with the same leading axes.
 
-    Rows become y, and leading axes groups of channels. Whichever of its last two axes the right value has outermost in
-    memory becomes its y, so that neither attention's keys nor its values move.
+    One flows, its rows (or columns) as y-planes, and the other is the matrix, with leading axes as groups of channels.
+    That is the right one, but where it is the larger and its columns are outermost in memory. The matrix is taken as it
+    is stored, so that neither attention's keys nor its values move.
     """
-    builder, rank = call.builder, left.rank
-    call.forbid(rank != right.rank or rank < 2, f"products of values of {rank} and {right.rank} axes are not supported")
-    lead, rows, contracted = list(range(rank - 2)), rank - 2, rank - 1
-    agrees = left.sample[:rows] == right.sample[:rows] and left.sample[contracted] == right.sample[rows]
-    call.forbid(not agrees, f"the shapes {left.shape} and {right.shape} do not meet")
-    columns = right.sample[contracted]
-    outermost = next((piece.axis for piece in right.layout.pieces if piece.axis >= rows), rows)
-    transposed = outermost == contracted
-    across = rows if transposed else contracted
-    x = builder.realise(left, lay.by_axes(left.sample, [rows], [], [*lead, contracted]), expand=True)
-    matrix = builder.realise(right, lay.by_axes(right.sample, [outermost], [], [*lead, across]), expand=True)
-    shape = [*left.sample[:contracted], columns]
-    layout = lay.by_axes(shape, [rows], [], [*lead, contracted])
-    groups = prod(left.sample[:rows])
-    tensor = builder.emit(g.Product, (x, matrix), layout.shape, groups=groups, transposed=transposed)
+    row, column = left.rank - 2, left.rank - 1
+    if left.sample[column] != right.sample[row]:
+        raise Refusal(f"the shapes {left.shape} and {right.shape} do not meet")
+    if prod(left.sample) < prod(right.sample) and _outermost(right) == column:
+        return _flowing(builder, right, column, left, row)
+    return _flowing(builder, left, row, right, column)
+
+
+def _outermost(value: Value) -> int:
+    """Which of its last two axes a value has before the other in memory."""
+    return next((piece.axis for piece in value.layout.pieces if piece.axis >= value.rank - 2), value.rank - 2)
+
+
+def _flowing(builder: Builder, flows: Value, kept: int, matrix: Value, made: int) -> Value:
+    """The product over the axes that are neither ``kept``, of the one that flows, nor ``made``, of the matrix."""
+    rank, lead = flows.rank, list(range(flows.rank - 2))
+    others = {rank - 2: rank - 1, rank - 1: rank - 2}
+    outer = _outermost(matrix)
+    x = builder.realise(flows, lay.by_axes(flows.sample, [kept], [], [*lead, others[kept]]), expand=True)
+    stored = lay.by_axes(matrix.sample, [outer], [], [*lead, others[outer]])
+    shape = list(flows.sample)
+    shape[kept], shape[made] = flows.sample[kept], matrix.sample[made]
+    layout = lay.by_axes(shape, [kept], [], [*lead, made])
+    tensor = builder.emit(
+        g.Product,
+        (x, builder.realise(matrix, stored, expand=True)),
+        layout.shape,
+        groups=prod(flows.sample[:-2]),
+        transposed=outer == made,
+    )
     return builder.value(tensor, shape, layout)
 
 
