@@ -169,9 +169,9 @@ class _Order:
         """Of states. In sequences, directions come before what is last."""
         return int(self.samples_first)
 
-    def plain(self, value: Value) -> Layout:
+    def plain(self, shape: Sequence[int]) -> Layout:
         """Of a sequence: steps as y, samples as x, features as c."""
-        return lay.by_axes(value.sample, [self.steps], [self.samples], [2])
+        return lay.by_axes(shape, [self.steps], [self.samples], [2])
 
 
 def _order(call: Call) -> _Order:
@@ -193,25 +193,26 @@ def recurrent(call: Call) -> list[Value | None]:
     reversals = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}.get(direction)
     if reversals is None:
         raise Refusal(f"direction = '{direction}' is unknown")
-    value, order = call.value(), _order(call)
+    builder, value, order = call.builder, call.value(), _order(call)
     call.forbid(value.rank != 3, f"expects (steps, samples, features), got the shape {value.shape}")
     steps = value.sample[order.steps]
     _check_lengths(call, steps)
     cells = _cells(call, kind, len(reversals), value.sample[2])
-    if value.layout.y != order.plain(value).y:
-        value = call.builder.with_layout(value, order.plain(value))
+    if value.layout.y != order.plain(value.sample).y:
+        value = builder.with_layout(value, order.plain(value.sample))
+    backwards = {order.steps: np.arange(steps)[::-1]}
+    last = {order.steps: [steps - 1]}
     has_memory = kind.states == 2 and _is_read(call, 2)
     sequences, lasts, memories = [], [], []
     for number, (is_reversed, cell) in enumerate(zip(reversals, cells, strict=True)):
-        backwards = np.arange(steps, dtype=np.int32)[::-1]
-        fed = call.builder.gather(value, {order.steps: backwards}) if is_reversed else value
+        fed = builder.gather(value, backwards) if is_reversed else value
         found = _scan(call, cell, fed, number, has_memory=has_memory)
         if has_memory:
-            channels = np.arange(2 * cell.hidden, dtype=np.int32).reshape(2, -1)
-            memories.append(_pick(call, found, rows=backwards[:1], chans=channels[1]))
-            found = _pick(call, found, chans=channels[0])
-        lasts.append(_pick(call, found, rows=backwards[:1]))
-        sequences.append(_pick(call, found, rows=backwards) if is_reversed else found)
+            of_state, of_memory = np.arange(2 * cell.hidden).reshape(2, -1)
+            memories.append(builder.gather(found, last | {2: of_memory}))
+            found = builder.gather(found, {2: of_state})
+        lasts.append(builder.gather(found, last))
+        sequences.append(builder.gather(found, backwards) if is_reversed else found)
     states = [_joined(call, parts, has_steps=False) for parts in (lasts, memories) if parts]
     return [_joined(call, sequences, has_steps=True), *states]
 
@@ -274,15 +275,15 @@ def _functions(call: Call, kind: _Kind, count: int) -> list[list[Activation]]:
     return [found[at : at + len(kind.functions)] for at in range(0, len(names), len(kind.functions))]
 
 
-def _scan(call: Call, cell: _Cell, fed: Value, direction: int, *, has_memory: bool) -> str:
-    """One direction over all steps; the hidden states, and the memory beside them in channels where it is wanted."""
+def _scan(call: Call, cell: _Cell, fed: Value, direction: int, *, has_memory: bool) -> Value:
+    """One direction over all steps: the hidden states as a sequence, and the memory behind them where it is wanted."""
     builder, order = call.builder, _order(call)
     steps, samples = fed.sample[order.steps], fed.sample[order.samples]
     body = _Body(builder.node, samples)
     inputs, operands, states, before = [], [], [], []
     for number, (matrix, bias) in enumerate(zip(cell.from_input, cell.bias, strict=True)):
         made = linear(builder, fed, 2, matrix.T, bias)
-        inputs.append(builder.with_layout(made, order.plain(made)).tensor)
+        inputs.append(builder.with_layout(made, order.plain(made.sample)).tensor)
         operands.append(body.declare(f"x{number}", cell.hidden))
     kind = _KINDS[call.op_type]
     for number in range(kind.states):
@@ -295,7 +296,7 @@ def _scan(call: Call, cell: _Cell, fed: Value, direction: int, *, has_memory: bo
             before[-1] = body.binary(f"before{number}", "add", states[-1], operands[-1])
     after = kind.step(body, cell, before)
     result = body.concat("states", *after) if has_memory else after[0]
-    return builder.emit(
+    tensor = builder.emit(
         g.Scan,
         inputs,
         Shape(steps, samples, body.shapes[result].channels),
@@ -305,6 +306,9 @@ def _scan(call: Call, cell: _Cell, fed: Value, direction: int, *, has_memory: bo
         body_shapes=body.shapes,
         result=result,
     )
+    channels = body.shapes[result].channels
+    shape = (samples, steps, channels) if order.samples_first else (steps, samples, channels)
+    return builder.value(tensor, shape, order.plain(shape))
 
 
 def _initial(call: Call, position: int, direction: int, shape: Shape) -> str | None:
@@ -323,22 +327,16 @@ def _initial(call: Call, position: int, direction: int, shape: Shape) -> str | N
     return call.builder.emit(g.Gather, (value.tensor,), shape, rows=rows)
 
 
-def _pick(call: Call, tensor: str, rows: NDArray | None = None, chans: NDArray | None = None) -> str:
-    source = call.builder.shapes[tensor]
-    height = source.height if rows is None else len(rows)
-    channels = source.channels if chans is None else len(chans)
-    return call.builder.emit(g.Gather, (tensor,), Shape(height, source.width, channels), rows=rows, chans=chans)
-
-
-def _joined(call: Call, parts: list[str], *, has_steps: bool) -> Value:
+def _joined(call: Call, parts: list[Value], *, has_steps: bool) -> Value:
     """What the directions made, side by side in channels, as a value of the shape that ONNX says."""
-    builder, source = call.builder, call.builder.shapes[parts[0]]
+    builder, tensors = call.builder, [part.tensor for part in parts]
+    source = builder.shapes[tensors[0]]
     extents = {"steps": source.height, "directions": len(parts), "samples": source.width, "each": source.channels}
     names = [name for name in extents if has_steps or name != "steps"]
     if _order(call).samples_first:
         names.sort(key=lambda name: name != "samples")
     whole = Shape(source.height, source.width, len(parts) * source.channels)
-    tensor = parts[0] if len(parts) == 1 else builder.emit(g.Concat, parts, whole, axis="c")
+    tensor = tensors[0] if len(parts) == 1 else builder.emit(g.Concat, tensors, whole, axis="c")
     piece = {name: Piece(axis, extents[name]) for axis, name in enumerate(names)}
     steps = [piece["steps"]] if has_steps else []
     layout = lay.make(steps, [piece["samples"]], [piece["directions"], piece["each"]])
