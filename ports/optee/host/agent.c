@@ -83,8 +83,7 @@ static int finish(const agent *a, const ttf_session *session, int failed) {
 static int connect_tee(agent *a) {
   if (a->is_connected) return 0;
   if (TEEC_InitializeContext(NULL, &a->context) != TEEC_SUCCESS)
-    return refuse(a, TTF_FAILED_DEVICE, "there is no OP-TEE: /dev/tee0 is missing, or this user may not open it") ? -1
-                                                                                                                  : 1;
+    return refuse(a, TTF_FAILED_DEVICE, ttf_absence()) ? -1 : 1;
   a->is_connected = 1;
   return 0;
 }

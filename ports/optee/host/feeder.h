@@ -1,4 +1,5 @@
-/* Drives the trusted application from the normal world: streams a bundle's chunks to it and parks its spills.
+/* Drives the trusted application from the normal world: streams a bundle's chunks to it and parks its spills. The TEE is
+ * behind GlobalPlatform's client API: OP-TEE's own, or that of ports/sgx/host.
  *
  * The caller keeps the bundle readable while a session is open. Inputs are asked for and outputs handed over sealed
  * with the I/O key, through callbacks: whoever has the key need not be on this device.
@@ -47,8 +48,9 @@ typedef struct ttf_client {
   int (*take_output)(void *context, const tta_want *given, const uint8_t *sealed);
 } ttf_client;
 
-/* Says in a line what a TEEC result means and what to do. */
+/* Say in a line what a TEEC result means, or that there is no TEE, and what to do. Each TEE's host has its own. */
 const char *ttf_explain(TEEC_Result result);
+const char *ttf_absence(void);
 
 /* In this order, each returning 0, or the class of failure, with session->error saying what failed; ttf_close the
  * session in either case. ttf_connect opens a session of the trusted application. ttf_identify asks for the device's

@@ -237,7 +237,7 @@ static int write_outputs(const client *c, char *const *paths) {
 static int connect_device(TEEC_Context *context, ttf_session *session) {
   memset(session, 0, sizeof *session);
   if (TEEC_InitializeContext(NULL, context) != TEEC_SUCCESS) {
-    fprintf(stderr, "tinytee-feeder: there is no OP-TEE: /dev/tee0 is missing, or this user may not open it\n");
+    fprintf(stderr, "tinytee-feeder: %s\n", ttf_absence());
     return -1;
   }
   if (!ttf_connect(session, context)) return 0;

@@ -294,7 +294,7 @@ TEE_Result TA_OpenSessionEntryPoint(uint32_t types, TEE_Param slots[4], void **c
   s->port.seal = hook_seal;
   s->port.random = hook_random;
   s->port.forget = hook_forget;
-  s->port.kernels = tti_kernels_neon();
+  s->port.kernels = TINYTEE_KERNELS();
   s->status = TT_ERROR_STATE;
   *context = s;
   return TEE_SUCCESS;
