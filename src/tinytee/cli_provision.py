@@ -11,7 +11,7 @@ import typer
 
 from tinytee import cli_common as common
 from tinytee import cli_optee
-from tinytee.runtime import optee, optee_machine, provisioning
+from tinytee.runtime import backends, optee_machine, provisioning
 
 OutPath = Annotated[Path | None, typer.Option("-o", "--output", help="The sealed key to write.", show_default=False)]
 
@@ -43,7 +43,7 @@ def provision(
         raise ValueError("to seal a model key give both --key-file and --output")
     if backend == "optee-qemu":
         cli_optee.prepare(optee_machine.chosen_build())
-    public = read_device_key(device_key) if device_key is not None else optee.device_key(backend or "")
+    public = read_device_key(device_key) if device_key is not None else backends.device_key(backend or "")
     if write_device_key is not None:
         write_aside(write_device_key, (public.hex() + "\n").encode())
     if key_file is not None and out is not None:

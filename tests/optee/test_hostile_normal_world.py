@@ -17,7 +17,7 @@ from tinytee.bundle.sealing import nonce
 from tinytee.errors import AuthenticationError, EngineError
 from tinytee.runtime.optee import OpteeBackend
 from tinytee.runtime.optee_machine import HEAP_OVERHEAD_BYTES, Machine
-from tinytee.runtime.optee_wire import ffi, numbers, record
+from tinytee.runtime.wire import ffi, numbers, record
 
 from .conftest import KEY, Compile, feed_of
 

@@ -20,7 +20,7 @@ from tinytee.ir.quantized import dequantize, quantize
 from tinytee.runtime import provisioning
 from tinytee.runtime.optee import OpteeBackend
 from tinytee.runtime.optee_machine import Build, Machine
-from tinytee.runtime.optee_wire import ffi, numbers, record
+from tinytee.runtime.wire import ffi, numbers, record
 
 from .conftest import KEY, Compile, feed_of
 from .test_hostile_normal_world import COMMANDS, REPLY_BYTES, SUCCESS

@@ -51,6 +51,7 @@ typedef struct tte_image {
   uint64_t enclave_bytes, tcs_offset;
   uint64_t attributes, xfrm; /* of SECS, with DEBUG if that is wanted */
   uint32_t run_count, reserved;
+  uint8_t isa[16]; /* of the kernels, for people */
   uint8_t sigstruct[1808];
 } tte_image;
 

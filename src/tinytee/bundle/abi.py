@@ -12,7 +12,9 @@ made with ``ffi.new`` and becomes bytes with :func:`record_bytes`:
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,27 +30,34 @@ def _header_path(header: str) -> Path:
     return installed if installed.exists() else _PACKAGE.parents[1] / header
 
 
+_PREPROCESSOR = re.compile(r"^#(?:.*\\\n)*.*$", re.MULTILINE)
+
+
 def _declarations(header: str) -> str:
     """The header without preprocessor lines; the headers keep to what cffi reads after that."""
-    lines = _header_path(header).read_text(encoding="utf-8").splitlines()
-    kept = "\n".join(line for line in lines if not line.startswith("#"))
-    return kept.replace("TT_MUST_USE ", "")
+    return _PREPROCESSOR.sub("", _header_path(header).read_text(encoding="utf-8")).replace("TT_MUST_USE ", "")
 
 
-def _parse() -> tuple[FFI, SimpleNamespace]:
+def parse_headers(headers: Sequence[str], prefixes: tuple[str, ...]) -> tuple[Any, Any]:
+    """What C headers declare: their types, and their numbers of such names.
+
+    Args:
+        headers: paths in the source tree; an installed package has them all in one folder.
+        prefixes: of the numbers' names.
+    """
     if sys.byteorder != "little":
         raise ImportError("tinytee's records are little-endian, and so must be the machine")
     parsed = FFI()
-    for header in _HEADERS:
+    for header in headers:
         parsed.cdef(_declarations(header))
     process: Any = parsed.dlopen(None)
-    names = [name for name in dir(process) if name.startswith(("TT_", "TTH_"))]
+    names = [name for name in dir(process) if name.startswith(prefixes)]
     return parsed, SimpleNamespace(**{name: getattr(process, name) for name in names})
 
 
 ffi: Any
 constants: Any
-ffi, constants = _parse()
+ffi, constants = parse_headers(_HEADERS, ("TT_", "TTH_"))
 
 
 def record_bytes(record: Any) -> bytes:

@@ -1,6 +1,6 @@
 """Runs bundles: ``Session`` and its backends. Imports nothing of the compiler side."""
 
-from tinytee.runtime.optee import device_key
+from tinytee.runtime.backends import device_key
 from tinytee.runtime.provisioning import SealedKey, provision
 from tinytee.runtime.session import Session
 from tinytee.runtime.stats import SessionStats

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinytee.errors import EngineError
-from tinytee.runtime.optee_wire import Wire, numbers
+from tinytee.runtime.wire import Wire, numbers
 
 DEFAULT_HEAP = "2MiB"
 """Heap of the trusted application: the secure memory that a session may have, all included."""

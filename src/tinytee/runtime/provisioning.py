@@ -14,7 +14,7 @@ from typing import Any
 from tinytee.bundle import hpke
 from tinytee.bundle.abi import constants
 from tinytee.errors import AuthenticationError
-from tinytee.runtime.optee_wire import ffi, numbers, record
+from tinytee.runtime.wire import ffi, numbers, record
 
 DEVICE_KEY_BYTES = 32
 

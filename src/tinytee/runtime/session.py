@@ -20,10 +20,10 @@ from tinytee.runtime.stats import SessionStats
 from tinytee.runtime.tensors import check_inputs, from_core, to_core
 
 if TYPE_CHECKING:
-    from tinytee.runtime.optee import OpteeBackend
     from tinytee.runtime.provisioning import SealedKey
+    from tinytee.runtime.trusted import TrustedBackend
 
-BACKENDS = ("process", "optee", "optee-qemu")
+BACKENDS = ("process", "optee", "optee-qemu", "sgx", "sgx-emulated")
 
 KEY_BYTES: int = constants.TT_KEY_BYTES
 
@@ -56,12 +56,13 @@ class Session:
 
     Args:
         bundle: a Bundle, or the path of one.
-        key: the 32 bytes it was compiled with; in OP-TEE for development only, since the normal world learns it.
-        sealed_key: in its place, in OP-TEE: that key sealed to the device by :func:`tinytee.provision`, or the path of
+        key: the 32 bytes it was compiled with; in a TEE for development only, since the normal world learns it.
+        sealed_key: in its place, in a TEE: that key sealed to the device by :func:`tinytee.provision`, or the path of
             such a file. Inputs and outputs are then sealed between here and the device whose public key is in it: take
             it from where it cannot be changed.
         backend: where the core runs: "process" is this process (see docs/threat-model.md), "optee" the trusted
-            application on this device, "optee-qemu" the same in a machine that is booted for it (see docs/optee.md).
+            application on this device, "optee-qemu" the same in a machine that is booted for it (see docs/optee.md),
+            "sgx" an enclave on this machine, "sgx-emulated" the same by an emulated processor (see docs/sgx.md).
         isa: instruction set of the kernels ("portable", "avx2", "avx512", "avx512vnni", "neon", "neondot"); None: the
             best there is.
         threads: that share a run in the process backend; at most as many as the bundle was compiled for are used.
@@ -87,7 +88,7 @@ class Session:
         threads: int | None = None,
         not_dumpable: bool = False,
     ) -> None:
-        self._backend: ProcessBackend | OpteeBackend | None = None
+        self._backend: ProcessBackend | TrustedBackend | None = None
         self._direct: DirectRun | None = None
         self._lock = threading.Lock()
         if backend not in BACKENDS:
@@ -95,7 +96,7 @@ class Session:
         if (key is None) == (sealed_key is None):
             raise TypeError("a session needs either the key, or a sealed_key")
         if backend == "process" and sealed_key is not None:
-            raise ValueError("a sealed key is for OP-TEE: backend optee or optee-qemu")
+            raise ValueError("a sealed key is for a TEE: backend optee, optee-qemu, sgx or sgx-emulated")
         opened = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         if backend == "process":
             self._backend = ProcessBackend(
@@ -107,10 +108,10 @@ class Session:
             )
             self._direct = self._backend.run_direct
         else:
-            from tinytee.runtime import optee, provisioning  # noqa: PLC0415
+            from tinytee.runtime import backends, provisioning  # noqa: PLC0415
 
             given = check_key(key) if sealed_key is None else provisioning.SealedKey.load(sealed_key)
-            self._backend = optee.open_backend(backend, opened, given)
+            self._backend = backends.open_trusted(backend, opened, given)
         self.manifest: Manifest = self._backend.manifest
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
@@ -170,7 +171,7 @@ class Session:
         if backend is not None:
             backend.close()
 
-    def _open_backend(self) -> ProcessBackend | OpteeBackend:
+    def _open_backend(self) -> ProcessBackend | TrustedBackend:
         if self._backend is None:
             raise EngineError("the session is closed; open the bundle again")
         return self._backend

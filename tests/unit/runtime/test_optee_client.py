@@ -14,8 +14,8 @@ from tamper.programs import passthrough_bundle
 from tinytee.bundle import suites
 from tinytee.bundle.sealing import nonce
 from tinytee.errors import AuthenticationError, EngineError
-from tinytee.runtime import optee
-from tinytee.runtime.optee_wire import ffi, numbers
+from tinytee.runtime import optee, trusted
+from tinytee.runtime.wire import ffi, numbers
 
 KEY = bytes(range(32))
 IO_KEY = bytes(reversed(range(32)))
@@ -71,8 +71,8 @@ class LyingLink:
 def run(monkeypatch: pytest.MonkeyPatch, *runs: list[tuple[int, bytes]]) -> tuple[LyingLink, np.ndarray]:
     """Runs with a feeder that answers so, one list a run."""
     link = LyingLink([answer for answers in runs for answer in answers])
-    monkeypatch.setattr(optee, "_DeviceLink", lambda: link)
-    monkeypatch.setattr(optee.secrets, "token_bytes", lambda count: IO_KEY)
+    monkeypatch.setattr(optee, "_connect", lambda machine: link)
+    monkeypatch.setattr(trusted.secrets, "token_bytes", lambda count: IO_KEY)
     bundle = passthrough_bundle(KEY, "chacha20-poly1305")
     backend = optee.OpteeBackend(bundle, tinytee.provision(KEY, PUBLIC))
     found = np.zeros(ROWS * ROW_ELEMS, np.float32)

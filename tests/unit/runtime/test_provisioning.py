@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 import tinytee
 from tinytee.errors import AuthenticationError
 from tinytee.runtime import provisioning
-from tinytee.runtime.optee_wire import ffi, record
+from tinytee.runtime.wire import ffi, record
 
 SUITE = hpke.Suite(hpke.KEM.X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.CHACHA20_POLY1305)
 DEVICE = X25519PrivateKey.generate()

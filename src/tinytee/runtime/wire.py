@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from cffi import FFI
-
-from tinytee.bundle.abi import constants
+from tinytee.bundle.abi import constants, parse_headers
 from tinytee.errors import AuthenticationError, BundleError, EngineError, TinyteeError
 
-_PACKAGE = Path(__file__).resolve().parents[1]
-_PREPROCESSOR = re.compile(r"^#(?:.*\\\n)*.*$", re.MULTILINE)
-
-
-def _parse() -> tuple[Any, Any]:
-    parsed = FFI()
-    for name in ("tinytee_ta.h", "tinytee_wire.h"):
-        installed = _PACKAGE / "include" / name
-        path = installed if installed.exists() else _PACKAGE.parents[1] / "ports" / "optee" / "include" / name
-        parsed.cdef(_PREPROCESSOR.sub("", path.read_text(encoding="utf-8")))
-    return parsed, parsed.dlopen(None)
-
+_HEADERS = ("ports/optee/include/tinytee_ta.h", "ports/optee/include/tinytee_wire.h")
 
 ffi: Any
 numbers: Any
-ffi, numbers = _parse()
+ffi, numbers = parse_headers(_HEADERS, ("TTA_", "TTF_"))
 
 _ERRORS: dict[int, type[TinyteeError]] = {
     constants.TT_ERROR_BUNDLE: BundleError,

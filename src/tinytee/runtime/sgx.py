@@ -1,0 +1,135 @@
+"""SGX: the trusted application in an enclave on this machine, by its processor or emulated.
+
+Which enclave is said by environment variables: TINYTEE_ENCLAVE names an image. Without it one is made, for this
+processor's instruction set, with a heap of TINYTEE_SGX_HEAP bytes (4MiB), which refuses keys in the clear if
+TINYTEE_SGX_PRODUCTION is 1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from tinytee.bundle import enclave
+from tinytee.bundle.container import Bundle
+from tinytee.errors import EngineError
+from tinytee.runtime import library
+from tinytee.runtime.provisioning import SealedKey
+from tinytee.runtime.trusted import Link, ProgramLink, Tee, TrustedBackend, read_device
+from tinytee.sizes import parse_size
+
+IMAGE_VARIABLE = "TINYTEE_ENCLAVE"
+HEAP_VARIABLE, PRODUCTION_VARIABLE = "TINYTEE_SGX_HEAP", "TINYTEE_SGX_PRODUCTION"
+DEVICE_VARIABLE, PROCESSOR_VARIABLE = "TINYTEE_SGX_DEVICE", "TINYTEE_SGX"
+"""Read by the feeder: the file with an emulated processor's secret, and "emulated"."""
+
+DEFAULT_HEAP = "4MiB"
+
+HEAP_OVERHEAD_BYTES = 4 * 1024
+"""What the largest arena is smaller than the heap, at most."""
+
+SUITES = ("aes-256-gcm", "chacha20-poly1305")
+
+
+def cache_folder() -> Path:
+    """Where images lie that are made as they are needed, the key that signs them, and an emulated processor's secret."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinytee" / "sgx"
+
+
+def _built(name: str) -> Path:
+    """A file of the SGX port, where the library is.
+
+    Raises:
+        EngineError: it is not built.
+    """
+    places = [place.parent / "sgx" / name for place in library.PLACES]
+    found = next((place for place in places if place.exists()), None)
+    if found is None:
+        raise EngineError(
+            f"{name} is not built: it needs an x86-64 machine, BearSSL (Debian's libbearssl-dev) and 'make lib' in"
+            " tinytee's source tree"
+        )
+    return found
+
+
+def build_image(heap: str, isa: str, signing_key: Any, *, is_development: bool) -> enclave.Image:
+    """Makes an enclave's image.
+
+    Args:
+        heap: its size, as "4MiB".
+        isa: instruction set of its kernels, a key of :data:`enclave.XFRM`.
+        signing_key: see :func:`enclave.build`.
+        is_development: whether it takes keys in the clear.
+
+    Raises:
+        EngineError: the enclave is not built here.
+        ValueError: there is no such instruction set, size or key.
+    """
+    if isa not in enclave.XFRM:
+        raise ValueError(f"there is no enclave for '{isa}'; there are {', '.join(enclave.XFRM)}")
+    elf = _built(f"tinytee-enclave-{isa}").read_bytes()
+    return enclave.build(elf, isa, parse_size(heap), signing_key, is_development=is_development)
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Writes a file that its owner alone can read; whole, or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        aside.touch(0o600)
+        aside.write_bytes(data)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def own_signing_key() -> Any:
+    """The key that signs images for this user, made when it is first needed. SGX wants a signature; nothing here
+    depends on whose it is."""
+    path = cache_folder() / "signing.pem"
+    if not path.exists():
+        write_private(path, enclave.signing_key_bytes(enclave.make_signing_key()))
+    return enclave.load_signing_key(path.read_bytes())
+
+
+def chosen_image() -> Path:
+    """The image that the environment asks for, made if need be.
+
+    Raises:
+        EngineError, ValueError: it cannot be made.
+    """
+    said = os.environ.get
+    if named := said(IMAGE_VARIABLE):
+        return Path(named)
+    heap, isa = said(HEAP_VARIABLE) or DEFAULT_HEAP, library.best_isa()
+    is_development = said(PRODUCTION_VARIABLE, "0") in ("", "0")
+    elf = _built(f"tinytee-enclave-{isa}").read_bytes() if isa in enclave.XFRM else b""
+    digest = hashlib.sha256(f"{isa} {parse_size(heap)} {is_development} ".encode() + elf).hexdigest()[:16]
+    path = cache_folder() / f"{isa}-{heap}-{digest}.enclave"
+    if not path.exists():
+        image = build_image(heap, isa, own_signing_key(), is_development=is_development)
+        write_private(path, image.data)
+    return path
+
+
+def _connect(name: str, image: Path) -> Link:
+    environment = {IMAGE_VARIABLE: str(image), PROCESSOR_VARIABLE: "emulated" if name == "sgx-emulated" else ""}
+    if not os.environ.get(DEVICE_VARIABLE):
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        environment[DEVICE_VARIABLE] = str(cache_folder() / "device")
+    return ProgramLink([str(_built("tinytee-feeder-sgx"))], environment)
+
+
+def open_backend(name: str, bundle: Bundle, key: bytes | SealedKey) -> TrustedBackend:
+    """A session of the backend "sgx" or "sgx-emulated"."""
+    image = chosen_image()
+    tee = Tee("SGX", "enclave", enclave.read_isa(image), SUITES)
+    return TrustedBackend(bundle, key, tee, lambda: _connect(name, image))
+
+
+def device_key(name: str) -> bytes:
+    """The public key of this processor's enclave."""
+    return read_device(_connect(name, chosen_image()))
