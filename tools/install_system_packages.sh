@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what pip cannot, on Debian and Ubuntu, and only what is missing: a C compiler, headers of OpenSSL, intel-ipsec-mb and
-# Python, venv, or the packages named.
+# Installs what pip cannot, on Debian and Ubuntu, and only what is missing: a C compiler, headers of OpenSSL, intel-ipsec-mb,
+# BearSSL and Python, venv, or the packages named.
 set -euo pipefail
 
 missing=()
@@ -8,7 +8,9 @@ if [ $# -eq 0 ]; then
   command -v cc >/dev/null || missing+=(gcc libc6-dev)
   [ -e /usr/include/openssl/evp.h ] || missing+=(libssl-dev)
   case $(uname -m) in
-    x86_64) [ -e /usr/include/intel-ipsec-mb.h ] || missing+=(libipsec-mb-dev) ;; # a faster AES-256-GCM
+    x86_64)
+      [ -e /usr/include/intel-ipsec-mb.h ] || missing+=(libipsec-mb-dev) # a faster AES-256-GCM
+      [ -e /usr/include/bearssl.h ] || missing+=(libbearssl-dev) ;; # the cryptography of SGX enclaves
   esac
   command -v python3 >/dev/null || missing+=(python3)
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tinytee import __version__, cli_bench, cli_compile, cli_optee, cli_provision, cli_run
+from tinytee import __version__, cli_bench, cli_compile, cli_optee, cli_provision, cli_run, cli_sgx
 from tinytee.cli_common import errors
 from tinytee.errors import TinyteeError
 
@@ -52,6 +52,7 @@ for command in (
     app.command(command.__name__.removesuffix("_model"))(command)
 
 app.add_typer(cli_optee.app)
+app.add_typer(cli_sgx.app)
 
 
 def main(arguments: list[str] | None = None) -> None:

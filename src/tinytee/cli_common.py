@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,7 +31,7 @@ KeyFile = Annotated[Path, typer.Option("--key-file", "-k", help="The model key."
 SomeKeyFile = Annotated[Path | None, typer.Option("--key-file", "-k", help="The model key.", show_default=False)]
 SealedKeyFile = Annotated[
     Path | None,
-    typer.Option("--sealed-key", help="OP-TEE: the model key as 'tinytee provision' sealed it.", show_default=False),
+    typer.Option("--sealed-key", help="In a TEE: the model key as 'tinytee provision' sealed it.", show_default=False),
 ]
 Memory = Annotated[
     str, typer.Option("--memory", "-m", help="Secure memory: 512KiB, 1MiB, or bytes.", show_default=False)
@@ -59,7 +60,7 @@ Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="That share a run; compiled for one unless you say more.")
 ]
 Backend = Annotated[
-    str, typer.Option("--backend", help="Where the core runs: process, optee (this device) or optee-qemu.")
+    str, typer.Option("--backend", help="Where the core runs: process, optee or sgx (this machine), optee-qemu or sgx-emulated.")
 ]
 
 ImageSize = Annotated[
@@ -205,3 +206,12 @@ def progress_bar() -> Iterator[Callable[[str, float], None]]:
 def print_json(value: Any) -> None:
     """JSON to the standard output, and nothing else."""
     typer.echo(json.dumps(value, indent=2))
+
+def write_aside(path: Path, data: bytes) -> None:
+    """Writes a file aside, then renames it."""
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        aside.write_bytes(data)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)

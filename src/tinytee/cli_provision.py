@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 from pathlib import Path
 from typing import Annotated
 
@@ -45,9 +44,9 @@ def provision(
         cli_optee.prepare(optee_machine.chosen_build())
     public = read_device_key(device_key) if device_key is not None else backends.device_key(backend or "")
     if write_device_key is not None:
-        write_aside(write_device_key, (public.hex() + "\n").encode())
+        common.write_aside(write_device_key, (public.hex() + "\n").encode())
     if key_file is not None and out is not None:
-        write_aside(out, provisioning.provision(common.read_key(key_file), public).record)
+        common.write_aside(out, provisioning.provision(common.read_key(key_file), public).record)
     shown = provisioning.fingerprint(public)
     if as_json:
         common.print_json({"device_key": public.hex(), "fingerprint": shown, "sealed_key": out and str(out)})
@@ -72,12 +71,3 @@ def read_device_key(text: str) -> bytes:
             raise ValueError(f"--device-key {text}: not hexadecimal digits")
     return common.read_key(path)
 
-
-def write_aside(path: Path, data: bytes) -> None:
-    """Writes a file aside, then renames it."""
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        aside.write_bytes(data)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)

@@ -54,7 +54,7 @@ def run(
     if out is not None and out.suffix not in (".npz", ".npy"):
         raise ValueError(f"--output {out}: a name that ends in .npz or .npy is expected")
     if (key_file is None) == (sealed_key is None):
-        raise ValueError("give either --key-file, or, in OP-TEE, --sealed-key")
+        raise ValueError("give either --key-file, or, in a TEE, --sealed-key")
     key = None if key_file is None else common.read_key(key_file)
     if backend == "optee-qemu":
         cli_optee.prepare(chosen_build())

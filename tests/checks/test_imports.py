@@ -55,6 +55,7 @@ OWNERS: dict[str, set[str]] = {
     "onnx_ir": {"importer"},
     "onnxscript": {"importer"},
     "cryptography": {"bundle"},
+    "elftools": {"bundle"},
     "onnxruntime": {"cli", "ort", "quantize", "zoo"},
     "typer": {"cli"},
     "rich": {"cli", "demo", "report"},

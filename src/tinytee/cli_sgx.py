@@ -1,0 +1,84 @@
+"""Commands for SGX: the enclave's image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tinytee import cli_common as common
+from tinytee.bundle import enclave
+from tinytee.runtime import library, sgx
+
+app = typer.Typer(
+    name="sgx",
+    help="Intel SGX: the enclave that bundles run in.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _group() -> None:
+    pass
+
+
+@app.command()
+def build(
+    out: Annotated[Path, typer.Option("-o", "--output", help="The image to write.", show_default=False)],
+    heap: Annotated[
+        str, typer.Option("--heap", help="What a bundle has to fit into; the enclave takes .8 MiB more.")
+    ] = sgx.DEFAULT_HEAP,
+    isa: Annotated[
+        str | None,
+        typer.Option("--isa", help="Of the processors it is for: avx2, avx512 or avx512vnni.", show_default="this one's"),
+    ] = None,
+    signing_key: Annotated[
+        Path | None,
+        typer.Option(
+            "--signing-key",
+            help="RSA of 3072 bits and exponent 3, in PEM; without it, one that is made for this user.",
+            show_default=False,
+        ),
+    ] = None,
+    development: Annotated[
+        bool, typer.Option("--development", help="The enclave takes keys in the clear; it protects nothing.")
+    ] = False,
+    as_json: common.Json = False,
+) -> None:
+    """Make an enclave: its image, and the measurement (MRENCLAVE) by which a model's owner knows it.
+
+    Whoever builds the same source with the same compiler gets the same measurement.
+    """
+    key = sgx.own_signing_key() if signing_key is None else _read_signing_key(signing_key)
+    image = sgx.build_image(heap, isa or library.best_isa(), key, is_development=development)
+    common.write_aside(out, image.data)
+    if as_json:
+        common.print_json(
+            {
+                "image": str(out),
+                "measurement": image.measurement.hex(),
+                "signer": image.signer.hex(),
+                "secure_bytes": image.secure_bytes,
+                "heap_bytes": image.heap_bytes,
+                "largest_arena_bytes": image.heap_bytes - sgx.HEAP_OVERHEAD_BYTES,
+            }
+        )
+        return
+    common.output.print(
+        f"wrote {out}\n"
+        f"measurement      {image.measurement.hex()}\n"
+        f"signer           {image.signer.hex()}\n"
+        f"enclave memory   {image.secure_bytes:,} bytes, all included\n"
+        f"largest bundle   {image.heap_bytes - sgx.HEAP_OVERHEAD_BYTES:,} bytes",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def _read_signing_key(path: Path) -> object:
+    try:
+        return enclave.load_signing_key(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"--signing-key {path}: {error}") from None
