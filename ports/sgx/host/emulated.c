@@ -29,7 +29,7 @@ enum { READ = 1, WRITE = 2, EXECUTE = 4, TCS = 0x100 };
 enum { EREPORT = 0, EGETKEY = 1, EEXIT = 4, ENCLU_BYTES = 3, CHUNK_BYTES = 256, BLOCK_BYTES = 64 };
 enum { REPORT_KEY = 3, SEAL_KEY = 4, POLICY_MRENCLAVE = 1, POLICY_MRSIGNER = 2 };
 enum { INVALID_KEYNAME = 256, INVALID_CPUSVN = 32, INVALID_ISVSVN = 64 };
-enum { VECTOR_UD = 6, VECTOR_GP = 13, VECTOR_PF = 14, EXCEPTION = 0x100 };
+enum { VECTOR_UD = 6, VECTOR_GP = 13, VECTOR_PF = 14, EXCEPTION = 0x100, LEFT_SOMETHING = 0x200 };
 enum { SIGNAL_STACK_BYTES = 65536, RSA_BYTES = 384, SECRET_BYTES = 32 };
 
 typedef struct tcs {
@@ -318,13 +318,29 @@ static int leave(greg_t *registers, int result) {
 
 static void *pointer(greg_t address) { return (void *)(uintptr_t)address; }
 
+/* Whether the enclave has left anything in registers: the processor would not mind, but the host reads them. Vectors beyond
+ * the low halves show as components of XSAVE's that are in use. */
+static int is_clean(const greg_t *registers, const struct _libc_fpstate *state) {
+  static const int general[] = {REG_RCX, REG_RDX, REG_RSI, REG_RDI, REG_R8,  REG_R9,
+                                REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
+  const uint64_t x87_and_sse = 3;
+  uint64_t used = 0;
+  uint32_t vectors = 0;
+  for (size_t i = 0; i < sizeof general / sizeof general[0]; i++)
+    if (registers[general[i]]) return 0;
+  for (int i = 0; i < 16; i++)
+    for (int word = 0; word < 4; word++) vectors |= state->_xmm[i].element[word];
+  memcpy(&used, (const uint8_t *)state + 512, sizeof used); /* XSTATE_BV: the kernel saves by XSAVE */
+  return vectors == 0 && (used & ~x87_and_sse) == 0;
+}
+
 /* Returns whether the enclave was left. */
-static int carry_out(greg_t *registers) {
+static int carry_out(greg_t *registers, const struct _libc_fpstate *state) {
   const uint64_t rbx = (uint64_t)registers[REG_RBX], rcx = (uint64_t)registers[REG_RCX], rdx = (uint64_t)registers[REG_RDX];
   switch (registers[REG_RAX]) {
     case EEXIT:
       if (rbx != outside[2] || (uint64_t)registers[REG_RSP] != outside[0]) break;
-      return leave(registers, 0);
+      return leave(registers, is_clean(registers, state) ? 0 : LEFT_SOMETHING);
     case EREPORT:
       if (!is_inside(rbx, 512, 512) || !is_inside(rcx, 64, 128) || !is_inside(rdx, 512, 512)) break;
       make_report(inside, pointer(registers[REG_RBX]), pointer(registers[REG_RCX]), pointer(registers[REG_RDX]));
@@ -354,7 +370,7 @@ EARLY static void handle(int signal_number, siginfo_t *information, void *contex
   if (signal_number != SIGILL)
     left = leave(registers, EXCEPTION | VECTOR_PF);
   else if (memcmp(pointer(registers[REG_RIP]), enclu, sizeof enclu) == 0)
-    left = carry_out(registers);
+    left = carry_out(registers, ((ucontext_t *)context)->uc_mcontext.fpregs);
   else
     left = leave(registers, EXCEPTION | VECTOR_UD);
   if (!left) set_fs(inside_fs);

@@ -29,7 +29,8 @@ static TEEC_Result enter(TEEC_Session *session, tte_call *call, uint32_t *origin
   call->result = TEEC_ERROR_GENERIC;
   const int exception = session->enclave->processor->enter(session->enclave, call);
   if (exception) {
-    (void)snprintf(why, sizeof why, "the enclave died of exception %#x", (unsigned)exception);
+    (void)snprintf(why, sizeof why, "the enclave has died of %s %d", exception & 0x100 ? "exception" : "error",
+                   exception & 0xff);
     session->is_dead = 1;
     return TEEC_ERROR_TARGET_DEAD;
   }
