@@ -29,7 +29,7 @@ enum { READ = 1, WRITE = 2, EXECUTE = 4, TCS = 0x100 };
 enum { EREPORT = 0, EGETKEY = 1, EEXIT = 4, ENCLU_BYTES = 3, CHUNK_BYTES = 256, BLOCK_BYTES = 64 };
 enum { REPORT_KEY = 3, SEAL_KEY = 4, POLICY_MRENCLAVE = 1, POLICY_MRSIGNER = 2 };
 enum { INVALID_KEYNAME = 256, INVALID_CPUSVN = 32, INVALID_ISVSVN = 64 };
-enum { VECTOR_UD = 6, VECTOR_GP = 13, VECTOR_PF = 14, EXCEPTION = 0x100, LEFT_SOMETHING = 0x200 };
+enum { VECTOR_UD = 6, VECTOR_GP = 13, VECTOR_PF = 14 };
 enum { SIGNAL_STACK_BYTES = 65536, RSA_BYTES = 384, SECRET_BYTES = 32 };
 
 typedef struct tcs {
@@ -340,7 +340,7 @@ static int carry_out(greg_t *registers, const struct _libc_fpstate *state) {
   switch (registers[REG_RAX]) {
     case EEXIT:
       if (rbx != outside[2] || (uint64_t)registers[REG_RSP] != outside[0]) break;
-      return leave(registers, is_clean(registers, state) ? 0 : LEFT_SOMETHING);
+      return leave(registers, is_clean(registers, state) ? 0 : TTX_LEFT_SOMETHING);
     case EREPORT:
       if (!is_inside(rbx, 512, 512) || !is_inside(rcx, 64, 128) || !is_inside(rdx, 512, 512)) break;
       make_report(inside, pointer(registers[REG_RBX]), pointer(registers[REG_RCX]), pointer(registers[REG_RDX]));
@@ -354,7 +354,7 @@ static int carry_out(greg_t *registers, const struct _libc_fpstate *state) {
     default:
       break;
   }
-  return leave(registers, EXCEPTION | VECTOR_GP);
+  return leave(registers, TTX_EXCEPTION | VECTOR_GP);
 }
 
 EARLY static void handle(int signal_number, siginfo_t *information, void *context) {
@@ -368,11 +368,11 @@ EARLY static void handle(int signal_number, siginfo_t *information, void *contex
   }
   int left;
   if (signal_number != SIGILL)
-    left = leave(registers, EXCEPTION | VECTOR_PF);
+    left = leave(registers, TTX_EXCEPTION | VECTOR_PF);
   else if (memcmp(pointer(registers[REG_RIP]), enclu, sizeof enclu) == 0)
     left = carry_out(registers, ((ucontext_t *)context)->uc_mcontext.fpregs);
   else
-    left = leave(registers, EXCEPTION | VECTOR_UD);
+    left = leave(registers, TTX_EXCEPTION | VECTOR_UD);
   if (!left) set_fs(inside_fs);
 }
 

@@ -37,6 +37,8 @@ typedef struct ttx_sigstruct {
 
 enum { TTX_DEBUG = 2, TTX_INIT = 1 }; /* of attributes */
 
+enum { TTX_EXCEPTION = 0x100, TTX_LEFT_SOMETHING = 0x200 };
+
 typedef struct ttx_enclave ttx_enclave;
 
 /* Where an enclave lives. Functions return 0, or -1 with a line in why[TTX_WHY_BYTES]. */
@@ -47,7 +49,8 @@ typedef struct ttx_processor {
   /* Adds pages with their contents, measured. contents: of all of run->bytes, aligned to a page. */
   int (*add)(ttx_enclave *enclave, const tte_run *run, const uint8_t *contents, char *why);
   int (*init)(ttx_enclave *enclave, const ttx_sigstruct *sigstruct, char *why);
-  /* Enters, with a pointer for the enclave, and returns when it has left: 0, or the exception that it died of. */
+  /* Enters, with a pointer for the enclave, and returns when it has left: 0; TTX_EXCEPTION and the vector that it died
+   * of; or, emulated, TTX_LEFT_SOMETHING, if registers were not empty. */
   int (*enter)(ttx_enclave *enclave, void *argument);
   void (*remove)(ttx_enclave *enclave);
 } ttx_processor;

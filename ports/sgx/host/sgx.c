@@ -11,7 +11,7 @@
 
 #include "enclave.h"
 
-enum { READ = 1, WRITE = 2, EXECUTE = 4, TCS = 0x100, ENCLU_EENTER = 2, ENCLU_EEXIT = 4, EXCEPTION = 0x100 };
+enum { READ = 1, WRITE = 2, EXECUTE = 4, TCS = 0x100, ENCLU_EENTER = 2, ENCLU_EEXIT = 4 };
 
 typedef struct secinfo {
   uint64_t flags;
@@ -79,7 +79,7 @@ static int enter(ttx_enclave *enclave, void *argument) {
   memcpy(&vdso, &enclave->own, sizeof vdso);
   const int failed = vdso((unsigned long)(uintptr_t)argument, 0, 0, ENCLU_EENTER, 0, 0, &run);
   if (failed) return -failed;
-  return run.function == ENCLU_EEXIT ? 0 : EXCEPTION | run.exception_vector;
+  return run.function == ENCLU_EEXIT ? 0 : TTX_EXCEPTION | run.exception_vector;
 }
 
 static void remove_enclave(ttx_enclave *enclave) {

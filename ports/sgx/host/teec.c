@@ -29,8 +29,10 @@ static TEEC_Result enter(TEEC_Session *session, tte_call *call, uint32_t *origin
   call->result = TEEC_ERROR_GENERIC;
   const int exception = session->enclave->processor->enter(session->enclave, call);
   if (exception) {
-    (void)snprintf(why, sizeof why, "the enclave has died of %s %d", exception & 0x100 ? "exception" : "error",
-                   exception & 0xff);
+    if (exception == TTX_LEFT_SOMETHING)
+      (void)snprintf(why, sizeof why, "the enclave has left something in the processor's registers");
+    else
+      (void)snprintf(why, sizeof why, "the enclave has died of exception %d", exception & ~TTX_EXCEPTION);
     session->is_dead = 1;
     return TEEC_ERROR_TARGET_DEAD;
   }
