@@ -17,11 +17,21 @@ from tinytee.errors import (
     TinyteeError,
     UnsupportedModelError,
 )
-from tinytee.runtime import SealedKey, Session, SessionStats, device_key, provision
+from tinytee.runtime import (
+    Attested,
+    SealedKey,
+    Session,
+    SessionStats,
+    device_key,
+    make_quote,
+    provision,
+    verify_quote,
+)
 
 __version__ = VERSION
 
 __all__ = [
+    "Attested",
     "AuthenticationError",
     "BudgetError",
     "Bundle",
@@ -39,6 +49,8 @@ __all__ = [
     "compile",
     "device_key",
     "load_image",
+    "make_quote",
     "provision",
     "quantize_model",
+    "verify_quote",
 ]

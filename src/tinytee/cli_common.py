@@ -60,7 +60,10 @@ Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="That share a run; compiled for one unless you say more.")
 ]
 Backend = Annotated[
-    str, typer.Option("--backend", help="Where the core runs: process, optee or sgx (this machine), optee-qemu or sgx-emulated.")
+    str,
+    typer.Option(
+        "--backend", help="Where the core runs: process, optee or sgx (this machine), optee-qemu or sgx-emulated."
+    ),
 ]
 
 ImageSize = Annotated[
@@ -206,6 +209,7 @@ def progress_bar() -> Iterator[Callable[[str, float], None]]:
 def print_json(value: Any) -> None:
     """JSON to the standard output, and nothing else."""
     typer.echo(json.dumps(value, indent=2))
+
 
 def write_aside(path: Path, data: bytes) -> None:
     """Writes a file aside, then renames it."""

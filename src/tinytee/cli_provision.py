@@ -10,7 +10,7 @@ import typer
 
 from tinytee import cli_common as common
 from tinytee import cli_optee
-from tinytee.runtime import backends, optee_machine, provisioning
+from tinytee.runtime import attestation, backends, optee_machine, provisioning
 
 OutPath = Annotated[Path | None, typer.Option("-o", "--output", help="The sealed key to write.", show_default=False)]
 
@@ -19,11 +19,26 @@ def provision(
     key_file: common.SomeKeyFile = None,
     out: OutPath = None,
     backend: Annotated[
-        str | None, typer.Option("--backend", help="Ask this device (optee), or the machine in QEMU (optee-qemu).")
+        str | None,
+        typer.Option("--backend", help="Ask this machine (optee, sgx), or an emulated one (optee-qemu, sgx-emulated)."),
     ] = None,
     device_key: Annotated[
         str | None,
         typer.Option("--device-key", help="Or take the device's public key from a file, or as 64 hexadecimal digits."),
+    ] = None,
+    quote: Annotated[
+        Path | None, typer.Option("--quote", help="Or take it from an enclave's quote, once that is verified.")
+    ] = None,
+    collateral: Annotated[
+        Path | None, typer.Option("--collateral", help="What the quote is verified against; else it is fetched.")
+    ] = None,
+    measurement: Annotated[
+        str | None,
+        typer.Option("--measurement", help="The enclave that may have the key, as 'tinytee sgx build' says."),
+    ] = None,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option("--accept", help="A status that Intel gives the processor besides UpToDate. May be repeated."),
     ] = None,
     write_device_key: Annotated[
         Path | None,
@@ -31,29 +46,58 @@ def provision(
     ] = None,
     as_json: common.Json = False,
 ) -> None:
-    """Seal a model key to a device, whose secure world alone can open it; without --key-file, show the device's key.
+    """Seal a model key to a device, where only its trusted application can open it; without one, show the device's key.
 
-    The device makes its key pair when it is first asked. Ask where the normal world is trusted, as in the factory, or
-    compare the fingerprint with one that was taken there.
+    The device makes its key pair when it is first asked. Ask where the normal world is trusted, as in the factory,
+    compare the fingerprint with one that was taken there, or, of SGX, verify a quote.
     """
-    if (backend is None) == (device_key is None):
-        raise ValueError("give either --backend, to ask a device, or --device-key")
+    if sum(source is not None for source in (backend, device_key, quote)) != 1:
+        raise ValueError("give either --backend, to ask a device, or --device-key, or --quote")
     if (key_file is None) != (out is None):
         raise ValueError("to seal a model key give both --key-file and --output")
+    if (quote is None) != (measurement is None):
+        raise ValueError("a quote is of some enclave: give both --quote and --measurement")
+    if quote is None and (collateral is not None or accept):
+        raise ValueError("--collateral and --accept are for a --quote")
     if backend == "optee-qemu":
         cli_optee.prepare(optee_machine.chosen_build())
-    public = read_device_key(device_key) if device_key is not None else backends.device_key(backend or "")
+    attested = None
+    if quote is not None and measurement is not None:
+        attested = _verify(quote, collateral, measurement, accept or [])
+        public = attested.device_key
+    else:
+        public = read_device_key(device_key) if device_key is not None else backends.device_key(backend or "")
     if write_device_key is not None:
         common.write_aside(write_device_key, (public.hex() + "\n").encode())
     if key_file is not None and out is not None:
         common.write_aside(out, provisioning.provision(common.read_key(key_file), public).record)
     shown = provisioning.fingerprint(public)
     if as_json:
-        common.print_json({"device_key": public.hex(), "fingerprint": shown, "sealed_key": out and str(out)})
+        processor = {} if attested is None else {"status": attested.status, "advisories": attested.advisories}
+        common.print_json(
+            {"device_key": public.hex(), "fingerprint": shown, "sealed_key": out and str(out), **processor}
+        )
         return
     common.output.print(f"device key   {public.hex()}\nfingerprint  {shown}", soft_wrap=True, highlight=False)
+    if attested is not None:
+        concerns = f" ({', '.join(attested.advisories)})" if attested.advisories else ""
+        common.output.print(f"processor    genuine, {attested.status}{concerns}", soft_wrap=True, highlight=False)
     if out is not None:
         common.output.print(f"wrote {out}: only this device can open it", soft_wrap=True)
+
+
+def _verify(quote: Path, collateral: Path | None, measurement: str, accept: list[str]) -> attestation.Attested:
+    try:
+        wanted = bytes.fromhex(measurement)
+    except ValueError:
+        wanted = b""
+    if len(wanted) != attestation.MEASUREMENT_BYTES:
+        raise ValueError(f"--measurement {measurement}: 64 hexadecimal digits are expected")
+    given = quote.read_bytes()
+    known = (
+        attestation.fetch_collateral(given, attestation.PCS) if collateral is None else collateral.read_text("utf-8")
+    )
+    return attestation.verify_quote(given, known, wanted, accepted=(*attestation.ACCEPTED, *accept))
 
 
 def read_device_key(text: str) -> bytes:
@@ -70,4 +114,3 @@ def read_device_key(text: str) -> bytes:
         if len(text) == 2 * provisioning.DEVICE_KEY_BYTES:
             raise ValueError(f"--device-key {text}: not hexadecimal digits")
     return common.read_key(path)
-

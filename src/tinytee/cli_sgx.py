@@ -9,7 +9,7 @@ import typer
 
 from tinytee import cli_common as common
 from tinytee.bundle import enclave
-from tinytee.runtime import library, sgx
+from tinytee.runtime import attestation, library, sgx
 
 app = typer.Typer(
     name="sgx",
@@ -32,7 +32,9 @@ def build(
     ] = sgx.DEFAULT_HEAP,
     isa: Annotated[
         str | None,
-        typer.Option("--isa", help="Of the processors it is for: avx2, avx512 or avx512vnni.", show_default="this one's"),
+        typer.Option(
+            "--isa", help="Of the processors it is for: avx2, avx512 or avx512vnni.", show_default="this one's"
+        ),
     ] = None,
     signing_key: Annotated[
         Path | None,
@@ -75,6 +77,35 @@ def build(
         soft_wrap=True,
         highlight=False,
     )
+
+
+Backend = Annotated[str, typer.Option("--backend", help="sgx; or sgx-emulated, whose quotes nobody believes.")]
+
+
+@app.command()
+def quote(
+    out: Annotated[Path, typer.Option("-o", "--output", help="The quote to write.", show_default=False)],
+    backend: Backend = "sgx",
+) -> None:
+    """Make a quote: Intel's word that this machine's enclave has the device key that it says.
+
+    Its enclave is the chosen one (TINYTEE_ENCLAVE). Give the quote to the model's owner: tinytee provision --quote.
+    """
+    common.write_aside(out, attestation.make_quote(backend))
+    common.output.print(f"wrote {out}", soft_wrap=True)
+
+
+@app.command()
+def collateral(
+    quote_file: Annotated[Path, typer.Argument(help="A quote that 'tinytee sgx quote' wrote.", show_default=False)],
+    out: Annotated[Path, typer.Option("-o", "--output", help="The collateral to write.", show_default=False)],
+    url: Annotated[
+        str, typer.Option("--url", help="Intel's provisioning service, or a cache of it.")
+    ] = attestation.PCS,
+) -> None:
+    """Fetch what a quote is verified against: certificates, revocation lists and patch levels, signed by Intel."""
+    common.write_aside(out, attestation.fetch_collateral(quote_file.read_bytes(), url).encode())
+    common.output.print(f"wrote {out}", soft_wrap=True)
 
 
 def _read_signing_key(path: Path) -> object:

@@ -38,8 +38,8 @@ def test_device_keys_from_files(run: Run, raw: bool) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "--backend, to ask a device, or --device-key"),
-        (("--backend", "optee", "--device-key", "x"), "--backend, to ask a device, or --device-key"),
+        ((), "--backend, to ask a device, or --device-key, or --quote"),
+        (("--backend", "optee", "--device-key", "x"), "--backend, to ask a device, or --device-key, or --quote"),
         (("--backend", "process"), "not 'process'"),
         (("--device-key", PUBLIC.hex(), "-o", "x.key"), "both --key-file and --output"),
         (("--device-key", PUBLIC.hex()[:-2] + "zz"), "not hexadecimal digits"),
@@ -58,4 +58,4 @@ def test_run_takes_one_key(run: Run) -> None:
     for keys in ((), ("--key-file", "model.key", "--sealed-key", "model.key")):
         code, _, err = run("run", "model.tt", "--input", "x.npy", *keys)
         assert code == 2
-        assert "either --key-file, or, in OP-TEE, --sealed-key" in err
+        assert "either --key-file, or, in a TEE, --sealed-key" in err

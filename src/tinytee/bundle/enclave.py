@@ -124,7 +124,8 @@ def _lay_out(elf: bytes, heap_bytes: int, is_development: bool) -> tuple[list[_R
         "heap_bytes": heap_bytes,
         "is_development": is_development,
     }
-    here = parsed.get_section_by_name(".symtab").get_symbol_by_name("tte_here")[0]["st_value"]
+    symbols: Any = parsed.get_section_by_name(".symtab")
+    here = symbols.get_symbol_by_name("tte_here")[0]["st_value"]
     patch = abi.record_bytes(ffi.new("tte_layout *", layout))
     runs = [_segment_run(segment, here, patch) for segment in segments]
     runs += [
@@ -151,7 +152,9 @@ def _segment_run(segment: Any, here: int, patch: bytes) -> _Run:
 def _tcs(frames: int, entry: int, thread: int) -> bytes:
     """STATE, FLAGS, OSSA, CSSA, NSSA, OENTRY, AEP, OFSBASGX, OGSBASGX, FSLIMIT, GSLIMIT."""
     limit = 0xFFFFFFFF
-    return struct.pack("<QQQIIQQQQII", 0, 0, frames, 0, constants.TTE_SSA_FRAMES, entry, 0, thread, thread, limit, limit)
+    return struct.pack(
+        "<QQQIIQQQQII", 0, 0, frames, 0, constants.TTE_SSA_FRAMES, entry, 0, thread, thread, limit, limit
+    )
 
 
 def _block(name: bytes, *fields: bytes) -> bytes:
@@ -180,7 +183,7 @@ def _sign(measurement: bytes, modulus: bytes, n: int, signing_key: Any, attribut
     from cryptography.hazmat.primitives import hashes  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric import padding  # noqa: PLC0415
 
-    today = int(datetime.datetime.now(datetime.UTC).strftime("%Y%m%d"), 16)
+    today = int(datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d"), 16)
     head = struct.pack("<16sII16sI84x", _SIGNED_HEAD, 0, today, _SIGNED_HEAD_2, 0)
     body = struct.pack(
         "<II20xQQQQ32s32xHH",
@@ -223,7 +226,9 @@ def _write(image: Any, runs: list[_Run]) -> bytes:
     for run in runs:
         contents = len(run.contents)
         fields = {"offset": run.offset, "bytes": run.size, "secinfo_flags": run.flags}
-        parts.append(abi.record_bytes(ffi.new("tte_run *", {**fields, "contents_offset": offset, "contents_bytes": contents})))
+        parts.append(
+            abi.record_bytes(ffi.new("tte_run *", {**fields, "contents_offset": offset, "contents_bytes": contents}))
+        )
         offset += contents
     return b"".join((*parts, *(run.contents for run in runs)))
 

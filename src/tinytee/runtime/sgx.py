@@ -35,7 +35,8 @@ SUITES = ("aes-256-gcm", "chacha20-poly1305")
 
 
 def cache_folder() -> Path:
-    """Where images lie that are made as they are needed, the key that signs them, and an emulated processor's secret."""
+    """Where images lie that are made as they are needed, the key that signs them, and an emulated processor's
+    secret."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinytee" / "sgx"
 
 
@@ -115,7 +116,9 @@ def chosen_image() -> Path:
     return path
 
 
-def _connect(name: str, image: Path) -> Link:
+def connect(name: str, image: Path | None = None) -> Link:
+    """A feeder with that image, or the chosen one, for the backend "sgx" or "sgx-emulated"."""
+    image = image or chosen_image()
     environment = {IMAGE_VARIABLE: str(image), PROCESSOR_VARIABLE: "emulated" if name == "sgx-emulated" else ""}
     if not os.environ.get(DEVICE_VARIABLE):
         cache_folder().mkdir(parents=True, exist_ok=True)
@@ -127,9 +130,9 @@ def open_backend(name: str, bundle: Bundle, key: bytes | SealedKey) -> TrustedBa
     """A session of the backend "sgx" or "sgx-emulated"."""
     image = chosen_image()
     tee = Tee("SGX", "enclave", enclave.read_isa(image), SUITES)
-    return TrustedBackend(bundle, key, tee, lambda: _connect(name, image))
+    return TrustedBackend(bundle, key, tee, lambda: connect(name, image))
 
 
 def device_key(name: str) -> bytes:
     """The public key of this processor's enclave."""
-    return read_device(_connect(name, chosen_image()))
+    return read_device(connect(name))

@@ -85,7 +85,7 @@ def test_sessions_take_one_key(tmp_path: Path) -> None:
         tinytee.Session(tmp_path / "x.tt")
     with pytest.raises(TypeError, match="either the key, or a sealed_key"):
         tinytee.Session(tmp_path / "x.tt", key=KEY, sealed_key=sealed)
-    with pytest.raises(ValueError, match="a sealed key is for OP-TEE"):
+    with pytest.raises(ValueError, match="a sealed key is for a TEE"):
         tinytee.Session(tmp_path / "x.tt", sealed_key=sealed)
 
 

@@ -38,6 +38,7 @@ def reference(x: np.ndarray) -> np.ndarray:
 
 def test_the_public_surface() -> None:
     assert sorted(tinytee.__all__) == [
+        "Attested",
         "AuthenticationError",
         "BudgetError",
         "Bundle",
@@ -55,8 +56,10 @@ def test_the_public_surface() -> None:
         "compile",
         "device_key",
         "load_image",
+        "make_quote",
         "provision",
         "quantize_model",
+        "verify_quote",
     ]
     assert all(hasattr(tinytee, name) for name in tinytee.__all__)
     errors = [found for name in tinytee.__all__ if isinstance(found := getattr(tinytee, name), type)]
