@@ -19,7 +19,7 @@ RESULTS := bench/results
 SMOKE := build/bench/smoke
 PYTHON_FILES := src tests bench tools examples
 
-.PHONY: help demo test ta demo-optee test-optee check check-python check-c check-house bench bench-all bench-optee bench-smoke lib install format clean
+.PHONY: help demo test ta demo-optee demo-sgx test-optee check check-python check-c check-house bench bench-all bench-optee bench-smoke lib install format clean
 .DEFAULT_GOAL := help
 
 help: ## shows this
@@ -40,6 +40,9 @@ ta: install optee-packages ## builds the OP-TEE trusted application, and a QEMU 
 
 demo-optee: lib optee-packages ## runs a real network on a real photograph inside OP-TEE, in QEMU's TrustZone
 	$(BIN)/tinytee optee demo
+
+demo-sgx: lib ## runs a real network on a real photograph in an SGX enclave, by an emulated processor
+	$(BIN)/tinytee sgx demo
 
 test-optee: lib optee-packages ## runs the tests that boot OP-TEE
 	$(BIN)/python -m pytest -rs --durations=10 tests/optee $(PYTEST_ARGS)

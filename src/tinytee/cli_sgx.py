@@ -108,6 +108,18 @@ def collateral(
     common.output.print(f"wrote {out}", soft_wrap=True)
 
 
+@app.command()
+def demo(
+    backend: Annotated[str, typer.Option("--backend", help="sgx, or sgx-emulated.")] = "sgx-emulated",
+) -> None:
+    """Recognize a photograph with a real network in an enclave of less than 5 MiB, by an emulated processor or SGX."""
+    from tinytee.demo import main_sgx  # noqa: PLC0415
+    from tinytee.plan import profile  # noqa: PLC0415
+
+    wide = enclave.read_isa(sgx.chosen_image()).startswith("avx512")
+    main_sgx(backend, profile.load("sgx-avx512" if wide else "sgx-avx2"))
+
+
 def _read_signing_key(path: Path) -> object:
     try:
         return enclave.load_signing_key(path.read_bytes())

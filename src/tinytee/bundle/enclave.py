@@ -204,20 +204,39 @@ def _sign(measurement: bytes, modulus: bytes, n: int, signing_key: Any, attribut
     return b"".join((head, modulus, struct.pack("<I", 3), numbers[0], body, bytes(12), *numbers[1:]))
 
 
-def read_isa(path: Path) -> str:
-    """The instruction set of the kernels in an image.
+def _read_head(path: Path, kind: str, offset: int = 0, count: int = 1) -> Any:
+    with path.open("rb") as file:
+        file.seek(offset)
+        head = file.read(count * ffi.sizeof(kind))
+    if len(head) != count * ffi.sizeof(kind):
+        raise BundleError(f"{path} is no enclave: 'tinytee sgx build' makes one")
+    records = ffi.new(f"{kind}[]", count)
+    ffi.buffer(records)[:] = head
+    return records
+
+
+def read_head(path: Path) -> Any:
+    """The tte_image of an image's file.
 
     Raises:
         BundleError: it is no image, or of another version.
         OSError: it cannot be read.
     """
-    with path.open("rb") as file:
-        head = file.read(ffi.sizeof("tte_image"))
-    if len(head) == ffi.sizeof("tte_image"):
-        image = ffi.from_buffer("tte_image *", head)
-        if image.magic == constants.TTE_IMAGE_MAGIC and image.version == constants.TTE_IMAGE_VERSION:
-            return bytes(image.isa).rstrip(b"\0").decode("ascii", "replace")
-    raise BundleError(f"{path} is no enclave, or of another version: 'tinytee sgx build' makes one")
+    image = _read_head(path, "tte_image")[0]
+    if image.magic != constants.TTE_IMAGE_MAGIC or image.version != constants.TTE_IMAGE_VERSION:
+        raise BundleError(f"{path} is no enclave, or of another version: 'tinytee sgx build' makes one")
+    return image
+
+
+def read_isa(path: Path) -> str:
+    """The instruction set of the kernels in an image. Raises as :func:`read_head`."""
+    return bytes(read_head(path).isa).rstrip(b"\0").decode("ascii", "replace")
+
+
+def read_secure_bytes(path: Path) -> int:
+    """The enclave memory that an image takes. Raises as :func:`read_head`."""
+    count = min(read_head(path).run_count, constants.TTE_MAX_RUNS)
+    return sum(run.bytes for run in _read_head(path, "tte_run", ffi.sizeof("tte_image"), count))
 
 
 def _write(image: Any, runs: list[_Run]) -> bytes:

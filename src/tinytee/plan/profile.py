@@ -141,7 +141,7 @@ def _speed(threads: int, efficiency: float) -> float:
 
 
 def load(name_or_path: str | Path | None = None) -> Profile:
-    """A profile that ships with the package, by name, or one from a file.
+    """A profile that ships with the package, by name, or one from a file. One with a "base" says what differs from it.
 
     Raises:
         ValueError: no such profile, or the file is not one.
@@ -151,6 +151,8 @@ def load(name_or_path: str | Path | None = None) -> Profile:
     source = shipped if shipped.is_file() else Path(name)
     try:
         values = json.loads(source.read_text(encoding="utf-8"))
+        if "base" in values:
+            values = {**asdict(load(values["base"])), **values}
         values["panels"] = tuple(values["panels"])
         values["dot_panels"] = tuple(values.get("dot_panels", ()))
         known = {f.name: values[f.name] for f in fields(Profile) if f.name in values or f.default is MISSING}

@@ -12,7 +12,7 @@ from tinytee.plan.api import make_plan
 from tinytee.plan.measure import measure
 
 
-@pytest.mark.parametrize("name", ["x86-64-avx512", "x86-64-avx2", "raspberry-pi-3"])
+@pytest.mark.parametrize("name", ["x86-64-avx512", "x86-64-avx2", "sgx-avx512", "sgx-avx2", "raspberry-pi-3"])
 def test_measuring_a_machine_that_is_as_predicted_finds_its_profile(name: str) -> None:
     machine = replace(profile.load(name), strassen_channels=0)
 
