@@ -18,6 +18,8 @@ settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
 
+pytest.register_assert_rewrite("trusted")
+
 
 ONE_WORKER = ("bench", "emulated", "fuzz", "optee")
 """Folders whose tests share a machine or a build, or measure: one worker runs all of a folder."""

@@ -11,8 +11,7 @@ import tinytee
 from tinytee.errors import EngineError
 from tinytee.runtime.optee import OpteeBackend
 from tinytee.runtime.optee_machine import SESSIONS, Build, Machine
-
-from .conftest import KEY, Compile
+from trusted.support import KEY, Compile
 
 pytestmark = pytest.mark.filterwarnings("ignore:OP-TEE in development mode")
 
