@@ -61,6 +61,10 @@ enum { REPLY_OFFSET = 0, KEYS_OFFSET = 4096, SMALL_BYTES = 8192 };
 
 /* Of the window: items, of which even the largest fits, and from PAGE_BYTES after them on what is given. */
 enum { PAGE_BYTES = 4096, ITEMS_BYTES = TTA_WINDOW_BYTES + (int)sizeof(tta_want) };
+/* How much of it one call fills, as long as that is more than an item: where calls are cheap, what stays in a cache. */
+#if !defined(TTF_BATCH_BYTES)
+#define TTF_BATCH_BYTES ITEMS_BYTES
+#endif
 enum { GIVEN_OFFSET = TTA_WINDOW_BYTES + PAGE_BYTES, SHARED_BYTES = GIVEN_OFFSET + TTA_WINDOW_BYTES };
 
 static void part(TEEC_Parameter *slot, TEEC_SharedMemory *memory, size_t offset, size_t bytes) {
@@ -189,6 +193,7 @@ static batch next_batch(const ttf_session *s) {
       b.out_bytes += want->bytes;
     } else {
       if (sizeof *want + want->bytes > ITEMS_BYTES - b.in_bytes) break;
+      if (b.in_bytes && b.in_bytes + sizeof *want + want->bytes > TTF_BATCH_BYTES) break;
       if (want->event == TT_WANT_FETCH && !is_here(s, want)) break;
       b.in_bytes += sizeof *want + want->bytes;
     }

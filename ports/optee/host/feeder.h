@@ -1,5 +1,5 @@
-/* Drives the trusted application from the normal world: streams a bundle's chunks to it and parks its spills. The TEE is
- * behind GlobalPlatform's client API: OP-TEE's own, or that of ports/sgx/host.
+/* Drives the trusted application from the normal world: streams a bundle's chunks to it and parks its spills. The TEE
+ * is behind GlobalPlatform's client API: OP-TEE's own, or that of ports/sgx/host.
  *
  * The caller keeps the bundle readable while a session is open. Inputs are asked for and outputs handed over sealed
  * with the I/O key, through callbacks: whoever has the key need not be on this device.

@@ -11,6 +11,11 @@
 #include "tinytee_program.h"
 #include "tinytee_ta.h"
 
+/* Where a wrong guess of the processor's could be seen from outside. */
+#if !defined(TTA_BARRIER)
+#define TTA_BARRIER() ((void)0)
+#endif
+
 typedef struct session {
   tt_port port;
   tta_aead slots[TT_KEY_SLOTS];
@@ -308,6 +313,7 @@ void TA_CloseSessionEntryPoint(void *context) {
 
 TEE_Result TA_InvokeCommandEntryPoint(void *context, uint32_t id, uint32_t types, TEE_Param slots[4]) {
   if (id >= sizeof commands / sizeof commands[0]) return TEE_ERROR_NOT_SUPPORTED;
+  TTA_BARRIER();
   if (types != commands[id].types) return TEE_ERROR_BAD_PARAMETERS;
   if (!has(&slots[2], sizeof(tta_reply))) return TEE_ERROR_BAD_PARAMETERS;
   return commands[id].run(context, slots);

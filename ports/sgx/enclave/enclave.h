@@ -4,11 +4,18 @@
 #include "tee_internal_api.h"
 #include "tinytee_enclave.h"
 
-/* Volatile: the image's writer knows better than the compiler what it holds. */
+/* In a section of its own, which the image's writer fills in; volatile: it knows better than the compiler what it
+ * holds. */
 extern volatile tte_layout tte_here;
 
-/* ENCLU's leaves, in entry.S. Everything lies in the enclave: targetinfo and the 512 bytes of report are aligned to 512,
- * reportdata to 128, request to 512, key to 16. */
+/* Whether all of that many bytes lie outside of the enclave, in user space. */
+int tte_is_outside(uint64_t address, uint64_t bytes);
+
+/* To whom it says whether to go on: nothing that follows is tried before that is known. */
+#define TTA_BARRIER() __asm__ volatile("lfence" : : : "memory")
+
+/* ENCLU's leaves, in entry.S. Everything lies in the enclave: targetinfo and the 512 bytes of report are aligned to
+ * 512, reportdata to 128, request to 512, key to 16. */
 void tte_ereport(const void *targetinfo, const void *reportdata, void *report);
 uint64_t tte_egetkey(const void *request, void *key); /* 0, or an SGX error */
 

@@ -32,6 +32,7 @@ tte_entry:
   cld
   test %rax, %rax /* a call within an interrupted one: there is nothing to handle */
   jnz leave
+  lfence
   mov %rcx, outside_return(%rip)
   mov %rsp, outside_stack(%rip)
   mov %rbp, outside_frame(%rip)

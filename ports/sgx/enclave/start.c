@@ -1,11 +1,15 @@
 /* The enclave's one call: from the host's memory to the trusted application's entry points and back. Pointers from
- * outside are checked to lie outside, and what they lead to is read once or copied, as ta.c does with shared memory. */
+ * outside are checked to lie outside, and what they lead to is read once or copied, as ta.c does with shared memory, by
+ * memory.c. The processor lets one thread in at a time. */
 #include <elf.h>
 #include <string.h>
 
 #include "enclave.h"
 
-volatile tte_layout tte_here = {.enclave_bytes = 1}; /* of .data, not .bss: the image's writer fills it in */
+enum { WORD_BYTES = 8 };
+static const uint64_t USER_SPACE_BYTES = 1ull << 47;
+
+__attribute__((section(".tinytee"))) volatile tte_layout tte_here;
 
 extern const char __ehdr_start[] __attribute__((visibility("hidden")));
 
@@ -30,19 +34,21 @@ static void relocate(void) {
 }
 
 /* What the stack's guard is compared with; functions that are on the stack now have none. */
-static void choose_guard(void) {
+__attribute__((no_stack_protector)) static void choose_guard(void) {
   uint64_t guard;
   TEE_GenerateRandom(&guard, sizeof guard);
   __asm__ volatile("movq %0, %%fs:0x28" : : "r"(guard) : "memory");
 }
 
-static int lies_outside(uint64_t address, uint64_t bytes) {
+int tte_is_outside(uint64_t address, uint64_t bytes) {
   const uint64_t base = (uint64_t)(uintptr_t)__ehdr_start, end = address + bytes;
-  if (end < address) return 0;
+  if (end < address || end > USER_SPACE_BYTES) return 0;
   return end <= base || address >= base + tte_here.enclave_bytes;
 }
 
-static int is_memref(uint32_t type) { return type >= TEE_PARAM_TYPE_MEMREF_INPUT && type <= TEE_PARAM_TYPE_MEMREF_INOUT; }
+static int is_memref(uint32_t type) {
+  return type >= TEE_PARAM_TYPE_MEMREF_INPUT && type <= TEE_PARAM_TYPE_MEMREF_INOUT;
+}
 
 static TEE_Result take_slots(const tte_call *call, TEE_Param slots[4]) {
   memset(slots, 0, 4 * sizeof *slots);
@@ -51,24 +57,30 @@ static TEE_Result take_slots(const tte_call *call, TEE_Param slots[4]) {
     if (!is_memref(TEE_PARAM_TYPE_GET(call->types, i))) {
       slots[i].value.a = (uint32_t)given->a;
       slots[i].value.b = (uint32_t)given->b;
-    } else if (lies_outside(given->a, given->b)) {
+    } else if (tte_is_outside(given->a, given->b)) {
       slots[i].memref.buffer = (void *)(uintptr_t)given->a;
       slots[i].memref.size = given->b;
     } else {
       return TEE_ERROR_BAD_PARAMETERS;
     }
   }
+  TTA_BARRIER();
   return TEE_SUCCESS;
 }
+
+/* Whole words: what is shorter could take something from the processor's buffers along (INTEL-SA-00615). */
+static void give_word(void *outside, uint64_t word) { *(volatile uint64_t *)outside = word; }
 
 static void give_slots(tte_call *outside, uint32_t types, const TEE_Param slots[4]) {
   for (int i = 0; i < 4; i++) {
     const uint32_t type = TEE_PARAM_TYPE_GET(types, i);
     tte_slot *to = &outside->slots[i];
-    if (type == TEE_PARAM_TYPE_VALUE_OUTPUT || type == TEE_PARAM_TYPE_VALUE_INOUT)
-      *to = (tte_slot){slots[i].value.a, slots[i].value.b};
-    else if (type == TEE_PARAM_TYPE_MEMREF_OUTPUT || type == TEE_PARAM_TYPE_MEMREF_INOUT)
-      to->b = slots[i].memref.size;
+    if (type == TEE_PARAM_TYPE_VALUE_OUTPUT || type == TEE_PARAM_TYPE_VALUE_INOUT) {
+      give_word(&to->a, slots[i].value.a);
+      give_word(&to->b, slots[i].value.b);
+    } else if (type == TEE_PARAM_TYPE_MEMREF_OUTPUT || type == TEE_PARAM_TYPE_MEMREF_INOUT) {
+      give_word(&to->b, slots[i].memref.size);
+    }
   }
 }
 
@@ -104,18 +116,20 @@ static TEE_Result serve(const tte_call *call, TEE_Param slots[4]) {
   }
 }
 
-static void enter(tte_call *outside) {
+__attribute__((noinline)) static void enter(tte_call *outside) {
+  const uint64_t address = (uint64_t)(uintptr_t)outside;
   tte_call call;
   TEE_Param slots[4];
-  if (!lies_outside((uint64_t)(uintptr_t)outside, sizeof call)) return;
+  if (address % WORD_BYTES || !tte_is_outside(address, sizeof call)) return;
+  TTA_BARRIER();
   memcpy(&call, outside, sizeof call);
   TEE_Result result = take_slots(&call, slots);
   if (result == TEE_SUCCESS) result = serve(&call, slots);
   give_slots(outside, call.types, slots);
-  outside->result = result;
+  give_word(&outside->types, call.types | (uint64_t)result << 32);
 }
 
-__attribute__((optimize("no-stack-protector"))) void tte_enter(tte_call *outside) {
+__attribute__((no_stack_protector)) void tte_enter(tte_call *outside) {
   if (!is_started) {
     relocate();
     choose_guard();

@@ -1,14 +1,13 @@
 /* GlobalPlatform's API for the trusted application: memory from the enclave's heap, randomness from the processor,
- * AES-256-GCM by BearSSL's AES-NI and PCLMULQDQ code, whose functions are named outright: to ask the processor what it
- * can do (CPUID) is not permitted in an enclave. */
-#include <bearssl.h>
+ * AES-256-GCM by gcm.h. */
 #include <immintrin.h>
 #include <string.h>
 
 #include "crypto.h"
 #include "enclave.h"
+#include "gcm.h"
 
-enum { ALIGN = 64, KEY_BYTES = 32, OPERATIONS = 16, TRIES = 32 };
+enum { ALIGN = 64, KEY_BYTES = TTO_KEY_BYTES, OPERATIONS = 16, TRIES = 32 };
 
 extern const char __ehdr_start[] __attribute__((visibility("hidden")));
 
@@ -35,7 +34,11 @@ void *TEE_Malloc(size_t bytes, uint32_t hint) {
 }
 
 void TEE_Free(void *memory) {
-  if (memory) filled = ((block *)memory - 1)->before;
+  if (!memory) return;
+  block *freed = (block *)memory - 1;
+  const size_t before = freed->before;
+  tto_wipe(freed, filled - before);
+  filled = before;
 }
 
 /* ---- randomness, and the end */
@@ -66,10 +69,10 @@ struct tte_object {
 };
 
 struct tte_operation {
+  tte_gcm gcm;
+  uint8_t nonce[TTO_NONCE_BYTES];
   int is_used;
   uint32_t mode;
-  br_aes_x86ni_ctr_keys key;
-  br_gcm_context gcm;
 };
 
 static struct tte_object object;
@@ -111,34 +114,27 @@ TEE_Result TEE_AllocateOperation(TEE_OperationHandle *made, uint32_t algorithm, 
 void TEE_FreeOperation(TEE_OperationHandle operation) { tto_wipe(operation, sizeof *operation); }
 
 TEE_Result TEE_SetOperationKey(TEE_OperationHandle operation, TEE_ObjectHandle key) {
-  br_aes_x86ni_ctr_init(&operation->key, key->key, sizeof key->key);
-  operation->key.vtable = &br_aes_x86ni_ctr_vtable;
-  br_gcm_init(&operation->gcm, &operation->key.vtable, br_ghash_pclmul);
+  tte_gcm_set_key(&operation->gcm, key->key);
   return TEE_SUCCESS;
 }
 
 TEE_Result TEE_AEInit(TEE_OperationHandle operation, const void *nonce, size_t nonce_bytes, uint32_t tag_bits,
                       size_t associated_bytes, size_t payload_bytes) {
-  (void)associated_bytes, (void)payload_bytes;
-  if (tag_bits != 8 * TTO_TAG_BYTES) return TEE_ERROR_NOT_SUPPORTED;
-  br_gcm_reset(&operation->gcm, nonce, nonce_bytes);
+  (void)payload_bytes;
+  if (nonce_bytes != TTO_NONCE_BYTES || tag_bits != 8 * TTO_TAG_BYTES) return TEE_ERROR_NOT_SUPPORTED;
+  memcpy(operation->nonce, nonce, sizeof operation->nonce);
+  if (!associated_bytes) tte_gcm_begin(&operation->gcm, operation->nonce, NULL, 0);
   return TEE_SUCCESS;
 }
 
+/* All of it at once. */
 void TEE_AEUpdateAAD(TEE_OperationHandle operation, const void *associated, size_t bytes) {
-  br_gcm_aad_inject(&operation->gcm, associated, bytes);
-}
-
-/* The payload begins where the associated data ends; BearSSL wants to be told, once. */
-static void begin_payload(TEE_OperationHandle operation) {
-  if (operation->gcm.count_ctr == 0) br_gcm_flip(&operation->gcm);
+  tte_gcm_begin(&operation->gcm, operation->nonce, associated, bytes);
 }
 
 TEE_Result TEE_AEUpdate(TEE_OperationHandle operation, const void *from, size_t bytes, void *to, size_t *to_bytes) {
   if (*to_bytes < bytes) return TEE_ERROR_SHORT_BUFFER;
-  begin_payload(operation);
-  if (to != from) memcpy(to, from, bytes);
-  br_gcm_run(&operation->gcm, operation->mode == TEE_MODE_ENCRYPT, to, bytes);
+  tte_gcm_run(&operation->gcm, operation->mode == TEE_MODE_ENCRYPT, from, bytes, to);
   *to_bytes = bytes;
   return TEE_SUCCESS;
 }
@@ -147,17 +143,19 @@ TEE_Result TEE_AEEncryptFinal(TEE_OperationHandle operation, const void *from, s
                               void *tag, size_t *tag_bytes) {
   const TEE_Result result = TEE_AEUpdate(operation, from, bytes, to, to_bytes);
   if (result != TEE_SUCCESS) return result;
-  br_gcm_get_tag(&operation->gcm, tag);
+  tte_gcm_end(&operation->gcm, operation->mode == TEE_MODE_ENCRYPT, tag);
   *tag_bytes = TTO_TAG_BYTES;
   return TEE_SUCCESS;
 }
 
 TEE_Result TEE_AEDecryptFinal(TEE_OperationHandle operation, const void *from, size_t bytes, void *to, size_t *to_bytes,
                               void *tag, size_t tag_bytes) {
-  if (tag_bytes != TTO_TAG_BYTES) return TEE_ERROR_BAD_PARAMETERS;
+  uint8_t computed[TTO_TAG_BYTES];
+  if (tag_bytes != sizeof computed) return TEE_ERROR_BAD_PARAMETERS;
   const TEE_Result result = TEE_AEUpdate(operation, from, bytes, to, to_bytes);
   if (result != TEE_SUCCESS) return result;
-  return br_gcm_check_tag(&operation->gcm, tag) ? TEE_SUCCESS : TEE_ERROR_MAC_INVALID;
+  tte_gcm_end(&operation->gcm, operation->mode == TEE_MODE_ENCRYPT, computed);
+  return tto_equal(computed, tag, sizeof computed) ? TEE_SUCCESS : TEE_ERROR_MAC_INVALID;
 }
 
 /* ---- what Debian's build of BearSSL asks of the C library */

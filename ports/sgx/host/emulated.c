@@ -1,6 +1,7 @@
-/* SGX emulated, for machines without it: the enclave's very bytes run in this process, and ENCLU, which such a processor
- * does not know, is carried out by a handler of SIGILL. Measurement and launch are checked as EINIT checks them, so that
- * an image that passes here is as the manual wants it. Nothing is kept from this process: for trying and testing alone.
+/* SGX emulated, for machines without it: the enclave's very bytes run in this process, and ENCLU, which such a
+ * processor does not know, is carried out by a handler of SIGILL. Measurement and launch are checked as EINIT checks
+ * them, so that what an image says of itself is held against the manual, but for what only the processor itself could
+ * find wrong. Nothing is kept from this process: for trying and testing alone.
  *
  * The device's secret, from which EGETKEY's keys follow, lies in a file (TINYTEE_SGX_DEVICE).
  */
@@ -18,19 +19,18 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
 
 #include "enclave.h"
 
-enum { READ = 1, WRITE = 2, EXECUTE = 4, TCS = 0x100 };
+enum { READ = 1, WRITE = 2, EXECUTE = 4, TCS = 0x100, REGULAR = 0x200, TCS_BYTES = 72 };
 enum { EREPORT = 0, EGETKEY = 1, EEXIT = 4, ENCLU_BYTES = 3, CHUNK_BYTES = 256, BLOCK_BYTES = 64 };
 enum { REPORT_KEY = 3, SEAL_KEY = 4, POLICY_MRENCLAVE = 1, POLICY_MRSIGNER = 2 };
 enum { INVALID_KEYNAME = 256, INVALID_CPUSVN = 32, INVALID_ISVSVN = 64 };
 enum { VECTOR_UD = 6, VECTOR_GP = 13, VECTOR_PF = 14 };
-enum { SIGNAL_STACK_BYTES = 65536, RSA_BYTES = 384, SECRET_BYTES = 32 };
+enum { SIGNAL_STACK_BYTES = 65536, RSA_BYTES = 384, SECRET_BYTES = 32, PATH_BYTES = 4096 };
 
 typedef struct tcs {
   uint64_t state, flags, ossa;
@@ -55,23 +55,39 @@ static int measure(emulation *e, const char name[8], uint64_t offset, const void
   return EVP_DigestUpdate(e->measurement, block, sizeof block) == 1 ? 0 : -1;
 }
 
-/* Makes the device's secret if there is none. */
+/* Made aside and then named, so that of two that make one at the same time both take the first. */
+static void make_secret(const char *path) {
+  char aside[PATH_BYTES + 16];
+  uint8_t secret[SECRET_BYTES];
+  (void)snprintf(aside, sizeof aside, "%s.%ld", path, (long)getpid());
+  const int file = open(aside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (file < 0) return;
+  if (getrandom(secret, sizeof secret, 0) == sizeof secret && write(file, secret, sizeof secret) == sizeof secret)
+    (void)!link(aside, path);
+  (void)close(file);
+  (void)unlink(aside);
+}
+
 static int read_secret(uint8_t secret[SECRET_BYTES], char *why) {
-  char path[4096];
+  char path[PATH_BYTES];
   const char *given = getenv("TINYTEE_SGX_DEVICE"), *home = getenv("HOME");
-  (void)snprintf(path, sizeof path, given && *given ? "%s" : "%s/.tinytee-sgx-device", given && *given ? given : home ? home : "");
-  int device = open(path, O_RDONLY | O_CLOEXEC);
-  if (device < 0) {
-    const int made = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    const int good = made >= 0 && getrandom(secret, SECRET_BYTES, 0) == SECRET_BYTES &&
-                     write(made, secret, SECRET_BYTES) == SECRET_BYTES;
-    if (made >= 0) (void)close(made);
-    device = good ? open(path, O_RDONLY | O_CLOEXEC) : -1;
-  }
-  const int good = device >= 0 && read(device, secret, SECRET_BYTES) == SECRET_BYTES;
-  if (device >= 0) (void)close(device);
-  return good ? 0 : ttx_fail(why, "the emulated processor's secret, %s: %s; TINYTEE_SGX_DEVICE names another file", path,
-                             errno ? strerror(errno) : "too short");
+  if (given && *given)
+    (void)snprintf(path, sizeof path, "%s", given);
+  else
+    (void)snprintf(path, sizeof path, "%s/.tinytee-sgx-device", home ? home : "");
+  if (access(path, F_OK)) make_secret(path);
+  const int file = open(path, O_RDONLY | O_CLOEXEC);
+  const int good = file >= 0 && read(file, secret, SECRET_BYTES) == SECRET_BYTES;
+  if (file >= 0) (void)close(file);
+  return good ? 0
+              : ttx_fail(why, "the emulated processor's secret, %s: %s; TINYTEE_SGX_DEVICE names another file", path,
+                         file < 0 ? strerror(errno) : "too short");
+}
+
+/* x87 and SSE always; AVX; the three of AVX-512 together, with AVX. */
+static int is_legal(uint64_t xfrm) {
+  const uint64_t avx512 = xfrm & 0xe0;
+  return (xfrm & 3) == 3 && (xfrm & ~0xe7ull) == 0 && (avx512 == 0 || (avx512 == 0xe0 && (xfrm & 4)));
 }
 
 static int create(ttx_enclave *enclave, char *why) {
@@ -79,6 +95,11 @@ static int create(ttx_enclave *enclave, char *why) {
   uint8_t block[BLOCK_BYTES] = "ECREATE";
   if (!e || !(e->measurement = EVP_MD_CTX_new()) || EVP_DigestInit_ex(e->measurement, EVP_sha256(), NULL) != 1)
     return ttx_fail(why, "no memory");
+  if (enclave->secs->attributes & ~(uint64_t)(TTX_DEBUG | TTX_MODE64BIT) || !is_legal(enclave->secs->xfrm) ||
+      enclave->secs->base % enclave->secs->size != 0)
+    return ttx_fail(why, "SGX refuses an enclave of %llu bytes, attributes %#llx and XFRM %#llx",
+                    (unsigned long long)enclave->secs->size, (unsigned long long)enclave->secs->attributes,
+                    (unsigned long long)enclave->secs->xfrm);
   memcpy(block + 8, &enclave->secs->ssa_frame_pages, 4);
   memcpy(block + 12, &enclave->secs->size, 8);
   if (EVP_DigestUpdate(e->measurement, block, sizeof block) != 1) return ttx_fail(why, "no memory");
@@ -95,12 +116,29 @@ static int add_page(ttx_enclave *enclave, uint64_t offset, uint64_t flags, const
   return failed;
 }
 
+/* A TCS says nothing of permissions, lies in whole pages, and is zeroes where it is reserved; what can be written can
+ * be read. */
+static int check_run(const tte_run *run, const uint8_t *contents) {
+  const uint64_t flags = run->secinfo_flags, permissions = flags & (READ | WRITE | EXECUTE);
+  tcs thread;
+  if (flags == (REGULAR | permissions)) return permissions & WRITE && !(permissions & READ) ? -1 : 0;
+  if (flags != TCS || run->bytes != TTE_PAGE_BYTES) return -1;
+  memcpy(&thread, contents, sizeof thread);
+  for (size_t i = TCS_BYTES; i < TTE_PAGE_BYTES; i++)
+    if (contents[i]) return -1;
+  return thread.state || thread.flags || thread.cssa || !thread.nssa || thread.aep || thread.ossa % TTE_PAGE_BYTES ||
+                 thread.ofsbase % TTE_PAGE_BYTES || thread.ogsbase % TTE_PAGE_BYTES
+             ? -1
+             : 0;
+}
+
 static int add(ttx_enclave *enclave, const tte_run *run, const uint8_t *contents, char *why) {
   emulation *e = enclave->own;
   uint8_t *at = (uint8_t *)(uintptr_t)(enclave->secs->base + run->offset);
   const uint64_t flags = run->secinfo_flags;
   const int permissions =
       (flags & READ ? PROT_READ : 0) | (flags & WRITE ? PROT_WRITE : 0) | (flags & EXECUTE ? PROT_EXEC : 0);
+  if (check_run(run, contents)) return ttx_fail(why, "SGX refuses pages at %#llx", (unsigned long long)run->offset);
   if (mmap(at, run->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != at)
     return ttx_fail(why, "no memory for %llu bytes", (unsigned long long)run->bytes);
   memcpy(at, contents, run->bytes);
@@ -150,13 +188,15 @@ static int check_launch(ttx_enclave *enclave, const ttx_sigstruct *sigstruct, ch
   static const uint8_t header[16] = {6, 0, 0, 0, 0xe1, 0, 0, 0, 0, 0, 1},
                        header2[16] = {1, 1, 0, 0, 0x60, 0, 0, 0, 0x60, 0, 0, 0, 1};
   ttx_secs *secs = enclave->secs;
-  if (memcmp(sigstruct->header, header, sizeof header) != 0 || memcmp(sigstruct->header2, header2, sizeof header2) != 0 ||
-      sigstruct->exponent != 3 || check_signature(sigstruct))
+  if (memcmp(sigstruct->header, header, sizeof header) != 0 ||
+      memcmp(sigstruct->header2, header2, sizeof header2) != 0 || sigstruct->exponent != 3 ||
+      check_signature(sigstruct))
     return ttx_fail(why, "the enclave's signature is none: build it again");
   if (memcmp(sigstruct->enclave_hash, secs->enclave_hash, sizeof secs->enclave_hash) != 0)
     return ttx_fail(why, "the enclave is not what was signed: build it again");
   const uint64_t mask = sigstruct->attribute_mask[0], xfrm_mask = sigstruct->attribute_mask[1];
-  if (((sigstruct->attributes[0] ^ secs->attributes) & mask) != 0 || ((sigstruct->attributes[1] ^ secs->xfrm) & xfrm_mask) != 0)
+  if (((sigstruct->attributes[0] ^ secs->attributes) & mask) != 0 ||
+      ((sigstruct->attributes[1] ^ secs->xfrm) & xfrm_mask) != 0)
     return ttx_fail(why, "the enclave's attributes are not those that were signed: build it again");
   return 0;
 }
@@ -253,7 +293,8 @@ static uint64_t get_key(const ttx_enclave *enclave, const key_request *request, 
   if (request->name != SEAL_KEY) return INVALID_KEYNAME;
   if (memcmp(request->cpu_svn, cpu_svn, sizeof cpu_svn) > 0) return INVALID_CPUSVN;
   if (request->isv_svn > secs->svn) return INVALID_ISVSVN;
-  derivation from = {.name = request->name, .policy = request->policy, .isv_svn = request->isv_svn, .product = secs->product};
+  derivation from = {
+      .name = request->name, .policy = request->policy, .isv_svn = request->isv_svn, .product = secs->product};
   memcpy(from.cpu_svn, request->cpu_svn, sizeof from.cpu_svn);
   if (request->policy & POLICY_MRENCLAVE) memcpy(from.enclave_hash, secs->enclave_hash, 32);
   if (request->policy & POLICY_MRSIGNER) memcpy(from.signer_hash, secs->signer_hash, 32);
@@ -272,11 +313,16 @@ static uint64_t get_key(const ttx_enclave *enclave, const key_request *request, 
 
 static pthread_mutex_t entering = PTHREAD_MUTEX_INITIALIZER;
 static ttx_enclave *inside; /* what is being entered */
-static uint64_t outside_fs, inside_fs;
-static uint64_t outside[3]; /* stack, frame and return address of ttx_eenter */
+static uint64_t outside_fs;
+
+/* Read and written by enter.S: stack, frame and return address outside; entry, FS and TCS inside. */
+struct {
+  uint64_t stack, frame, back, entry, fs, tcs;
+} ttx_place;
+
 static uint8_t signal_stack[SIGNAL_STACK_BYTES];
 
-#define EARLY __attribute__((optimize("no-stack-protector")))
+#define EARLY __attribute__((no_stack_protector))
 
 EARLY static inline void set_fs(uint64_t base) {
   long result;
@@ -286,23 +332,6 @@ EARLY static inline void set_fs(uint64_t base) {
                    : "rcx", "r11", "memory");
 }
 
-/* Sets FS (arch_prctl, ARCH_SET_FS), jumps to 'entry' as EENTER does, and returns what the handler puts into rax when
- * the enclave has left. */
-int ttx_eenter(void *argument, uint64_t tcs_address, uint64_t entry, uint64_t saved[3], uint64_t fs);
-__asm__(".text\n.type ttx_eenter, @function\n"
-        "ttx_eenter:\n"
-        "  push %rbp\n  push %rbx\n  push %r12\n  push %r13\n  push %r14\n  push %r15\n"
-        "  lea 1f(%rip), %r14\n"
-        "  mov %rsp, (%rcx)\n  mov %rbp, 8(%rcx)\n  mov %r14, 16(%rcx)\n"
-        "  mov %rdi, %r12\n  mov %rsi, %rbx\n  mov %rdx, %r13\n"
-        "  mov $158, %eax\n  mov $0x1002, %edi\n  mov %r8, %rsi\n  syscall\n"
-        "  mov %r12, %rdi\n  mov %r14, %rcx\n  xor %eax, %eax\n"
-        "  jmp *%r13\n"
-        "1:\n"
-        "  pop %r15\n  pop %r14\n  pop %r13\n  pop %r12\n  pop %rbx\n  pop %rbp\n"
-        "  ret\n"
-        ".size ttx_eenter, . - ttx_eenter\n");
-
 static int is_inside(uint64_t address, uint64_t bytes, uint64_t alignment) {
   const ttx_secs *secs = inside->secs;
   return address % alignment == 0 && address >= secs->base && address - secs->base <= secs->size - bytes;
@@ -310,16 +339,16 @@ static int is_inside(uint64_t address, uint64_t bytes, uint64_t alignment) {
 
 static int leave(greg_t *registers, int result) {
   registers[REG_RAX] = result;
-  registers[REG_RIP] = (greg_t)outside[2];
-  registers[REG_RSP] = (greg_t)outside[0];
-  registers[REG_RBP] = (greg_t)outside[1];
+  registers[REG_RIP] = (greg_t)ttx_place.back;
+  registers[REG_RSP] = (greg_t)ttx_place.stack;
+  registers[REG_RBP] = (greg_t)ttx_place.frame;
   return 1;
 }
 
 static void *pointer(greg_t address) { return (void *)(uintptr_t)address; }
 
-/* Whether the enclave has left anything in registers: the processor would not mind, but the host reads them. Vectors beyond
- * the low halves show as components of XSAVE's that are in use. */
+/* Whether the enclave has left anything in registers: the processor would not mind, but the host reads them. Vectors
+ * beyond the low halves show as components of XSAVE's that are in use. */
 static int is_clean(const greg_t *registers, const struct _libc_fpstate *state) {
   static const int general[] = {REG_RCX, REG_RDX, REG_RSI, REG_RDI, REG_R8,  REG_R9,
                                 REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
@@ -336,10 +365,11 @@ static int is_clean(const greg_t *registers, const struct _libc_fpstate *state) 
 
 /* Returns whether the enclave was left. */
 static int carry_out(greg_t *registers, const struct _libc_fpstate *state) {
-  const uint64_t rbx = (uint64_t)registers[REG_RBX], rcx = (uint64_t)registers[REG_RCX], rdx = (uint64_t)registers[REG_RDX];
+  const uint64_t rbx = (uint64_t)registers[REG_RBX], rcx = (uint64_t)registers[REG_RCX],
+                 rdx = (uint64_t)registers[REG_RDX];
   switch (registers[REG_RAX]) {
     case EEXIT:
-      if (rbx != outside[2] || (uint64_t)registers[REG_RSP] != outside[0]) break;
+      if (rbx != ttx_place.back || (uint64_t)registers[REG_RSP] != ttx_place.stack) break;
       return leave(registers, is_clean(registers, state) ? 0 : TTX_LEFT_SOMETHING);
     case EREPORT:
       if (!is_inside(rbx, 512, 512) || !is_inside(rcx, 64, 128) || !is_inside(rdx, 512, 512)) break;
@@ -373,7 +403,7 @@ EARLY static void handle(int signal_number, siginfo_t *information, void *contex
     left = carry_out(registers, ((ucontext_t *)context)->uc_mcontext.fpregs);
   else
     left = leave(registers, TTX_EXCEPTION | VECTOR_UD);
-  if (!left) set_fs(inside_fs);
+  if (!left) set_fs(ttx_place.fs);
 }
 
 static const int signals[] = {SIGILL, SIGSEGV, SIGBUS, SIGFPE};
@@ -387,8 +417,10 @@ static int enter_now(ttx_enclave *enclave, void *argument) {
   for (int i = 0; i < SIGNALS; i++) (void)sigaction(signals[i], &action, &before[i]);
   (void)syscall(SYS_arch_prctl, ARCH_GET_FS, &outside_fs);
   inside = enclave;
-  inside_fs = enclave->secs->base + e->thread.ofsbase;
-  const int result = ttx_eenter(argument, enclave->tcs, enclave->secs->base + e->thread.oentry, outside, inside_fs);
+  ttx_place.entry = enclave->secs->base + e->thread.oentry;
+  ttx_place.fs = enclave->secs->base + e->thread.ofsbase;
+  ttx_place.tcs = enclave->tcs;
+  const int result = ttx_enter(ttx_emulated_vdso, argument, NULL);
   inside = NULL;
   for (int i = 0; i < SIGNALS; i++) (void)sigaction(signals[i], &before[i], NULL);
   (void)sigaltstack(&stack_before, NULL);

@@ -35,7 +35,7 @@ typedef struct ttx_sigstruct {
   uint8_t q1[384], q2[384];
 } ttx_sigstruct;
 
-enum { TTX_DEBUG = 2, TTX_INIT = 1 }; /* of attributes */
+enum { TTX_INIT = 1, TTX_DEBUG = 2, TTX_MODE64BIT = 4 }; /* of attributes */
 
 enum { TTX_EXCEPTION = 0x100, TTX_LEFT_SOMETHING = 0x200 };
 
@@ -64,6 +64,13 @@ struct ttx_enclave {
 };
 
 extern const ttx_processor ttx_sgx, ttx_emulated;
+
+/* Of enter.S. vdso: the kernel's __vdso_sgx_enter_enclave, or what stands for it; run: a struct sgx_enclave_run.
+ * Returns what that returns. */
+typedef int ttx_vdso(unsigned long, unsigned long, unsigned long, unsigned int, unsigned long, unsigned long,
+                     void *run);
+int ttx_enter(ttx_vdso *vdso, void *argument, void *run);
+ttx_vdso ttx_emulated_vdso;
 
 /* Loads an image. Returns NULL with a line in 'why' if it cannot. */
 ttx_enclave *ttx_load(const char *path, const ttx_processor *processor, char *why);

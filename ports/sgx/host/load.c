@@ -1,5 +1,5 @@
-/* See the header. An image is only as good as SGX finds it: what is wrong with it shows when the enclave is initialized,
- * since its measurement is then another. */
+/* See the header. An image is only as good as SGX finds it: what is wrong with it shows when the enclave is
+ * initialized, since its measurement is then another. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdarg.h>
@@ -57,8 +57,8 @@ static int check_image(const file *f, const char *path, char *why) {
                     (int)TTE_IMAGE_VERSION);
   const uint64_t size = image->enclave_bytes;
   int good = image->run_count <= TTE_MAX_RUNS && f->bytes >= sizeof *image + image->run_count * sizeof(tte_run) &&
-             size >= 2 * TTE_PAGE_BYTES && size <= 1ull << 36 && (size & (size - 1)) == 0 && is_page(image->tcs_offset) &&
-             image->tcs_offset < size;
+             size >= 2 * TTE_PAGE_BYTES && size <= 1ull << 36 && (size & (size - 1)) == 0 &&
+             is_page(image->tcs_offset) && image->tcs_offset < size;
   for (uint32_t i = 0; good && i < image->run_count; i++) good = check_run(image, &runs_of(image)[i], f->bytes);
   return good ? 0 : ttx_fail(why, "%s is damaged: build the enclave again with 'tinytee sgx build'", path);
 }

@@ -11,7 +11,7 @@
 
 #include "enclave.h"
 
-enum { READ = 1, WRITE = 2, EXECUTE = 4, TCS = 0x100, ENCLU_EENTER = 2, ENCLU_EEXIT = 4 };
+enum { READ = 1, WRITE = 2, EXECUTE = 4, TCS = 0x100, ENCLU_EEXIT = 4 };
 
 typedef struct secinfo {
   uint64_t flags;
@@ -21,6 +21,8 @@ typedef struct secinfo {
 static int create(ttx_enclave *enclave, char *why) {
   struct sgx_enclave_create call = {.src = (uint64_t)(uintptr_t)enclave->secs};
   enclave->device = open("/dev/sgx_enclave", O_RDWR | O_CLOEXEC);
+  if (enclave->device < 0 && errno == EACCES)
+    return ttx_fail(why, "this user may not open /dev/sgx_enclave: add it to the group sgx");
   if (enclave->device < 0)
     return ttx_fail(why, "there is no SGX here: /dev/sgx_enclave: %s. See docs/sgx.md; 'sgx-emulated' needs none",
                     strerror(errno));
@@ -31,10 +33,10 @@ static int create(ttx_enclave *enclave, char *why) {
 }
 
 static int map(const ttx_enclave *enclave, const tte_run *run) {
-  const int permissions = run->secinfo_flags & TCS
-                              ? PROT_READ | PROT_WRITE
-                              : (run->secinfo_flags & READ ? PROT_READ : 0) | (run->secinfo_flags & WRITE ? PROT_WRITE : 0) |
-                                    (run->secinfo_flags & EXECUTE ? PROT_EXEC : 0);
+  const int permissions = run->secinfo_flags & TCS ? PROT_READ | PROT_WRITE
+                                                   : (run->secinfo_flags & READ ? PROT_READ : 0) |
+                                                         (run->secinfo_flags & WRITE ? PROT_WRITE : 0) |
+                                                         (run->secinfo_flags & EXECUTE ? PROT_EXEC : 0);
   void *at = (void *)(uintptr_t)(enclave->secs->base + run->offset);
   return mmap(at, run->bytes, permissions, MAP_SHARED | MAP_FIXED, enclave->device, 0) == at ? 0 : -1;
 }
@@ -51,35 +53,42 @@ static int add(ttx_enclave *enclave, const tte_run *run, const uint8_t *contents
       return ttx_fail(why, "SGX refuses pages at %#llx: %s", (unsigned long long)(run->offset + done), strerror(errno));
     done += call.count;
   }
-  return map(enclave, run) ? ttx_fail(why, "SGX's pages cannot be mapped: %s", strerror(errno)) : 0;
+  if (map(enclave, run) == 0) return 0;
+  return ttx_fail(why, "SGX's pages cannot be mapped: %s%s", strerror(errno),
+                  errno == EPERM ? "; see that /dev is not mounted noexec" : "");
 }
 
-static vdso_sgx_enter_enclave_t find_vdso(void) {
-  void *vdso = dlopen("linux-vdso.so.1", RTLD_LAZY | RTLD_LOCAL | RTLD_NOLOAD);
-  vdso_sgx_enter_enclave_t found = NULL;
-  void *symbol = vdso ? dlsym(vdso, "__vdso_sgx_enter_enclave") : NULL;
+static ttx_vdso *find_vdso(void) {
+  void *library = dlopen("linux-vdso.so.1", RTLD_LAZY | RTLD_LOCAL | RTLD_NOLOAD);
+  void *symbol = library ? dlsym(library, "__vdso_sgx_enter_enclave") : NULL;
+  ttx_vdso *found = NULL;
   memcpy(&found, &symbol, sizeof found);
   return found;
 }
 
 static int init(ttx_enclave *enclave, const ttx_sigstruct *sigstruct, char *why) {
   struct sgx_enclave_init call = {.sigstruct = (uint64_t)(uintptr_t)sigstruct};
-  const int result = ioctl(enclave->device, SGX_IOC_ENCLAVE_INIT, &call);
-  if (result < 0) return ttx_fail(why, "SGX cannot initialize the enclave: %s", strerror(errno));
-  if (result > 0) return ttx_fail(why, "SGX refuses the enclave (EINIT says %d): build it again", result);
-  const vdso_sgx_enter_enclave_t found = find_vdso();
+  int result;
+  do result = ioctl(enclave->device, SGX_IOC_ENCLAVE_INIT, &call);
+  while (result < 0 && errno == EINTR);
+  if (result < 0 && errno == EPERM)
+    return ttx_fail(why,
+                    "SGX does not launch the enclave: it is damaged (build it again), or this processor launches those "
+                    "of its vendor alone");
+  if (result != 0) return ttx_fail(why, "SGX cannot initialize the enclave: %s", strerror(errno));
+  ttx_vdso *found = find_vdso();
   if (!found) return ttx_fail(why, "this kernel's vDSO has no __vdso_sgx_enter_enclave");
   memcpy(&enclave->own, &found, sizeof found);
   return 0;
 }
 
+/* An exception leaves in 'function' what was done last: an EENTER, or an ERESUME. */
 static int enter(ttx_enclave *enclave, void *argument) {
   struct sgx_enclave_run run = {.tcs = enclave->tcs};
-  vdso_sgx_enter_enclave_t vdso;
+  ttx_vdso *vdso;
   memcpy(&vdso, &enclave->own, sizeof vdso);
-  const int failed = vdso((unsigned long)(uintptr_t)argument, 0, 0, ENCLU_EENTER, 0, 0, &run);
-  if (failed) return -failed;
-  return run.function == ENCLU_EEXIT ? 0 : TTX_EXCEPTION | run.exception_vector;
+  const int failed = ttx_enter(vdso, argument, &run);
+  return !failed && run.function == ENCLU_EEXIT ? 0 : TTX_EXCEPTION | run.exception_vector;
 }
 
 static void remove_enclave(ttx_enclave *enclave) {

@@ -32,7 +32,9 @@ static TEEC_Result enter(TEEC_Session *session, tte_call *call, uint32_t *origin
     if (exception == TTX_LEFT_SOMETHING)
       (void)snprintf(why, sizeof why, "the enclave has left something in the processor's registers");
     else
-      (void)snprintf(why, sizeof why, "the enclave has died of exception %d", exception & ~TTX_EXCEPTION);
+      (void)snprintf(why, sizeof why,
+                     "the enclave has died of exception %d; it does not outlive suspension or migration",
+                     exception & ~TTX_EXCEPTION);
     session->is_dead = 1;
     return TEEC_ERROR_TARGET_DEAD;
   }

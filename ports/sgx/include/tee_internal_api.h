@@ -25,7 +25,7 @@ typedef uint32_t TEE_Result;
 #define TEE_PARAM_TYPE_MEMREF_OUTPUT 6u
 #define TEE_PARAM_TYPE_MEMREF_INOUT 7u
 #define TEE_PARAM_TYPES(a, b, c, d) ((a) | (b) << 4 | (c) << 8 | (d) << 12)
-#define TEE_PARAM_TYPE_GET(types, i) ((types) >> 4 * (i)&15u)
+#define TEE_PARAM_TYPE_GET(types, i) ((types) >> 4 * (i) & 15u)
 
 typedef union TEE_Param {
   struct {

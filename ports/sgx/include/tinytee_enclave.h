@@ -1,10 +1,10 @@
 /* The SGX enclave around the trusted application: its image, and how the host enters it. Python reads these records
  * from this header (tinytee.bundle.enclave), which writes images; ports/sgx/host loads them.
  *
- *     [ ELF segments ][ thread ][ gap ][ stack ][ SSA frames ][ TCS ][ heap ]
+ *     [ ELF segments ][ thread ][ gap ][ stack ][ SSA frame ][ TCS ][ heap ]
  *
- * Every page is added with its contents measured; the gap and all beyond the heap are never added. The enclave's size is
- * the next power of two, as SGX wants it.
+ * Every page is added with its contents measured; the gap and all beyond the heap are never added. The enclave's size
+ * is the next power of two, as SGX wants it.
  */
 #ifndef TINYTEE_ENCLAVE_H
 #define TINYTEE_ENCLAVE_H
@@ -13,10 +13,11 @@
 enum {
   TTE_PAGE_BYTES = 4096,
   TTE_STACK_BYTES = 65536, /* the core's 16 KiB, and what the application and its cryptography take */
-  TTE_SSA_FRAMES = 2       /* of a page each: one of an interrupted call, and one that nothing is to enter */
+  TTE_GAP_BYTES = 65536,   /* below the stack: more than any frame has */
+  TTE_SSA_FRAMES = 1       /* of a page: while a call is interrupted, the processor refuses another */
 };
 
-/* Where things lie, as offsets from the enclave's start. The image's writer fills it in (the ELF's symbol tte_here),
+/* Where things lie, as offsets from the enclave's start. The image's writer fills it in (the ELF's section .tinytee),
  * and so it is measured. */
 typedef struct tte_layout {
   uint64_t enclave_bytes, stack_top, heap_offset, heap_bytes;
@@ -24,9 +25,9 @@ typedef struct tte_layout {
   uint32_t reserved;
 } tte_layout;
 
-/* A call, in untrusted memory: the enclave's one argument. A slot is a value {a, b}, or a memref {address, bytes} that
- * lies outside the enclave; types are GlobalPlatform's TEE_PARAM_TYPES. The enclave reads it once, and writes 'result'
- * (a TEE_Result) and the slots that are outputs. */
+/* A call, in untrusted memory, aligned to 8 bytes: the enclave's one argument. A slot is a value {a, b}, or a memref
+ * {address, bytes} that lies outside the enclave; types are GlobalPlatform's TEE_PARAM_TYPES. The enclave reads it
+ * once, and writes 'result' (a TEE_Result) and the slots that are outputs. */
 enum { TTE_OPEN_SESSION = 0, TTE_CLOSE_SESSION, TTE_INVOKE };
 
 /* A command besides those of tinytee_ta.h: slot 0 memref in: TARGETINFO, 512 bytes; slot 1 memref out: REPORT, 432
@@ -44,7 +45,12 @@ typedef struct tte_call {
 } tte_call;
 
 /* An image: this header, so many tte_run in the order in which they are added, then the runs' contents. */
-enum { TTE_IMAGE_MAGIC = 0x49455454 /* "TTEI" */, TTE_IMAGE_VERSION = 1, TTE_SIGSTRUCT_BYTES = 1808, TTE_MAX_RUNS = 64 };
+enum {
+  TTE_IMAGE_MAGIC = 0x49455454 /* "TTEI" */,
+  TTE_IMAGE_VERSION = 1,
+  TTE_SIGSTRUCT_BYTES = 1808,
+  TTE_MAX_RUNS = 64
+};
 
 typedef struct tte_image {
   uint32_t magic, version;

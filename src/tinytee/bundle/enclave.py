@@ -9,7 +9,9 @@ from __future__ import annotations
 import datetime
 import hashlib
 import io
+import os
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +30,8 @@ XFRM = {"avx2": 0x7, "avx512": 0xE7, "avx512vnni": 0xE7}
 
 _CHUNK_BYTES, _BLOCK_BYTES = 256, 64
 _RSA_BYTES = 384
-_LARGEST_HEAP = 1 << 32
+_LARGEST_HEAP = (1 << 32) - PAGE
+_RELATIVE = 8  # R_X86_64_RELATIVE
 
 
 @dataclass(frozen=True)
@@ -79,12 +82,13 @@ def build(elf: bytes, isa: str, heap_bytes: int, signing_key: Any, *, is_develop
         is_development: whether it takes keys in the clear; this is measured, too.
 
     Raises:
-        ValueError: there is no such instruction set, the size is beyond 4 GiB, or the key is another one.
+        ValueError: there is no such instruction set, the size is beyond 4 GiB, the key is another one, or the ELF is no
+            enclave.
     """
     if isa not in XFRM:
         raise ValueError(f"there is no enclave for '{isa}'; there are {', '.join(XFRM)}")
     if not 0 < heap_bytes <= _LARGEST_HEAP:
-        raise ValueError(f"an enclave's heap is up to 4 GiB, not {heap_bytes} bytes")
+        raise ValueError(f"an enclave's heap is less than 4 GiB, not {heap_bytes} bytes")
     numbers = _check_signing_key(signing_key)
     runs, tcs_offset, size = _lay_out(elf, _up(heap_bytes), is_development)
     measurement = _measure(runs, size)
@@ -112,7 +116,7 @@ def _lay_out(elf: bytes, heap_bytes: int, is_development: bool) -> tuple[list[_R
     parsed = ELFFile(io.BytesIO(elf))
     segments = [segment for segment in parsed.iter_segments() if segment["p_type"] == "PT_LOAD"]
     thread = _up(max(segment["p_vaddr"] + segment["p_memsz"] for segment in segments))
-    stack = thread + 2 * PAGE  # behind a gap, which an overflow runs into
+    stack = thread + PAGE + constants.TTE_GAP_BYTES
     frames = stack + constants.TTE_STACK_BYTES
     tcs = frames + constants.TTE_SSA_FRAMES * PAGE
     heap = tcs + PAGE
@@ -124,9 +128,8 @@ def _lay_out(elf: bytes, heap_bytes: int, is_development: bool) -> tuple[list[_R
         "heap_bytes": heap_bytes,
         "is_development": is_development,
     }
-    symbols: Any = parsed.get_section_by_name(".symtab")
-    here = symbols.get_symbol_by_name("tte_here")[0]["st_value"]
     patch = abi.record_bytes(ffi.new("tte_layout *", layout))
+    here = _layout_address(parsed, len(patch))
     runs = [_segment_run(segment, here, patch) for segment in segments]
     runs += [
         _Run(thread, PAGE, REGULAR | READ | WRITE),
@@ -138,10 +141,28 @@ def _lay_out(elf: bytes, heap_bytes: int, is_development: bool) -> tuple[list[_R
     return runs, tcs, size
 
 
+def _layout_address(parsed: Any, size: int) -> int:
+    """Where the enclave wants to be told its layout.
+
+    Raises:
+        ValueError: it is none of this version, or the linker has left more to do than it does at its start.
+    """
+    here = parsed.get_section_by_name(".tinytee")
+    if here is None or here["sh_size"] != size or here["sh_type"] != "SHT_PROGBITS":
+        raise ValueError("the ELF is no enclave of this version: build it again")
+    dynamic = {tag.entry.d_tag for tag in parsed.get_section_by_name(".dynamic").iter_tags()}
+    relocations = {r["r_info_type"] for r in parsed.get_section_by_name(".rela.dyn").iter_relocations()}
+    if relocations - {_RELATIVE} or dynamic & {"DT_RELR", "DT_JMPREL", "DT_TEXTREL"}:
+        raise ValueError("the enclave was linked with options that it cannot be started with: build it again")
+    return here["sh_addr"]
+
+
 def _segment_run(segment: Any, here: int, patch: bytes) -> _Run:
     address = segment["p_vaddr"]
     start = address // PAGE * PAGE
     contents = bytearray(address - start) + segment.data()
+    if start == 0:  # where the linker says that sections are described, which depends on what was stripped
+        contents[0x28:0x30], contents[0x3A:0x40] = bytes(8), bytes(6)
     if address <= here < address + segment["p_filesz"]:
         contents[here - start : here - start + len(patch)] = patch
     permissions = segment["p_flags"]
@@ -151,10 +172,8 @@ def _segment_run(segment: Any, here: int, patch: bytes) -> _Run:
 
 def _tcs(frames: int, entry: int, thread: int) -> bytes:
     """STATE, FLAGS, OSSA, CSSA, NSSA, OENTRY, AEP, OFSBASGX, OGSBASGX, FSLIMIT, GSLIMIT."""
-    limit = 0xFFFFFFFF
-    return struct.pack(
-        "<QQQIIQQQQII", 0, 0, frames, 0, constants.TTE_SSA_FRAMES, entry, 0, thread, thread, limit, limit
-    )
+    # Limits of segments count in 32-bit enclaves only: with these, the same pages cannot be one.
+    return struct.pack("<QQQIIQQQQII", 0, 0, frames, 0, constants.TTE_SSA_FRAMES, entry, 0, thread, thread, 0, 0)
 
 
 def _block(name: bytes, *fields: bytes) -> bytes:
@@ -183,7 +202,9 @@ def _sign(measurement: bytes, modulus: bytes, n: int, signing_key: Any, attribut
     from cryptography.hazmat.primitives import hashes  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric import padding  # noqa: PLC0415
 
-    today = int(datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d"), 16)
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    now = time.time() if epoch is None else int(epoch)
+    today = int(datetime.datetime.fromtimestamp(now, datetime.timezone.utc).strftime("%Y%m%d"), 16)
     head = struct.pack("<16sII16sI84x", _SIGNED_HEAD, 0, today, _SIGNED_HEAD_2, 0)
     body = struct.pack(
         "<II20xQQQQ32s32xHH",

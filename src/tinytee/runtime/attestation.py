@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import struct
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any
 
 from cffi import FFI
 
-from tinytee.bundle.enclave import constants
+from tinytee.bundle.enclave import MODE64BIT, XFRM, constants
 from tinytee.errors import AuthenticationError, EngineError
 from tinytee.runtime import sgx
 from tinytee.runtime.provisioning import DEVICE_KEY_BYTES
@@ -34,7 +35,9 @@ ACCEPTED = ("UpToDate",)
 MEASUREMENT_BYTES = 32
 
 _HEADER_BYTES, _REPORT_BYTES = 48, 384
-_DEBUG = 2
+_VERSION, _SGX = 3, 0
+_INIT, _DEBUG = 1, 2
+_ATTRIBUTES = _INIT | MODE64BIT
 _MEMREF_IN, _MEMREF_OUT = 5, 6
 _TEXT = b"tinytee device key".ljust(constants.TTE_REPORTDATA_BYTES - DEVICE_KEY_BYTES, b"\0")
 
@@ -90,7 +93,7 @@ def make_quote(backend: str = "sgx") -> bytes:
 def _check_quoting(name: str, result: int) -> None:
     if result != 0:
         raise EngineError(
-            f"{name} fails ({result:#x}): see that Intel's AESM service and this machine's PCK are set up"
+            f"{name} fails ({result:#x}): see that this machine's PCK and Intel's quoting enclave are set up"
         )
 
 
@@ -163,12 +166,19 @@ def verify_quote(
             found = qvl.verify_with_root_ca(quote, parsed, root, seconds)
     except ValueError as error:
         raise AuthenticationError(f"the quote does not verify: {' '.join(str(error).split())}") from None
+    version, _, tee = struct.unpack_from("<HHI", quote)
+    if (version, tee) != (_VERSION, _SGX):
+        raise AuthenticationError("the quote is not one of SGX, version 3")
     body = quote[_HEADER_BYTES : _HEADER_BYTES + _REPORT_BYTES]
-    attributes, enclave, signer, data = body[48:64], body[64:96], body[128:160], body[320:384]
+    enclave, signer, data = body[64:96], body[128:160], body[320:384]
+    (misc_select,), (attributes, xfrm) = struct.unpack_from("<I", body, 16), struct.unpack_from("<QQ", body, 48)
     if enclave != measurement:
         raise AuthenticationError(f"the quote is of enclave {enclave.hex()}, not of {measurement.hex()}")
-    if attributes[0] & _DEBUG:
+    if attributes & _DEBUG:
         raise AuthenticationError("the quote is of an enclave that can be looked into (DEBUG)")
+    # The measurement does not cover these, with which the same pages could be made to run as something else.
+    if attributes != _ATTRIBUTES or xfrm not in XFRM.values() or misc_select:
+        raise AuthenticationError(f"the enclave was started with attributes {attributes:#x} and XFRM {xfrm:#x}")
     if data[DEVICE_KEY_BYTES:] != _TEXT:
         raise AuthenticationError("the quote is of tinytee's enclave, but of no device key")
     if found.status not in accepted:
