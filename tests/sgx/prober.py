@@ -26,12 +26,12 @@ Slots = Sequence[tuple[int, int]]
 def build(folder: Path, *, is_nested: bool = False) -> Path:
     """The program. is_nested: it enters as if into an interrupted call (rax = CSSA = 1)."""
     host, program = ROOT / "ports" / "sgx" / "host", folder / "prober"
-    emulated = (host / "emulated.c").read_text(encoding="utf-8")
+    enter, entering = (host / "enter.S").read_text(encoding="utf-8"), "xor %eax, %eax\n  std\n"
     if is_nested:
-        assert emulated.count("xor %eax, %eax") == 1
-        emulated = emulated.replace("xor %eax, %eax", "mov $1, %eax")
-    (folder / "emulated.c").write_text(emulated, encoding="utf-8")
-    sources = [ROOT / "tests" / "sgx" / "prober.c", host / "load.c", folder / "emulated.c"]
+        assert enter.count(entering) == 1
+        enter = enter.replace(entering, "mov $1, %eax\n  std\n")
+    (folder / "enter.S").write_text(enter, encoding="utf-8")
+    sources = [ROOT / "tests" / "sgx" / "prober.c", host / "load.c", host / "emulated.c", folder / "enter.S"]
     command = ["gcc", "-std=c11", "-O1", "-I", host, "-I", host.parent / "include", *sources]
     subprocess.run([*command, "-lcrypto", "-lpthread", "-o", program], check=True)
     return program
@@ -89,9 +89,9 @@ class Prober:
 
     def insides(self, *, with_stack: bool = False) -> bytes:
         """All that the enclave may write, but for its stack, on which every call leaves something."""
-        is_stack = {False: constants.TTE_STACK_BYTES, True: None}[with_stack]
+        skipped = None if with_stack else constants.TTE_STACK_BYTES
         written = [run for run in self._runs if run.secinfo_flags & (READ | WRITE) == READ | WRITE]
-        return b"".join(self.peek(self.base + run.offset, run.bytes) for run in written if run.bytes != is_stack)
+        return b"".join(self.peek(self.base + run.offset, run.bytes) for run in written if run.bytes != skipped)
 
     def close(self) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None

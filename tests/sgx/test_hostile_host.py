@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinytee.bundle.enclave import Image, constants, ffi
+from tinytee.bundle.enclave import Image, constants
 from tinytee.runtime import library, sgx
 from tinytee.runtime.wire import ffi as wire
 from tinytee.runtime.wire import numbers, record
@@ -144,6 +144,16 @@ def test_calls_in_the_enclave(session: Prober, image: Image) -> None:
         assert session.insides() == before, hex(address)
 
 
+@pytest.mark.parametrize("over", range(1, 8))
+def test_calls_that_are_not_aligned(session: Prober, over: int) -> None:
+    before = session.insides()
+    call = call_bytes(CLOSE)
+    session.poke(session.outside + over, call)
+    assert session.enter(session.outside + over) == LEFT
+    assert session.peek(session.outside + over, CALL_BYTES) == call
+    assert session.insides() == before
+
+
 def test_the_first_call_of_all_in_the_enclave(enclave: Prober) -> None:
     """The enclave starts itself with its first call, whatever that is."""
     assert enclave.enter(enclave.base) == LEFT
@@ -218,16 +228,38 @@ REPORT_TYPES = (MEMREF_IN, MEMREF_OUT, NONE, NONE)
 TARGET_BYTES, REPORT_BYTES = constants.TTE_TARGETINFO_BYTES, constants.TTE_REPORT_BYTES
 
 
+def report_for(enclave: Prober, target: bytes) -> bytes:
+    at = enclave.outside + 32768
+    enclave.poke(at, target)
+    made = enclave.call(INVOKE, constants.TTE_REPORT, REPORT_TYPES, [(at, TARGET_BYTES), (at + 1024, 2048)])
+    assert (made.result, made.slots[1].b) == (SUCCESS, REPORT_BYTES)
+    return enclave.peek(at + 1024, REPORT_BYTES)
+
+
 def test_report(session: Prober, image: Image) -> None:
     """Of this enclave, for its device's public key."""
-    at = session.outside + 4096
-    made = session.call(INVOKE, constants.TTE_REPORT, REPORT_TYPES, [(at, TARGET_BYTES), (at + 1024, 2048)])
-    assert (made.result, made.slots[1].b) == (SUCCESS, REPORT_BYTES)
-    report = session.peek(at + 1024, 2048)
+    report = report_for(session, bytes(TARGET_BYTES))
     assert (report[64:96], report[128:160]) == (image.measurement, image.signer)
-    text = ffi.string(ffi.new("char[]", b"tinytee device key"))
-    assert report[320:384] == (identity_of(session) + text).ljust(constants.TTE_REPORTDATA_BYTES, b"\0")
-    assert report[REPORT_BYTES:] == bytes(2048 - REPORT_BYTES)
+    assert report[320:384] == (identity_of(session) + b"tinytee device key").ljust(64, b"\0")
+
+
+@pytest.mark.parametrize("over", range(8))
+def test_memory_of_any_alignment(session: Prober, over: int) -> None:
+    """Copied in words, but none beside what is given is changed, and what is read is what is there."""
+    target_at, report_at, size = session.outside + 4096, session.outside + 8192, 64 + REPORT_BYTES + 64
+    target = np.random.default_rng(0).bytes(TARGET_BYTES)
+    reports = set()
+    for to in range(8):
+        session.poke(target_at, bytes(over) + target)
+        session.poke(report_at, b"\xa5" * size)
+        slots = [(target_at + over, TARGET_BYTES), (report_at + 64 + to, REPORT_BYTES)]
+        assert session.call(INVOKE, constants.TTE_REPORT, REPORT_TYPES, slots).result == SUCCESS
+        written = session.peek(report_at, size)
+        reports.add(written[64 + to : 64 + to + REPORT_BYTES])
+        assert written[: 64 + to] + written[64 + to + REPORT_BYTES :] == b"\xa5" * (size - REPORT_BYTES)
+        reports.add(report_for(session, target))
+    assert len(reports) == 1
+    assert report_for(session, bytes(TARGET_BYTES)) not in reports
 
 
 @pytest.mark.parametrize(
