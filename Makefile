@@ -19,7 +19,7 @@ RESULTS := bench/results
 SMOKE := build/bench/smoke
 PYTHON_FILES := src tests bench tools examples
 
-.PHONY: help demo test ta demo-optee demo-sgx test-optee check check-python check-c check-house bench bench-all bench-optee bench-smoke lib install format clean
+.PHONY: help demo test ta demo-optee demo-sgx test-optee check check-python check-c check-house bench bench-all bench-optee bench-sgx bench-smoke lib install format clean
 .DEFAULT_GOAL := help
 
 help: ## shows this
@@ -87,6 +87,10 @@ bench-all: lib ## likewise, with every network at every budget: most of an hour
 	$(BIN)/python bench/paging.py --json $(RESULTS)/paging.json
 	$(BIN)/python bench/report.py
 
+bench-sgx: lib ## measures networks in SGX enclaves by an emulated processor for some minutes, and writes docs/results.md
+	$(BIN)/python bench/enclave.py --json $(RESULTS)/sgx.json
+	$(BIN)/python bench/report.py
+
 bench-optee: lib optee-packages ## counts instructions inside OP-TEE for half an hour, and writes docs/results.md
 	$(BIN)/python bench/trustzone.py
 	$(BIN)/python bench/neon.py
@@ -97,6 +101,7 @@ bench-smoke: lib ## runs every benchmark for a moment, to see that it works; wri
 	$(BIN)/python bench/zoo.py --smoke --json $(SMOKE)/zoo.json
 	$(BIN)/python bench/kernels.py --smoke --json $(SMOKE)/kernels.json
 	$(BIN)/python bench/paging.py --smoke --json $(SMOKE)/paging.json
+	$(BIN)/python bench/enclave.py lenet5 --budgets 1MiB --rounds 3 --json $(SMOKE)/sgx.json
 	$(BIN)/python bench/report.py --results $(SMOKE) --page $(SMOKE)/results.md
 
 lib: install ## builds libtinytee.so

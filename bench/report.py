@@ -47,6 +47,7 @@ def main() -> int:
         "kernels": _kernels,
         "trustzone": trustzone,
         "neon": neon,
+        "sgx": _sgx,
     }
     for name, write in writers.items():
         path = options.results / f"{name}.json"
@@ -155,6 +156,34 @@ def _paging(measured: Measured, images: Path) -> list[str]:
         f" ({1e6 * fault['crypto_seconds']:.1f} µs of it in AES-GCM), or {cycles:,.0f} cycles of this machine's nominal"
         f" clock, where SGX takes about {SGX_FAULT_CYCLES:,} (VAULT, ASPLOS 2018). All this favours the paged"
         " runtimes.",
+        _machine_line(measured),
+    ]
+
+
+def _sgx(measured: Measured, images: Path) -> list[str]:
+    del images
+    rows = measured["rows"]
+    lines = []
+    for row in rows:
+        medians = row["medians"]
+        line = [row["network"], row["precision"], format_size(row["budget_bytes"]), f"{row['enclave_bytes']:,}"]
+        line += [f"{1e3 * medians[name]:.1f}" for name in ("enclave", "process", ONNX_RUNTIME)]
+        line += [f"{1e3 * row['feeder_median']:.1f}", f"{row['ratio']:.2f}", f"{row['ratio_process']:.2f}"]
+        lines.append([*line, f"{row['steady_rounds']} of {row['rounds']}", f"{row['error']:.0e}"])
+    header = ["network", "precision", "budget", "enclave's bytes", "enclave ms", "process ms", "ONNX Runtime ms"]
+    header += ["of that in the feeder ms", "enclave ratio", "process ratio", "steady rounds", "error"]
+    fixed = max(row["fixed_bytes"] for row in rows)
+    kinds = {"sgx-emulated": "an emulated processor", "sgx": "a processor with SGX"}
+    places = " and ".join(kinds[name] for name in sorted({row["backend"] for row in rows}))
+    return [
+        "## SGX",
+        f"Networks in enclaves, by {places} ([sgx.md](sgx.md)), AES-256-GCM, one thread, every weight opened in every"
+        " run that is not pinned (`bench/enclave.py`). *Enclave's bytes* is all the memory that the enclave has: code,"
+        f" stack and constants are {fixed:,} of it, the rest is the heap in which the bundle's arena lies. Times are a"
+        " client's, who seals inputs and opens outputs, beside the process port and ONNX Runtime, in turns; the"
+        " feeder's are those without the client. An emulated processor runs the enclave's code as it is: what a real"
+        " one takes for entering an enclave and for encrypting its memory is in none of these figures.",
+        _rows_table(header, lines),
         _machine_line(measured),
     ]
 

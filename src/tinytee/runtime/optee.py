@@ -31,6 +31,8 @@ class OpteeBackend(TrustedBackend):
 class _MachineLink:
     """A session's place in a machine, which it holds."""
 
+    ahead_bytes = 0
+
     def __init__(self, machine: optee_machine.Machine) -> None:
         self._machine = machine
         self.lock = machine.lock

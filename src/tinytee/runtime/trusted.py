@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
 import subprocess
 import threading
 import warnings
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -28,6 +30,8 @@ from tinytee.runtime.wire import Wire, ffi, numbers, record
 
 SUITES = ("chacha20-poly1305", "aes-256-gcm")
 
+_PIPE_BYTES = 1 << 20
+
 DEVELOPMENT = "{tee} in development mode: the normal world sees the model key; nothing is protected from it"
 
 
@@ -37,11 +41,13 @@ class Link(Protocol):
     Attributes:
         lock: held from a request to the last of its answers.
         number: the session's.
+        ahead_bytes: that it takes before it asks for them.
     """
 
     lock: Any
     wire: Any
     number: int
+    ahead_bytes: int
 
     def give_up(self) -> None:
         """The feeder waits for something that it will not get."""
@@ -95,12 +101,13 @@ class TrustedBackend:
             raise EngineError(f"{tee.name} has no {bundle.suite}: compile with --suite {known}")
         self._suite = bundle.suite
         self._runs = 0
+        self._wanted: list[bytes] = []
         sealed = bundle.sealed()
         preamble_bytes = bundle.preamble.total_bytes
         io_key = secrets.token_bytes(constants.TT_KEY_BYTES)
         self._seal, self._open = suites.sealer(bundle.suite, io_key), suites.opener(bundle.suite, io_key)
         if isinstance(key, bytes):
-            warnings.warn(DEVELOPMENT.format(tee=tee.name), RuntimeWarning, stacklevel=4)
+            warnings.warn(DEVELOPMENT.format(tee=tee.name), RuntimeWarning, stacklevel=5)
         link = self._link = connect()
         try:
             with link.lock:
@@ -135,14 +142,17 @@ class TrustedBackend:
         self._runs += 1
         pairs = list(zip(self.manifest.outputs, outputs, strict=True))
         received = [np.empty(output.size, spec.wire_dtype) for spec, output in pairs]
-        fed = _Rows([to_wire(*pair) for pair in zip(self.manifest.inputs, inputs, strict=True)])
+        rows = _Rows([to_wire(*pair) for pair in zip(self.manifest.inputs, inputs, strict=True)])
+        fed = _Inputs(link, rows, self._seal, self._runs, self._wanted)
         taken = _Rows(received)
         with link.lock:
             link.wire.send(numbers.TTF_RUN, link.number)
+            fed.give_ahead()
             while True:
                 kind, data = link.wire.receive()
                 if kind == numbers.TTF_DONE:
                     taken.check_complete()
+                    self._wanted = fed.asked
                     for (spec, output), rows in zip(pairs, received, strict=True):
                         output.reshape(-1)[:] = from_wire(spec, rows)
                     self._stats = record("ttf_stats", data)
@@ -150,9 +160,7 @@ class TrustedBackend:
                 want = record("tta_want", data)
                 try:
                     if kind == numbers.TTF_INPUT_WANTED:
-                        own = nonce(constants.TT_DOMAIN_INPUT, self._runs, fed.blocks)
-                        sealed = self._seal(own, fed.take(want).tobytes(), b"")
-                        link.wire.send(numbers.TTF_INPUT, link.number, sealed)
+                        fed.give(bytes(data))
                     else:
                         own = nonce(constants.TT_DOMAIN_OUTPUT, self._runs, taken.blocks)
                         plain = self._open(own, bytes(data[ffi.sizeof("tta_want") :]), b"")
@@ -247,6 +255,59 @@ class _Rows:
             raise EngineError("the feeder ends a run before all of its outputs are there")
 
 
+class _Inputs:
+    """A run's inputs on their way to the feeder: as it asks, or ahead of that, since it asks for the same in every run.
+
+    Args:
+        rows: of the inputs.
+        seal: the client's, with the I/O key.
+        run: its number, which nonces carry.
+        wanted: what was asked for in the last run, as it came.
+
+    Attributes:
+        asked: what is asked for in this one.
+    """
+
+    def __init__(self, link: Link, rows: _Rows, seal: Any, run: int, wanted: Sequence[bytes]) -> None:
+        self.asked: list[bytes] = []
+        self._link, self._rows, self._seal, self._run = link, rows, seal, run
+        self._foreseen = deque(wanted)
+        self._ahead: deque[bytes] = deque()
+        self._ahead_bytes = 0
+
+    def give_ahead(self) -> None:
+        """Gives what will be asked for, as much as the feeder's stream takes without anybody reading it."""
+        while self._foreseen:
+            size = record("tta_want", self._foreseen[0]).bytes + ffi.sizeof("ttf_message")
+            if self._ahead_bytes + size > self._link.ahead_bytes:
+                return
+            self._ahead.append(self._foreseen.popleft())
+            self._ahead_bytes += size
+            self._send(self._ahead[-1])
+
+    def give(self, asked: bytes) -> None:
+        """Answers the feeder.
+
+        Raises:
+            EngineError: it asks for rows that there are not, that it is not the turn of, or other ones than before.
+        """
+        self.asked.append(asked)
+        if not self._ahead:
+            self._foreseen.clear()
+            self._send(asked)
+            return
+        foreseen = self._ahead.popleft()
+        if asked != foreseen:
+            raise EngineError("the feeder asks for other rows than in the last run")
+        self._ahead_bytes -= record("tta_want", foreseen).bytes + ffi.sizeof("ttf_message")
+        self.give_ahead()
+
+    def _send(self, asked: bytes) -> None:
+        own = nonce(constants.TT_DOMAIN_INPUT, self._run, self._rows.blocks)
+        sealed = self._seal(own, self._rows.take(record("tta_want", asked)).tobytes(), b"")
+        self._link.wire.send(numbers.TTF_INPUT, self._link.number, sealed)
+
+
 class ProgramLink:
     """A feeder as a child, over pipes.
 
@@ -266,6 +327,7 @@ class ProgramLink:
             env={**os.environ, **(environment or {})},
         )
         assert self._process.stdin is not None and self._process.stdout is not None
+        self.ahead_bytes = _widen(self._process.stdin.fileno())
         self.wire = Wire(self._process.stdout, self._process.stdin, lambda: "its own message says why")
 
     def give_up(self) -> None:
@@ -277,6 +339,13 @@ class ProgramLink:
                 with contextlib.suppress(OSError):
                     stream.close()
         self._process.wait()
+
+
+def _widen(pipe: int) -> int:
+    """Gives a pipe as much room as an ordinary user may; returns how much it has."""
+    with contextlib.suppress(OSError):
+        return fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    return fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ)
 
 
 def read_device(link: Link) -> bytes:

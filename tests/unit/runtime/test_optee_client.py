@@ -41,6 +41,7 @@ class LyingLink:
     """A feeder that plays what it was given."""
 
     number = 0
+    ahead_bytes = 0
 
     def __init__(self, answers: list[tuple[int, bytes]]) -> None:
         self.lock = threading.RLock()
@@ -48,6 +49,7 @@ class LyingLink:
         self.answers = list(answers)
         self.sent: list[bytes] = []
         self.gave_up = False
+        self.given_before: list[int] = []
 
     def ask(self, kind: int, session: int, *parts: Any) -> bytes:
         if kind == numbers.TTF_DEVICE:
@@ -59,7 +61,10 @@ class LyingLink:
             self.sent.append(b"".join(parts))
 
     def receive(self) -> tuple[int, bytes]:
-        return self.answers.pop(0)
+        kind, data = self.answers.pop(0)
+        if kind == numbers.TTF_INPUT_WANTED:
+            self.given_before.append(len(self.sent))
+        return kind, data
 
     def give_up(self) -> None:
         self.gave_up = True
@@ -68,9 +73,12 @@ class LyingLink:
         pass
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *runs: list[tuple[int, bytes]]) -> tuple[LyingLink, np.ndarray]:
+def run(
+    monkeypatch: pytest.MonkeyPatch, *runs: list[tuple[int, bytes]], ahead_bytes: int = 0
+) -> tuple[LyingLink, np.ndarray]:
     """Runs with a feeder that answers so, one list a run."""
     link = LyingLink([answer for answers in runs for answer in answers])
+    link.ahead_bytes = ahead_bytes
     monkeypatch.setattr(optee, "_connect", lambda machine: link)
     monkeypatch.setattr(trusted.secrets, "token_bytes", lambda count: IO_KEY)
     bundle = passthrough_bundle(KEY, "chacha20-poly1305")
@@ -119,3 +127,33 @@ def test_lies_end_the_run(
     """Rows twice, out of turn or none; outputs missing, replayed within a run or from another."""
     with pytest.raises(error):
         run(monkeypatch, answers)
+
+
+MESSAGE_BYTES = ffi.sizeof("ttf_message")
+
+
+@pytest.mark.parametrize(
+    ("room", "given"),
+    [
+        (0, [0, 1, 2, 3, 4, 5]),
+        (BLOCK_BYTES + MESSAGE_BYTES, [0, 1, 3, 4, 5, 6]),
+        (2 * (BLOCK_BYTES + MESSAGE_BYTES), [0, 1, 4, 4, 6, 6]),
+    ],
+)
+def test_inputs_are_given_ahead(monkeypatch: pytest.MonkeyPatch, room: int, given: list[int]) -> None:
+    """From the second run on, as much as there is room for; each is sealed once, under its own nonce."""
+    answers = [[*INPUTS, output(0, VALUES, number, 0), output(2, VALUES, number, 1), DONE] for number in (1, 2, 3)]
+    link, _ = run(monkeypatch, *answers, ahead_bytes=room)
+    assert link.given_before == given
+    opened = suites.opener("chacha20-poly1305", IO_KEY)
+    for number, sealed in enumerate(link.sent):
+        plain = opened(nonce(2, 1 + number // 2, number % 2), sealed, b"")
+        assert plain == np.full(2 * ROW_ELEMS, number // 2, np.float32).tobytes()
+    assert len(set(link.sent)) == 6
+
+
+@pytest.mark.parametrize("asked", [[INPUTS[1]], [INPUTS[0], INPUTS[0]], [*INPUTS, INPUTS[0]], [DONE]])
+def test_what_is_given_ahead_must_be_asked_for(monkeypatch: pytest.MonkeyPatch, asked: list[tuple[int, bytes]]) -> None:
+    first = [*INPUTS, output(0, VALUES, 1, 0), output(2, VALUES, 1, 1), DONE]
+    with pytest.raises(EngineError):
+        run(monkeypatch, first, asked, ahead_bytes=10**6)
