@@ -28,7 +28,7 @@ def _group() -> None:
 def build(
     out: Annotated[Path, typer.Option("-o", "--output", help="The image to write.", show_default=False)],
     heap: Annotated[
-        str, typer.Option("--heap", help="What a bundle has to fit into; the enclave takes .8 MiB more.")
+        str, typer.Option("--heap", help="What a bundle has to fit into; the enclave takes about 1 MiB more.")
     ] = sgx.DEFAULT_HEAP,
     isa: Annotated[
         str | None,

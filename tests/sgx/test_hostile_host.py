@@ -40,6 +40,7 @@ Place = Callable[[Prober], tuple[int, int]]
 
 PLACES: dict[str, Place] = {
     "start": lambda p: (p.base, 1),
+    "inside": lambda p: (p.base + p.size // 2, 512),
     "nothing at all": lambda p: (p.base + 1, 0),
     "all": lambda p: (p.base, p.size),
     "end": lambda p: (p.base + p.size - 1, 1),
