@@ -14,7 +14,7 @@ from tinytee.cli import app
 from tinytee.errors import AuthenticationError, EngineError
 from tinytee.runtime import attestation, library, provisioning, sgx
 
-from .intel import NOW, YEAR, Intel
+from .intel import NOW, YEAR, Intel, Service
 
 # An Intel quoting library that gives the report itself for a quote.
 QUOTING = """
@@ -158,8 +158,25 @@ def test_quoting_fails(emulated: None, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_no_collateral_service(report: bytes, intel: Intel) -> None:
-    with pytest.raises(EngineError, match=r"no collateral from http://127\.0\.0\.1:9"):
+    with pytest.raises(
+        EngineError, match=r"no collateral from http://127\.0\.0\.1:9: .*127\.0\.0\.1:9/sgx/certification"
+    ):
         attestation.fetch_collateral(intel.quote(report), "http://127.0.0.1:9")
+
+
+def test_collateral_from_a_service(report: bytes, intel: Intel) -> None:
+    quote = intel.quote(report)
+    with Service(intel.collateral("SWHardeningNeeded")) as service:
+        fetched = attestation.fetch_collateral(quote, service.url)
+    found = attestation.verify_quote(
+        quote,
+        fetched,
+        report[MEASUREMENT],
+        accepted=["SWHardeningNeeded"],
+        now=NOW.timestamp(),
+        root=intel.root_der,
+    )
+    assert found.status == "SWHardeningNeeded"
 
 
 def test_from_the_machine_to_the_owner_and_back(

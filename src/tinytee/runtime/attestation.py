@@ -127,8 +127,13 @@ def fetch_collateral(quote: bytes, url: str) -> str:
     Raises:
         EngineError: dcap-qvl is not installed, the service does not answer, or the quote is none.
     """
+    qvl = _qvl()
+
+    async def fetch() -> str:
+        return (await qvl.get_collateral(url, quote)).to_json()
+
     try:
-        return asyncio.run(_qvl().get_collateral(url, quote)).to_json()
+        return asyncio.run(fetch())
     except (RuntimeError, ValueError) as error:
         raise EngineError(f"no collateral from {url}: {error}") from None
 
