@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,6 +44,12 @@ def _environment(home: Path) -> Iterator[None]:
         for name in (sgx.IMAGE_VARIABLE, sgx.HEAP_VARIABLE, sgx.PRODUCTION_VARIABLE, sgx.PROCESSOR_VARIABLE):
             patch.delenv(name, raising=False)
         yield
+
+
+@pytest.fixture(scope="session")
+def signing_key() -> Any:
+    """Not the one that is made for a user."""
+    return enclave.make_signing_key()
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,11 +82,13 @@ def test_a_secret_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         tinytee.device_key("sgx-emulated")
 
 
-def test_the_command_builds_what_is_asked_for(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    code, out, err = run("sgx", "build", "-o", "made.enclave", "--heap", "256KiB", "--json")
+@pytest.mark.parametrize("is_development", [True, False])
+def test_the_command_builds_what_is_asked_for(run: Run, monkeypatch: pytest.MonkeyPatch, is_development: bool) -> None:
+    options = ["--development"] if is_development else []
+    code, out, err = run("sgx", "build", "-o", "made.enclave", "--heap", "256KiB", "--json", *options)
     assert (code, err) == (0, "")
     said = json.loads(out)
-    image = sgx.build_image("256KiB", library.best_isa(), sgx.own_signing_key(), is_development=False)
+    image = sgx.build_image("256KiB", library.best_isa(), sgx.own_signing_key(), is_development=is_development)
     assert (said["measurement"], said["signer"]) == (image.measurement.hex(), image.signer.hex())
     assert said["largest_arena_bytes"] == 256 * 1024 - sgx.HEAP_OVERHEAD_BYTES
     monkeypatch.setenv(sgx.IMAGE_VARIABLE, "made.enclave")
@@ -93,12 +96,11 @@ def test_the_command_builds_what_is_asked_for(run: Run, monkeypatch: pytest.Monk
     assert len(tinytee.device_key("sgx-emulated")) == 32
 
 
-def test_an_own_signing_key(run: Run) -> None:
-    key = enclave.make_signing_key()
-    Path("own.pem").write_bytes(enclave.signing_key_bytes(key))
+def test_an_own_signing_key(run: Run, signing_key: Any) -> None:
+    Path("own.pem").write_bytes(enclave.signing_key_bytes(signing_key))
     code, out, err = run("sgx", "build", "-o", "made.enclave", "--heap", "64KiB", "--signing-key", "own.pem")
     assert (code, err) == (0, "")
-    image = sgx.build_image("64KiB", library.best_isa(), key, is_development=False)
+    image = sgx.build_image("64KiB", library.best_isa(), signing_key, is_development=False)
     assert image.measurement.hex() in out
     assert image.signer.hex() in out
 

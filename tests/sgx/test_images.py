@@ -35,31 +35,25 @@ UNSIGNED, Q1, Q2 = slice(1028, 1040), slice(1040, 1424), slice(1424, 1808)
 
 
 @pytest.fixture(scope="module")
-def key() -> Any:
-    return enclave.make_signing_key()
+def image(signing_key: Any) -> Image:
+    return sgx.build_image("64KiB", library.best_isa(), signing_key, is_development=False)
 
 
-@pytest.fixture(scope="module")
-def image(key: Any) -> Image:
-    return sgx.build_image("64KiB", library.best_isa(), key, is_development=False)
+def test_the_measurement_is_of_what_is_loaded(image: Image, signing_key: Any) -> None:
+    def build(heap: str = "64KiB", key: Any = signing_key, *, is_development: bool = False) -> Image:
+        return sgx.build_image(heap, library.best_isa(), key, is_development=is_development)
 
-
-def test_the_measurement_is_of_what_is_loaded(image: Image, key: Any) -> None:
-    def measured(heap: str, signing_key: Any, is_development: bool) -> bytes:
-        return sgx.build_image(heap, library.best_isa(), signing_key, is_development=is_development).measurement
-
-    other_key = enclave.make_signing_key()
-    assert measured("64KiB", key, False) == measured("64KiB", other_key, False) == image.measurement
-    assert measured("61KiB", key, False) == image.measurement  # as many pages
-    assert len({image.measurement, measured("65KiB", key, False), measured("64KiB", key, True)}) == 3
-    assert sgx.build_image("64KiB", library.best_isa(), key, is_development=False).signer == image.signer
-    assert sgx.build_image("64KiB", library.best_isa(), other_key, is_development=False).signer != image.signer
+    others = build(key=sgx.own_signing_key())
+    assert build().measurement == others.measurement == image.measurement
+    assert build("61KiB").measurement == image.measurement  # as many pages
+    assert len({image.measurement, build("65KiB").measurement, build(is_development=True).measurement}) == 3
+    assert build().signer == image.signer != others.signer
 
 
 @pytest.mark.parametrize("isa", ISAS)
-def test_pages(isa: str, key: Any) -> None:
+def test_pages(isa: str, signing_key: Any) -> None:
     """Nothing is both written and executed, the stack has a gap before it, and what is counted is what is added."""
-    image = sgx.build_image("64KiB", isa, key, is_development=True)
+    image = sgx.build_image("64KiB", isa, signing_key, is_development=True)
     header, runs = header_of(image.data), runs_of(image.data)
     assert not [run.offset for run in runs if run.secinfo_flags & (WRITE | EXECUTE) == WRITE | EXECUTE]
     assert [run.secinfo_flags & (READ | WRITE | EXECUTE) for run in runs if run.secinfo_flags & TCS] == [0]
@@ -129,7 +123,7 @@ def places(image: bytes) -> dict[str, range]:
 
 
 @pytest.mark.parametrize(
-    ("part", "count"), [("head", 16), ("rest of the head", 40), ("sigstruct", 120), ("runs", 120), ("contents", 120)]
+    ("part", "count"), [("head", 16), ("rest of the head", 40), ("sigstruct", 100), ("runs", 100), ("contents", 80)]
 )
 def test_changed_images(image: Image, tmp_path: Path, part: str, count: int) -> None:
     """A byte anywhere. Refused in one line, unless what is loaded is the same: names for people, what is reserved."""
@@ -180,7 +174,7 @@ def test_runs_that_make_no_sense(image: Image, tmp_path: Path) -> None:
     """Lengths and offsets beyond the file, beyond the enclave, and beyond 64 bits."""
     path, first = tmp_path / "runs.enclave", ffi.sizeof("tte_image")
     for field in ("offset", "bytes", "contents_offset", "contents_bytes"):
-        for value in (2**64 - 1, 2**64 - PAGE, 2**63, 2**40, 2**32 - PAGE, len(image.data)):
+        for value in (2**64 - 1, 2**64 - PAGE, 2**40, len(image.data)):
             for index in range(header_of(image.data).run_count):
                 changed, run = bytearray(image.data), runs_of(image.data)[index]
                 at = first + index * ffi.sizeof("tte_run") + ffi.offsetof("tte_run", field)
@@ -220,15 +214,15 @@ def wrong_keys(good: Any) -> dict[str, bytes]:
     }
 
 
-def test_signing_keys_that_sgx_does_not_take(key: Any) -> None:
-    for name, pem in wrong_keys(key).items():
+def test_signing_keys_that_sgx_does_not_take(signing_key: Any) -> None:
+    for name, pem in wrong_keys(signing_key).items():
         with pytest.raises(ValueError, match=r"openssl genrsa -3 3072|not a signing key in PEM"):
             pytest.fail(f"{name} is taken: {enclave.load_signing_key(pem)}")
 
 
-def test_a_signing_key_in_its_file(key: Any) -> None:
-    again = enclave.load_signing_key(enclave.signing_key_bytes(key))
-    assert again.private_numbers() == key.private_numbers()
+def test_a_signing_key_in_its_file(signing_key: Any) -> None:
+    again = enclave.load_signing_key(enclave.signing_key_bytes(signing_key))
+    assert again.private_numbers() == signing_key.private_numbers()
 
 
 def test_building_with_a_key_that_sgx_does_not_take() -> None:
@@ -238,14 +232,14 @@ def test_building_with_a_key_that_sgx_does_not_take() -> None:
 
 
 @pytest.mark.parametrize("heap_bytes", [0, -1, 2**32 + 1, 2**64])
-def test_no_such_heap(key: Any, heap_bytes: int) -> None:
+def test_no_such_heap(signing_key: Any, heap_bytes: int) -> None:
     elf = (BUILT / f"tinytee-enclave-{ISAS[0]}").read_bytes()
     with pytest.raises(ValueError, match=f"an enclave's heap is .*4 GiB, not {heap_bytes} bytes"):
-        enclave.build(elf, ISAS[0], heap_bytes, key, is_development=True)
+        enclave.build(elf, ISAS[0], heap_bytes, signing_key, is_development=True)
 
 
-def test_no_such_instruction_set(key: Any) -> None:
+def test_no_such_instruction_set(signing_key: Any) -> None:
     with pytest.raises(ValueError, match="no enclave for 'neon'; there are avx2, avx512, avx512vnni"):
-        sgx.build_image("64KiB", "neon", key, is_development=True)
+        sgx.build_image("64KiB", "neon", signing_key, is_development=True)
     with pytest.raises(ValueError, match="no enclave for 'neon'"):
-        enclave.build(b"", "neon", 65536, key, is_development=True)
+        enclave.build(b"", "neon", 65536, signing_key, is_development=True)
