@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 import tinytee
 from tinytee.bundle import enclave
@@ -105,6 +108,13 @@ def test_an_own_signing_key(run: Run, signing_key: Any) -> None:
     assert image.signer.hex() in out
 
 
+def _key_on_no_curve() -> bytes:
+    known = ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    prime256v1 = bytes.fromhex("2a8648ce3d030107")
+    unknown = base64.encodebytes(known.replace(prime256v1, prime256v1[:-1] + b"\x09"))
+    return b"-----BEGIN PRIVATE KEY-----\n" + unknown + b"-----END PRIVATE KEY-----\n"
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -114,15 +124,17 @@ def test_an_own_signing_key(run: Run, signing_key: Any) -> None:
         (["--heap", "8GiB"], "4 GiB"),
         (["--signing-key", "none.pem"], "none.pem: No such file"),
         (["--signing-key", "garbage.pem"], "--signing-key garbage.pem: not a signing key in PEM"),
+        (["--signing-key", "unknown.pem"], "--signing-key unknown.pem: not a signing key in PEM"),
         (["--signing-key", "."], ".: Is a directory"),
     ],
 )
 def test_wrong_options(run: Run, options: list[str], says: str) -> None:
     Path("garbage.pem").write_text("nothing")
+    Path("unknown.pem").write_bytes(_key_on_no_curve())
     code, out, err = run("sgx", "build", "-o", "made.enclave", *options)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert says in err
-    assert [path.name for path in Path().iterdir()] == ["garbage.pem"]
+    assert {path.name for path in Path().iterdir()} == {"garbage.pem", "unknown.pem"}
 
 
 def test_an_image_that_has_no_place(run: Run) -> None:

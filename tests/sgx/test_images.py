@@ -105,26 +105,33 @@ def loaded(data: bytes) -> object:
         if len(contents) != run.contents_bytes or run.contents_bytes > run.bytes or run.contents_offset > len(data):
             return None
         pages.append((run.offset, run.bytes, run.secinfo_flags, contents.rstrip(b"\0")))
-    fields = (header.magic, header.version, header.enclave_bytes, header.attributes, header.xfrm)
+    fields = (header.magic, header.version, header.enclave_bytes, header.tcs_offset, header.attributes, header.xfrm)
     return fields, sigstruct[: UNSIGNED.start], sigstruct[UNSIGNED.stop :], pages
 
 
 def places(image: bytes) -> dict[str, range]:
-    """Of an image's parts, but for the TCS' address, which is looked at by the processor that enters."""
+    """Of an image's parts."""
     records, contents = ffi.sizeof("tte_image"), min(run.contents_offset for run in runs_of(image))
-    tcs_offset, sigstruct = (ffi.offsetof("tte_image", name) for name in ("tcs_offset", "sigstruct"))
+    sigstruct = ffi.offsetof("tte_image", "sigstruct")
     return {
-        "head": range(tcs_offset),
-        "rest of the head": range(tcs_offset + 8, sigstruct),
+        "head": range(sigstruct),
         "sigstruct": range(sigstruct, records),
         "runs": range(records, contents),
         "contents": range(contents, len(image)),
     }
 
 
-@pytest.mark.parametrize(
-    ("part", "count"), [("head", 16), ("rest of the head", 40), ("sigstruct", 100), ("runs", 100), ("contents", 80)]
-)
+@pytest.mark.parametrize("offset", [0, PAGE, 16 * PAGE])
+def test_entry_at_no_tcs(image: Image, tmp_path: Path, offset: int) -> None:
+    changed, at = bytearray(image.data), ffi.offsetof("tte_image", "tcs_offset")
+    changed[at : at + 8] = struct.pack("<Q", offset)
+    (tmp_path / "x.enclave").write_bytes(changed)
+    status, out, err = identity(tmp_path / "x.enclave")
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert "no TCS" in err
+
+
+@pytest.mark.parametrize(("part", "count"), [("head", 72), ("sigstruct", 100), ("runs", 100), ("contents", 80)])
 def test_changed_images(image: Image, tmp_path: Path, part: str, count: int) -> None:
     """A byte anywhere. Refused in one line, unless what is loaded is the same: names for people, what is reserved."""
     path, rng = tmp_path / "changed.enclave", np.random.default_rng(sorted(places(image.data)).index(part))

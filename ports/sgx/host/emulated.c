@@ -42,6 +42,7 @@ typedef struct tcs {
 typedef struct emulation {
   EVP_MD_CTX *measurement;
   tcs thread;
+  uint64_t thread_at; /* address of the page that holds it */
   uint8_t secret[SECRET_BYTES];
 } emulation;
 
@@ -142,7 +143,10 @@ static int add(ttx_enclave *enclave, const tte_run *run, const uint8_t *contents
   if (mmap(at, run->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != at)
     return ttx_fail(why, "no memory for %llu bytes", (unsigned long long)run->bytes);
   memcpy(at, contents, run->bytes);
-  if (flags & TCS) memcpy(&e->thread, contents, sizeof e->thread);
+  if (flags & TCS) {
+    memcpy(&e->thread, contents, sizeof e->thread);
+    e->thread_at = (uint64_t)(uintptr_t)at;
+  }
   if (mprotect(at, run->bytes, permissions)) return ttx_fail(why, "pages cannot be protected: %s", strerror(errno));
   for (uint64_t done = 0; done < run->bytes; done += TTE_PAGE_BYTES)
     if (add_page(enclave, run->offset + done, flags, contents + done)) return ttx_fail(why, "no memory");
@@ -208,6 +212,7 @@ static int init(ttx_enclave *enclave, const ttx_sigstruct *sigstruct, char *why)
       EVP_Digest(sigstruct->modulus, RSA_BYTES, secs->signer_hash, NULL, EVP_sha256(), NULL) != 1)
     return ttx_fail(why, "no memory");
   if (check_launch(enclave, sigstruct, why)) return -1;
+  if (e->thread_at != enclave->tcs) return ttx_fail(why, "the enclave has no TCS where it is to be entered: build it again");
   secs->attributes |= TTX_INIT;
   secs->product = sigstruct->product;
   secs->svn = sigstruct->svn;

@@ -286,11 +286,12 @@ def load_signing_key(data: bytes) -> Any:
     Raises:
         ValueError: it is none that SGX takes.
     """
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
     from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
 
     try:
         key = load_pem_private_key(data, None)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, UnsupportedAlgorithm) as error:
         raise ValueError(f"not a signing key in PEM, without a password: {error}") from None
     _check_signing_key(key)
     return key

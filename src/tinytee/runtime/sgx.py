@@ -7,7 +7,6 @@ TINYTEE_SGX_PRODUCTION is 1.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 from pathlib import Path
@@ -106,12 +105,9 @@ def chosen_image() -> Path:
     if named := said(IMAGE_VARIABLE):
         return Path(named)
     heap, isa = said(HEAP_VARIABLE) or DEFAULT_HEAP, library.best_isa()
-    is_development = said(PRODUCTION_VARIABLE, "0") in ("", "0")
-    elf = _built(f"tinytee-enclave-{isa}").read_bytes() if isa in enclave.XFRM else b""
-    digest = hashlib.sha256(f"{isa} {parse_size(heap)} {is_development} ".encode() + elf).hexdigest()[:16]
-    path = cache_folder() / f"{isa}-{heap}-{digest}.enclave"
+    image = build_image(heap, isa, own_signing_key(), is_development=said(PRODUCTION_VARIABLE, "0") in ("", "0"))
+    path = cache_folder() / f"{isa}-{heap}-{image.measurement.hex()[:16]}.enclave"
     if not path.exists():
-        image = build_image(heap, isa, own_signing_key(), is_development=is_development)
         write_private(path, image.data)
     return path
 
