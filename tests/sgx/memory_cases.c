@@ -6,7 +6,7 @@
 
 #include "enclave.h"
 
-enum { BYTES = 4096, LONGEST = 72, EDGE = 16 };
+enum { BYTES = 4096, LONGEST = 144, EDGE = 16 };
 
 void *enclave_copy(void *to, const void *from, size_t bytes);
 void *enclave_move(void *to, const void *from, size_t bytes);

@@ -8,7 +8,7 @@
 
 #include "enclave.h"
 
-enum { WORD_BYTES = 8 };
+enum { WORD_BYTES = 8, LINE_BYTES = 64 };
 
 typedef uint64_t unaligned_word __attribute__((aligned(1), may_alias));
 typedef volatile uint64_t outside_word __attribute__((may_alias));
@@ -29,6 +29,13 @@ static void read_piece(uint8_t *to, const outside_word *at, size_t first, size_t
   for (uint64_t word = *at >> 8 * first; count; count--, word >>= 8) *to++ = (uint8_t)word;
 }
 
+/* A line of the cache: words are asked for before the first of them is there. */
+static void read_line(uint8_t *to, const outside_word *at) {
+  unaligned_word *out = (void *)to;
+  const uint64_t a = at[0], b = at[1], c = at[2], d = at[3], e = at[4], f = at[5], g = at[6], h = at[7];
+  out[0] = a, out[1] = b, out[2] = c, out[3] = d, out[4] = e, out[5] = f, out[6] = g, out[7] = h;
+}
+
 static void read_outside(uint8_t *to, const uint8_t *from, size_t bytes) {
   const size_t before = (uintptr_t)from % WORD_BYTES;
   const outside_word *word = (const void *)(from - before);
@@ -38,6 +45,7 @@ static void read_outside(uint8_t *to, const uint8_t *from, size_t bytes) {
     to += piece;
     bytes -= piece;
   }
+  for (; bytes >= LINE_BYTES; bytes -= LINE_BYTES, to += LINE_BYTES, word += LINE_BYTES / WORD_BYTES) read_line(to, word);
   for (; bytes >= WORD_BYTES; bytes -= WORD_BYTES, to += WORD_BYTES) *(unaligned_word *)(void *)to = *word++;
   if (bytes) read_piece(to, word, 0, bytes);
 }
