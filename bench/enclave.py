@@ -80,14 +80,12 @@ def measure(network: Network, precision: str, budget: int, options: Any, steady:
         inside = tinytee.Session(bundle, key=key, backend=options.backend)
     with inside, tinytee.Session(bundle, key=key, threads=1) as outside:
         found, expected = inside.run(feed), rival.run(feed)
-        inner: list[float] = []
-
-        def run_inside() -> None:
-            inside.run(feed)
-            inner.append(inside.stats.last_run_seconds)
-
         times = measure_side_by_side(
-            {"enclave": run_inside, "process": lambda: outside.run(feed), ONNX_RUNTIME: lambda: rival.run(feed)},
+            {
+                "enclave": lambda: inside.run(feed),
+                "process": lambda: outside.run(feed),
+                ONNX_RUNTIME: lambda: rival.run(feed),
+            },
             rounds=options.rounds,
             most_seconds=options.seconds,
             steady=steady,
@@ -104,7 +102,6 @@ def measure(network: Network, precision: str, budget: int, options: Any, steady:
         "enclave_bytes": image.secure_bytes,
         "fixed_bytes": image.secure_bytes - image.heap_bytes,
         "medians": medians,
-        "feeder_median": statistics.median(inner[1:]),
         "ratio": medians["enclave"] / medians[ONNX_RUNTIME],
         "ratio_process": medians["process"] / medians[ONNX_RUNTIME],
         "rounds": len(times.seconds["enclave"]),
@@ -117,7 +114,7 @@ def _line(row: dict[str, Any]) -> str:
     times = ", ".join(f"{name} {1e3 * seconds:.1f}" for name, seconds in row["medians"].items())
     return (
         f"{row['network']} {row['precision']} at {format_size(row['budget_bytes'])}: {row['enclave_bytes']:,} bytes,"
-        f" ms: {times} (the enclave's feeder {1e3 * row['feeder_median']:.1f}), {row['ratio']:.2f} of ONNX Runtime,"
+        f" ms: {times}, {row['ratio']:.2f} of ONNX Runtime,"
         f" error {row['error']:.0e}, {row['steady_rounds']} of {row['rounds']} rounds steady"
     )
 

@@ -6,7 +6,11 @@
 
 #include "tinytee_program.h"
 
-enum { NONCE_BYTES = 12, PIECE_BYTES = 4096 };
+/* On the stack; what stays in a processor's first cache. */
+#if !defined(TTA_PIECE_BYTES)
+#define TTA_PIECE_BYTES 4096
+#endif
+enum { NONCE_BYTES = 12, PIECE_BYTES = TTA_PIECE_BYTES };
 
 static int set_gcm_key(TEE_OperationHandle *operation, uint32_t mode, const uint8_t *key) {
   TEE_ObjectHandle object = TEE_HANDLE_NULL;
