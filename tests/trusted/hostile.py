@@ -73,13 +73,19 @@ def backend(open_session: Open, bundle: tinytee.Bundle, check: Check) -> Iterato
     session.close()
 
 
+def with_shared(types: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The types of a command that exchanges items, with memory that they may point into."""
+    return (*types[:3], MEMREF_IN) if types == COMMANDS[numbers.TTA_EXCHANGE] else None
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_wrong_parameter_types(backend: TrustedBackend, command: int) -> None:
     right = COMMANDS[command]
     for slot in range(4):
         for wrong in {NONE, VALUE_IN, VALUE_OUT, VALUE_INOUT, MEMREF_IN, MEMREF_OUT, MEMREF_INOUT} - {right[slot]}:
             types = (*right[:slot], wrong, *right[slot + 1 :])
-            assert invoke(backend, command, types, slots_of(types)) == BAD_PARAMETERS
+            if types != with_shared(right):
+                assert invoke(backend, command, types, slots_of(types)) == BAD_PARAMETERS
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -176,22 +182,99 @@ def test_forged_input_ends_the_engine_not_the_application(
     session.close()
 
 
-def test_outputs_need_room(open_session: Open, bundle: tinytee.Bundle, tolerance: float) -> None:
-    """An output for which there is too little room is not sealed: it is given, once, when there is."""
-    session = open_session(bundle, KEY)
+def _open_engine(session: TrustedBackend, bundle: tinytee.Bundle) -> bytes:
+    """Opens the bundle by hand, as far as its first chunk. Returns the I/O key."""
     io_key = secrets.token_bytes(32)
     opened, preamble = numbers.TTA_OPEN, bytes(bundle.sealed()[: bundle.preamble.total_bytes])
     slots = [(len(preamble), 1), (64, 1), (REPLY_BYTES, 1), (0, 0)]
     assert session.invoke(opened, COMMANDS[opened], slots, preamble + KEY + io_key)[0].result == SUCCESS
-    sealed, at, chunks = bundle.sealed(), len(preamble), b""
-    for index, size in enumerate(bundle.preamble.sealed_bytes):
+    return io_key
+
+
+def _chunks(bundle: tinytee.Bundle) -> list[tuple[int, int]]:
+    """Where each chunk lies in the bundle, and its length."""
+    sizes = bundle.preamble.sealed_bytes
+    return [(bundle.preamble.total_bytes + sum(sizes[:index]), size) for index, size in enumerate(sizes)]
+
+
+def _sealed_zeros(bundle: tinytee.Bundle, io_key: bytes) -> bytes:
+    """LeNet-5's input for the first run: all zeros."""
+    image = np.zeros(32 * 32, np.float32).tobytes()
+    return suites.sealer(bundle.suite, io_key)(nonce(constants.TT_DOMAIN_INPUT, 1, 0), image, b"")
+
+
+def _check_zeros(bundle: tinytee.Bundle, io_key: bytes, sealed: bytes, tolerance: float) -> None:
+    """That this is the answer to them."""
+    plain = suites.opener(bundle.suite, io_key)(nonce(constants.TT_DOMAIN_OUTPUT, 1, 0), sealed, b"")
+    expected = answer_here(bundle, {"input": np.zeros((1, 1, 32, 32), np.float32)})
+    check_close(np.frombuffer(plain, np.float32), expected, tolerance)
+
+
+def _in_place(event: int, index: int, row: int, rows: int, size: int, place: int) -> bytes:
+    return _item(event | numbers.TTA_IN_PLACE, index, row, rows, size, place.to_bytes(8, "little"))
+
+
+def _exchange_in_place(
+    session: TrustedBackend, command: int, items: bytes, shared: bytes, room: int = 0
+) -> tuple[int, Any, bytes]:
+    """As _exchange, with memory that items point into. Returns what was written, too."""
+    types = with_shared(COMMANDS[command])
+    assert types is not None
+    slots = [(len(items), 1), (room, int(room > 0)), (REPLY_BYTES, 1), (len(shared), int(bool(shared)))]
+    result, written = session.invoke(command, types, slots, items + shared)
+    if result.result != SUCCESS:
+        return int(result.result), None, b""
+    given = result.slots[1][0]
+    return SUCCESS, record("tta_reply", written[given:]), bytes(written[:given])
+
+
+def test_items_in_place(open_session: Open, bundle: tinytee.Bundle, tolerance: float) -> None:
+    """Chunks where they lie in the bundle, and an input behind other bytes."""
+    session = open_session(bundle, KEY)
+    io_key = _open_engine(session, bundle)
+    chunks = [_in_place(WANT_CHUNK, index, 0, 0, size, at) for index, (at, size) in enumerate(_chunks(bundle))]
+    result, said, _ = _exchange_in_place(session, numbers.TTA_EXCHANGE, b"".join(chunks), bytes(bundle.sealed()))
+    assert (result, said.status, said.want.event, said.fed) == (SUCCESS, 0, READY, len(chunks))
+    item, shared = _in_place(WANT_INPUT, 0, 0, 32, INPUT_BYTES, 3), b"abc" + _sealed_zeros(bundle, io_key)
+    result, said, given = _exchange_in_place(session, numbers.TTA_START, item, shared, 4096)
+    assert (result, said.status, said.fed, said.given) == (SUCCESS, 0, 1, 1)
+    _check_zeros(bundle, io_key, given, tolerance)
+    session.close()
+
+
+def test_items_that_are_not_in_their_place(open_session: Open, bundle: tinytee.Bundle) -> None:
+    """Beyond the memory that was given, or without any: refused, and the same chunk is wanted as before."""
+    session = open_session(bundle, KEY)
+    _open_engine(session, bundle)
+    sealed, (at, size), exchange = bytes(bundle.sealed()), _chunks(bundle)[0], numbers.TTA_EXCHANGE
+    for place in (len(sealed) - size + 1, len(sealed), len(sealed) + 1, 2**32, 2**63, 2**64 - size, 2**64 - 1):
+        item = _in_place(WANT_CHUNK, 0, 0, 0, size, place)
+        assert _exchange_in_place(session, exchange, item, sealed)[0] == BAD_PARAMETERS
+    right = _in_place(WANT_CHUNK, 0, 0, 0, size, at)
+    for cut in (1, 4, 8):
+        assert _exchange_in_place(session, exchange, right[:-cut], sealed)[0] == BAD_PARAMETERS
+    assert _exchange_in_place(session, exchange, right, b"")[0] == BAD_PARAMETERS
+    assert _exchange_in_place(session, exchange, right, sealed[: at + size - 1])[0] == BAD_PARAMETERS
+    assert _exchange(session, exchange, right) == (BAD_PARAMETERS, None)  # and none at all
+    slots = [(len(right), 1), (0, 0), (REPLY_BYTES, 1), (len(sealed), 0)]
+    assert session.invoke(exchange, with_shared(COMMANDS[exchange]) or (), slots, right)[0].result == BAD_PARAMETERS
+    wrong = _in_place(WANT_CHUNK, 1, 0, 0, size, at)
+    assert _exchange_in_place(session, exchange, wrong, sealed)[0] == BAD_STATE
+    result, said, _ = _exchange_in_place(session, exchange, right, sealed)
+    assert (result, said.status, said.fed) == (SUCCESS, 0, 1)
+    session.close()
+
+
+def test_outputs_need_room(open_session: Open, bundle: tinytee.Bundle, tolerance: float) -> None:
+    """An output for which there is too little room is not sealed: it is given, once, when there is."""
+    session = open_session(bundle, KEY)
+    io_key = _open_engine(session, bundle)
+    sealed, chunks = bundle.sealed(), b""
+    for index, (at, size) in enumerate(_chunks(bundle)):
         chunks += _item(WANT_CHUNK, index, 0, 0, size, bytes(sealed[at : at + size]))
-        at += size
     result, said = _exchange(session, numbers.TTA_EXCHANGE, chunks)
     assert (result, said.status, said.want.event) == (SUCCESS, 0, READY)
-    image = np.zeros(32 * 32, np.float32).tobytes()
-    given = suites.sealer(bundle.suite, io_key)(nonce(constants.TT_DOMAIN_INPUT, 1, 0), image, b"")
-    item = _item(WANT_INPUT, 0, 0, 32, INPUT_BYTES, given)
+    item = _item(WANT_INPUT, 0, 0, 32, INPUT_BYTES, _sealed_zeros(bundle, io_key))
     result, said = _exchange(session, numbers.TTA_START, item, 15)
     assert (result, said.status, said.fed, said.given, said.want.event) == (SUCCESS, 0, 1, 0, GIVE_OUTPUT)
     exchange, size = numbers.TTA_EXCHANGE, said.want.bytes
@@ -202,9 +285,7 @@ def test_outputs_need_room(open_session: Open, bundle: tinytee.Bundle, tolerance
     slots = [(0, 0), (4096, 1), (REPLY_BYTES, 1), (0, 0)]
     answer, written = session.invoke(exchange, COMMANDS[exchange], slots)
     assert (answer.result, answer.slots[1][0]) == (SUCCESS, size)
-    plain = suites.opener(bundle.suite, io_key)(nonce(constants.TT_DOMAIN_OUTPUT, 1, 0), written[:size], b"")
-    expected = answer_here(bundle, {"input": np.zeros((1, 1, 32, 32), np.float32)})
-    check_close(np.frombuffer(plain, np.float32), expected, tolerance)
+    _check_zeros(bundle, io_key, bytes(written[:size]), tolerance)
     assert _exchange(session, exchange, b"", 4096) == (BAD_STATE, None)
     session.close()
 

@@ -61,9 +61,9 @@ enum { REPLY_OFFSET = 0, KEYS_OFFSET = 4096, SMALL_BYTES = 8192 };
 
 /* Of the window: items, of which even the largest fits, and from PAGE_BYTES after them on what is given. */
 enum { PAGE_BYTES = 4096, ITEMS_BYTES = TTA_WINDOW_BYTES + (int)sizeof(tta_want) };
-/* How much of it one call fills, as long as that is more than an item: where calls are cheap, what stays in a cache. */
-#if !defined(TTF_BATCH_BYTES)
-#define TTF_BATCH_BYTES ITEMS_BYTES
+/* Whether chunks are used where they lie in the bundle: for a TEE that sees all of this process' memory. */
+#if !defined(TTF_IN_PLACE)
+#define TTF_IN_PLACE 0
 #endif
 enum { GIVEN_OFFSET = TTA_WINDOW_BYTES + PAGE_BYTES, SHARED_BYTES = GIVEN_OFFSET + TTA_WINDOW_BYTES };
 
@@ -73,9 +73,10 @@ static void part(TEEC_Parameter *slot, TEEC_SharedMemory *memory, size_t offset,
   slot->memref.size = bytes;
 }
 
-static int call(ttf_session *s, uint32_t command, TEEC_Operation *operation, uint32_t type0, uint32_t type1) {
+static int call(ttf_session *s, uint32_t command, TEEC_Operation *operation, uint32_t type0, uint32_t type1,
+                uint32_t type3) {
   uint32_t origin = 0;
-  operation->paramTypes = TEEC_PARAM_TYPES(type0, type1, TEEC_MEMREF_PARTIAL_OUTPUT, TEEC_NONE);
+  operation->paramTypes = TEEC_PARAM_TYPES(type0, type1, TEEC_MEMREF_PARTIAL_OUTPUT, type3);
   part(&operation->params[2], &s->small, REPLY_OFFSET, sizeof(tta_reply));
   s->stats.calls++;
   const TEEC_Result result = TEEC_InvokeCommand(&s->session, command, operation, &origin);
@@ -118,6 +119,7 @@ int ttf_load(ttf_session *s, const uint8_t *bundle, size_t bundle_bytes) {
   s->places[header.chunk_count] = place;
   s->chunk_count = header.chunk_count;
   s->bundle = bundle;
+  s->bundle_bytes = bundle_bytes;
   s->stats.suite = header.suite;
   s->stats.arena_bytes = header.arena_bytes;
   s->preamble_bytes = (size_t)end;
@@ -131,6 +133,12 @@ int ttf_load(ttf_session *s, const uint8_t *bundle, size_t bundle_bytes) {
  * for what is given. */
 
 static int is_known(const ttf_session *s) { return s->stats.runs > 0; }
+
+static int is_in_place(const tta_want *want) { return TTF_IN_PLACE && want->event == TT_WANT_CHUNK; }
+
+static size_t item_bytes(const tta_want *want) {
+  return sizeof *want + (is_in_place(want) ? sizeof(uint64_t) : want->bytes);
+}
 
 static int is_given(const tta_want *want) { return want->event == TT_GIVE_SPILL || want->event == TT_GIVE_OUTPUT; }
 
@@ -152,10 +160,10 @@ static int foresee(ttf_session *s) {
   tta_want want = s->reply.want;
   if (append(s, &want)) return s->failed;
   if (want.event != TT_WANT_CHUNK) return 0;
-  size_t bytes = sizeof want + want.bytes;
+  size_t bytes = item_bytes(&want);
   while (++want.index < s->chunk_count) {
     want.bytes = (uint32_t)(s->places[want.index + 1] - s->places[want.index]);
-    bytes += sizeof want + want.bytes;
+    bytes += item_bytes(&want);
     if (bytes > ITEMS_BYTES) break;
     if (append(s, &want)) return s->failed;
   }
@@ -187,15 +195,14 @@ static batch next_batch(const ttf_session *s) {
   batch b = {0, 0, 0};
   for (; s->at + b.count < s->script_count; b.count++) {
     const tta_want *want = &s->script[s->at + b.count];
-    if (want->bytes > TTA_WINDOW_BYTES) break;
+    if (want->bytes > TTA_WINDOW_BYTES && !is_in_place(want)) break;
     if (is_given(want)) {
       if (want->bytes > TTA_WINDOW_BYTES - b.out_bytes) break;
       b.out_bytes += want->bytes;
     } else {
-      if (sizeof *want + want->bytes > ITEMS_BYTES - b.in_bytes) break;
-      if (b.in_bytes && b.in_bytes + sizeof *want + want->bytes > TTF_BATCH_BYTES) break;
+      if (item_bytes(want) > ITEMS_BYTES - b.in_bytes) break;
       if (want->event == TT_WANT_FETCH && !is_here(s, want)) break;
-      b.in_bytes += sizeof *want + want->bytes;
+      b.in_bytes += item_bytes(want);
     }
   }
   return b;
@@ -223,10 +230,18 @@ static int give_input(ttf_session *s, const tta_want *want, const ttf_client *cl
   return 0;
 }
 
-static int give_chunk(ttf_session *s, const tta_want *want, uint8_t *sealed) {
+static int give_chunk(ttf_session *s, const tta_want *want, uint8_t *item) {
   if (want->index >= s->chunk_count || s->places[want->index + 1] - s->places[want->index] != want->bytes)
     return fail(s, TT_ERROR_PROGRAM, "the program asks for chunk %u", (unsigned)want->index);
-  memcpy(sealed, s->bundle + s->places[want->index], want->bytes);
+  const uint64_t place = s->places[want->index];
+  if (!is_in_place(want)) {
+    memcpy(item + sizeof *want, s->bundle + place, want->bytes);
+    return 0;
+  }
+  tta_want head = *want;
+  head.event |= TTA_IN_PLACE;
+  memcpy(item, &head, sizeof head);
+  memcpy(item + sizeof head, &place, sizeof place);
   return 0;
 }
 
@@ -235,7 +250,7 @@ static int write_item(ttf_session *s, const tta_want *want, const ttf_client *cl
   memcpy(item, want, sizeof *want);
   switch (want->event) {
     case TT_WANT_CHUNK:
-      return give_chunk(s, want, sealed);
+      return give_chunk(s, want, item);
     case TT_WANT_INPUT:
       return give_input(s, want, client, sealed);
     case TT_WANT_FETCH:
@@ -280,7 +295,7 @@ static int write_items(ttf_session *s, const ttf_client *client, size_t count) {
     const tta_want *want = &s->script[i];
     if (is_given(want)) continue;
     if (write_item(s, want, client, item)) return s->failed;
-    item += sizeof *want + want->bytes;
+    item += item_bytes(want);
   }
   return 0;
 }
@@ -309,7 +324,10 @@ static int exchange(ttf_session *s, const ttf_client *client, uint32_t command) 
   if (write_items(s, client, b.count)) return s->failed;
   part(&operation.params[0], &s->window, 0, b.in_bytes);
   part(&operation.params[1], &s->window, GIVEN_OFFSET, b.out_bytes);
-  if (call(s, command, &operation, TEEC_MEMREF_PARTIAL_INPUT, TEEC_MEMREF_PARTIAL_OUTPUT)) return s->failed;
+  operation.params[3].tmpref = (TEEC_TempMemoryReference){(void *)(uintptr_t)s->bundle, s->bundle_bytes};
+  if (call(s, command, &operation, TEEC_MEMREF_PARTIAL_INPUT, TEEC_MEMREF_PARTIAL_OUTPUT,
+           TTF_IN_PLACE ? TEEC_MEMREF_TEMP_INPUT : TEEC_NONE))
+    return s->failed;
   const size_t served = (size_t)s->reply.fed + s->reply.given;
   if (served > b.count || (served < b.count && is_known(s)) || (!served && !begins))
     return fail(s, TTF_FAILED_CALL, "the trusted application answers nonsense");
@@ -393,7 +411,7 @@ static int open_engine(ttf_session *s, const void *keys, size_t key_bytes) {
   memcpy(shared_keys, keys, key_bytes);
   part(&operation.params[0], &s->window, 0, s->preamble_bytes);
   part(&operation.params[1], &s->small, KEYS_OFFSET, key_bytes);
-  const int failed = call(s, TTA_OPEN, &operation, TEEC_MEMREF_PARTIAL_INPUT, TEEC_MEMREF_PARTIAL_INPUT);
+  const int failed = call(s, TTA_OPEN, &operation, TEEC_MEMREF_PARTIAL_INPUT, TEEC_MEMREF_PARTIAL_INPUT, TEEC_NONE);
   memset(shared_keys, 0, key_bytes);
   return failed;
 }

@@ -26,7 +26,7 @@ typedef struct ttf_session {
   int is_open, is_sealed;
   uint32_t flags; /* TTA_DEVELOPMENT */
   const uint8_t *bundle;
-  size_t preamble_bytes;
+  size_t bundle_bytes, preamble_bytes;
   size_t *places; /* chunk k: bundle[places[k]] .. bundle[places[k + 1]] */
   uint32_t chunk_count;
   ttf_spill *spills;

@@ -8,8 +8,8 @@
  *     command       slot 0                   slot 1                   slot 2               slot 3
  *     TTA_OPEN      memref in: preamble      memref in: tta_opening   memref out: reply    none
  *                                            or tta_keys
- *     TTA_START     memref in: items         memref out: sealed bytes memref out: reply    none
- *     TTA_EXCHANGE  memref in: items         memref out: sealed bytes memref out: reply    none
+ *     TTA_START     memref in: items         memref out: sealed bytes memref out: reply    none, or memref in
+ *     TTA_EXCHANGE  memref in: items         memref out: sealed bytes memref out: reply    none, or memref in
  *     TTA_INFO      value out: heap, flags   none                     memref out: reply    none
  *     TTA_IDENTITY  memref out: tta_identity none                     memref out: reply    none
  *
@@ -17,13 +17,14 @@
  * closed. The keys come sealed to this device (tta_opening) and spend the challenge of the last TTA_IDENTITY; or in the
  * clear (tta_keys), which only an application that was built for development takes: it is TEE_ERROR_ACCESS_DENIED.
  * TTA_EXCHANGE   serves what the core wants, one after the other. What it wants fed is the next item of slot 0: the
- * tta_want that it answers, which must be the core's own, then so many sealed bytes. What it gives is written to slot
- * 1, after what was given before. The call ends before the first that is not there, or has no room; reply.fed and
- * reply.given count what was served, and slot 1's memref.size says how much was written. Either memref may be NULL, of
- * 0 bytes. To serve nothing is an error. TTA_START   begins a run, and goes on as TTA_EXCHANGE, but may serve nothing.
- * TTA_INFO   heap: bytes; flags: TTA_DEVELOPMENT if keys are taken in the clear. TTA_IDENTITY   gives the device's
- * public key, and a fresh challenge for one TTA_OPEN. The key pair is made when it is first asked for; its private key
- * stays in the trusted operating system.
+ * tta_want that it answers, which must be the core's own, then so many sealed bytes; or, if TTA_IN_PLACE is added to
+ * its event, a uint64_t: where in slot 3 these lie, as chunks do in a bundle that is shared. What it gives is written
+ * to slot 1, after what was given before. The call ends before the first that is not there, or has no room; reply.fed
+ * and reply.given count what was served, and slot 1's memref.size says how much was written. Either memref may be NULL,
+ * of 0 bytes. To serve nothing is an error. TTA_START   begins a run, and goes on as TTA_EXCHANGE, but may serve
+ * nothing. TTA_INFO   heap: bytes; flags: TTA_DEVELOPMENT if keys are taken in the clear. TTA_IDENTITY   gives the
+ * device's public key, and a fresh challenge for one TTA_OPEN. The key pair is made when it is first asked for; its
+ * private key stays in the trusted operating system.
  *
  * TEE_ERROR_BAD_PARAMETERS: parameter types, a NULL memref, a length. TEE_ERROR_BAD_STATE: no engine, or nothing or
  * something else is wanted, or no challenge was asked for. TEE_ERROR_SHORT_BUFFER: the memref to write is too small.
@@ -42,6 +43,8 @@
 enum { TTA_OPEN = 0, TTA_START, TTA_EXCHANGE, TTA_INFO, TTA_IDENTITY };
 
 enum { TTA_DEVELOPMENT = 1 };
+
+enum { TTA_IN_PLACE = 0x100 };
 
 /* A window of shared memory larger than this may not be mappable by OP-TEE. */
 enum { TTA_WINDOW_BYTES = 1 << 20 };

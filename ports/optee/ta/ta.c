@@ -187,23 +187,38 @@ static TEE_Result command_identity(session *s, TEE_Param slots[4]) {
 
 /* The memrefs of a call, as far as they are not used yet. */
 typedef struct exchange {
-  const uint8_t *in;
+  const uint8_t *in, *shared; /* items; what lies elsewhere */
   uint8_t *out;
-  size_t in_left, out_left;
+  size_t in_left, out_left, shared_bytes;
   uint32_t fed, given;
 } exchange;
 
-/* The item's head is read once; what follows it is as long as the core says. */
+/* Where in slot 3 an item's bytes lie. */
+static TEE_Result find_in_place(const exchange *x, const uint8_t *at, size_t bytes, const uint8_t **sealed) {
+  uint64_t place;
+  memcpy(&place, at, sizeof place);
+  if (place > x->shared_bytes || bytes > x->shared_bytes - place) return TEE_ERROR_BAD_PARAMETERS;
+  TTA_BARRIER();
+  *sealed = x->shared + place;
+  return TEE_SUCCESS;
+}
+
+/* The item's head is read once; what it is of is as long as the core says. */
 static TEE_Result feed_item(session *s, const tt_want *want, exchange *x) {
   const tta_want wanted = told(want);
   tta_want item;
   if (x->in_left < sizeof item) return TEE_ERROR_BAD_PARAMETERS;
   memcpy(&item, x->in, sizeof item);
+  const int is_in_place = (item.event & TTA_IN_PLACE) != 0;
+  item.event &= ~(uint32_t)TTA_IN_PLACE;
   if (memcmp(&item, &wanted, sizeof item) != 0) return TEE_ERROR_BAD_STATE;
-  if (want->bytes > x->in_left - sizeof item) return TEE_ERROR_BAD_PARAMETERS;
-  (void)!tt_feed(s->engine, x->in + sizeof item, want->bytes); /* the reply carries its status, which sticks */
-  x->in += sizeof item + want->bytes;
-  x->in_left -= sizeof item + want->bytes;
+  const size_t rest = is_in_place ? sizeof(uint64_t) : want->bytes;
+  if (rest > x->in_left - sizeof item) return TEE_ERROR_BAD_PARAMETERS;
+  const uint8_t *sealed = x->in + sizeof item;
+  if (is_in_place && find_in_place(x, sealed, want->bytes, &sealed) != TEE_SUCCESS) return TEE_ERROR_BAD_PARAMETERS;
+  (void)!tt_feed(s->engine, sealed, want->bytes); /* the reply carries its status, which sticks */
+  x->in += sizeof item + rest;
+  x->in_left -= sizeof item + rest;
   x->fed++;
   return TEE_SUCCESS;
 }
@@ -231,11 +246,20 @@ static TEE_Result serve(session *s, const tt_want *want, exchange *x) {
   }
 }
 
-static int has_items(const TEE_Param *slot) { return slot->memref.buffer || slot->memref.size == 0; }
+static int is_whole(const TEE_Param *slot) { return slot->memref.buffer || slot->memref.size == 0; }
+
+static int has_items(const TEE_Param slots[4]) {
+  return is_whole(&slots[0]) && is_whole(&slots[1]) && is_whole(&slots[3]);
+}
 
 /* Serves the engine for as long as the memrefs allow. Every turn takes it an instruction further. */
 static TEE_Result exchange_items(session *s, TEE_Param slots[4], int must_serve) {
-  exchange x = {slots[0].memref.buffer, slots[1].memref.buffer, slots[0].memref.size, slots[1].memref.size, 0, 0};
+  exchange x = {.in = slots[0].memref.buffer,
+                .shared = slots[3].memref.buffer,
+                .out = slots[1].memref.buffer,
+                .in_left = slots[0].memref.size,
+                .out_left = slots[1].memref.size,
+                .shared_bytes = slots[3].memref.size};
   tt_want want;
   TEE_Result result = TEE_SUCCESS;
   while (result == TEE_SUCCESS && tt_poll(s->engine, &want) == TT_OK) result = serve(s, &want, &x);
@@ -249,14 +273,14 @@ static TEE_Result exchange_items(session *s, TEE_Param slots[4], int must_serve)
 
 static TEE_Result command_exchange(session *s, TEE_Param slots[4]) {
   tt_want want;
-  if (!has_items(&slots[0]) || !has_items(&slots[1])) return TEE_ERROR_BAD_PARAMETERS;
+  if (!has_items(slots)) return TEE_ERROR_BAD_PARAMETERS;
   if (!s->engine || tt_poll(s->engine, &want) != TT_OK) return TEE_ERROR_BAD_STATE;
   return exchange_items(s, slots, 1);
 }
 
 static TEE_Result command_start(session *s, TEE_Param slots[4]) {
   tt_want want;
-  if (!has_items(&slots[0]) || !has_items(&slots[1])) return TEE_ERROR_BAD_PARAMETERS;
+  if (!has_items(slots)) return TEE_ERROR_BAD_PARAMETERS;
   if (!s->engine || tt_poll(s->engine, &want) != TT_OK || want.event != TT_READY) return TEE_ERROR_BAD_STATE;
   (void)!tt_start(s->engine);
   return exchange_items(s, slots, 0);
@@ -270,18 +294,20 @@ static TEE_Result command_info(session *s, TEE_Param slots[4]) {
 
 /* ---- OP-TEE's entry points */
 
-#define TYPES(a, b)                                                                                                    \
-  TEE_PARAM_TYPES(TEE_PARAM_TYPE_##a, TEE_PARAM_TYPE_##b, TEE_PARAM_TYPE_MEMREF_OUTPUT, TEE_PARAM_TYPE_NONE)
+#define TYPES(a, b, d)                                                                                                 \
+  TEE_PARAM_TYPES(TEE_PARAM_TYPE_##a, TEE_PARAM_TYPE_##b, TEE_PARAM_TYPE_MEMREF_OUTPUT, TEE_PARAM_TYPE_##d)
 
 static const struct command {
-  uint32_t types;
+  uint32_t types, others; /* one or the other */
   TEE_Result (*run)(session *s, TEE_Param slots[4]);
 } commands[] = {
-    [TTA_OPEN] = {TYPES(MEMREF_INPUT, MEMREF_INPUT), command_open},
-    [TTA_START] = {TYPES(MEMREF_INPUT, MEMREF_OUTPUT), command_start},
-    [TTA_EXCHANGE] = {TYPES(MEMREF_INPUT, MEMREF_OUTPUT), command_exchange},
-    [TTA_INFO] = {TYPES(VALUE_OUTPUT, NONE), command_info},
-    [TTA_IDENTITY] = {TYPES(MEMREF_OUTPUT, NONE), command_identity},
+    [TTA_OPEN] = {TYPES(MEMREF_INPUT, MEMREF_INPUT, NONE), 0, command_open},
+    [TTA_START] = {TYPES(MEMREF_INPUT, MEMREF_OUTPUT, NONE), TYPES(MEMREF_INPUT, MEMREF_OUTPUT, MEMREF_INPUT),
+                   command_start},
+    [TTA_EXCHANGE] = {TYPES(MEMREF_INPUT, MEMREF_OUTPUT, NONE), TYPES(MEMREF_INPUT, MEMREF_OUTPUT, MEMREF_INPUT),
+                      command_exchange},
+    [TTA_INFO] = {TYPES(VALUE_OUTPUT, NONE, NONE), 0, command_info},
+    [TTA_IDENTITY] = {TYPES(MEMREF_OUTPUT, NONE, NONE), 0, command_identity},
 };
 
 TEE_Result TA_CreateEntryPoint(void) { return TEE_SUCCESS; }
@@ -314,7 +340,12 @@ void TA_CloseSessionEntryPoint(void *context) {
 TEE_Result TA_InvokeCommandEntryPoint(void *context, uint32_t id, uint32_t types, TEE_Param slots[4]) {
   if (id >= sizeof commands / sizeof commands[0]) return TEE_ERROR_NOT_SUPPORTED;
   TTA_BARRIER();
-  if (types != commands[id].types) return TEE_ERROR_BAD_PARAMETERS;
+  if (types != commands[id].types) {
+    if (types != commands[id].others || !types) return TEE_ERROR_BAD_PARAMETERS;
+  } else {
+    slots[3].memref.buffer = NULL;
+    slots[3].memref.size = 0;
+  }
   if (!has(&slots[2], sizeof(tta_reply))) return TEE_ERROR_BAD_PARAMETERS;
   return commands[id].run(context, slots);
 }
