@@ -24,7 +24,7 @@ import numpy as np
 
 import tinytee
 from harness import Rows, chosen_networks
-from tinytee.bench import ONNX_RUNTIME, steady_probe
+from tinytee.bench import ONNX_RUNTIME
 from tinytee.plan import profile
 from tinytee.runtime import library, sgx
 from tinytee.sizes import format_size, parse_size
@@ -53,17 +53,16 @@ def main() -> int:
 
     warnings.filterwarnings("ignore", message="SGX in development mode")
     rows = Rows(options.json, CASE, keep=options.keep)
-    steady = steady_probe(1)
     for network in chosen_networks(options.networks or NETWORKS):
         for precision in options.precisions.split(","):
             for budget in options.budgets.split(","):
-                row = measure(network, precision, parse_size(budget), options, steady)
+                row = measure(network, precision, parse_size(budget), options)
                 rows.add(row)
                 print(_line(row), file=sys.stderr, flush=True)
     return 0 if all(row["error"] <= TOLERANCE[row["precision"]] for row in rows.measured) else 1
 
 
-def measure(network: Network, precision: str, budget: int, options: Any, steady: Any) -> dict[str, Any]:
+def measure(network: Network, precision: str, budget: int, options: Any) -> dict[str, Any]:
     """One row: an enclave, a process and ONNX Runtime in turns."""
     key, isa = secrets.token_bytes(32), library.best_isa()
     model = quantized_network(network.name) if precision == "int8" else network.build()
@@ -80,17 +79,19 @@ def measure(network: Network, precision: str, budget: int, options: Any, steady:
         inside = tinytee.Session(bundle, key=key, backend=options.backend)
     with inside, tinytee.Session(bundle, key=key, threads=1) as outside:
         found, expected = inside.run(feed), rival.run(feed)
+        without_client: list[float] = []
+
+        def run_inside() -> None:
+            inside.run(feed)
+            without_client.append(inside.stats.last_run_seconds)
+
         times = measure_side_by_side(
-            {
-                "enclave": lambda: inside.run(feed),
-                "process": lambda: outside.run(feed),
-                ONNX_RUNTIME: lambda: rival.run(feed),
-            },
+            {"enclave": run_inside, "process": lambda: outside.run(feed), ONNX_RUNTIME: lambda: rival.run(feed)},
             rounds=options.rounds,
             most_seconds=options.seconds,
-            steady=steady,
         )
     medians = {name: statistics.median(seconds) for name, seconds in times.seconds.items()}
+    medians["enclave without client"] = statistics.median(without_client[1:])
     return {
         "network": network.name,
         "precision": precision,
@@ -103,9 +104,7 @@ def measure(network: Network, precision: str, budget: int, options: Any, steady:
         "fixed_bytes": image.secure_bytes - image.heap_bytes,
         "medians": medians,
         "ratio": medians["enclave"] / medians[ONNX_RUNTIME],
-        "ratio_process": medians["process"] / medians[ONNX_RUNTIME],
         "rounds": len(times.seconds["enclave"]),
-        "steady_rounds": times.steady_rounds,
         "error": max(float(np.max(np.abs(found[name] - expected[name])) / np.ptp(expected[name])) for name in expected),
     }
 
@@ -115,7 +114,7 @@ def _line(row: dict[str, Any]) -> str:
     return (
         f"{row['network']} {row['precision']} at {format_size(row['budget_bytes'])}: {row['enclave_bytes']:,} bytes,"
         f" ms: {times}, {row['ratio']:.2f} of ONNX Runtime,"
-        f" error {row['error']:.0e}, {row['steady_rounds']} of {row['rounds']} rounds steady"
+        f" error {row['error']:.0e}, {row['rounds']} rounds"
     )
 
 

@@ -31,6 +31,7 @@ from tinytee.runtime.wire import Wire, ffi, numbers, record
 SUITES = ("chacha20-poly1305", "aes-256-gcm")
 
 _PIPE_BYTES = 1 << 20
+_MESSAGE_BYTES = ffi.sizeof("ttf_message")
 
 DEVELOPMENT = "{tee} in development mode: the normal world sees the model key; nothing is protected from it"
 
@@ -142,8 +143,8 @@ class TrustedBackend:
         self._runs += 1
         pairs = list(zip(self.manifest.outputs, outputs, strict=True))
         received = [np.empty(output.size, spec.wire_dtype) for spec, output in pairs]
-        rows = _Rows([to_wire(*pair) for pair in zip(self.manifest.inputs, inputs, strict=True)])
-        fed = _Inputs(link, rows, self._seal, self._runs, self._wanted)
+        given = _Rows([to_wire(*pair) for pair in zip(self.manifest.inputs, inputs, strict=True)])
+        fed = _Inputs(link, given, self._seal, self._runs, self._wanted)
         taken = _Rows(received)
         with link.lock:
             link.wire.send(numbers.TTF_RUN, link.number)
@@ -157,11 +158,11 @@ class TrustedBackend:
                         output.reshape(-1)[:] = from_wire(spec, rows)
                     self._stats = record("ttf_stats", data)
                     return
-                want = record("tta_want", data)
                 try:
                     if kind == numbers.TTF_INPUT_WANTED:
                         fed.give(bytes(data))
                     else:
+                        want = record("tta_want", data)
                         own = nonce(constants.TT_DOMAIN_OUTPUT, self._runs, taken.blocks)
                         plain = self._open(own, bytes(data[ffi.sizeof("tta_want") :]), b"")
                         rows = taken.take(want)
@@ -272,18 +273,19 @@ class _Inputs:
         self.asked: list[bytes] = []
         self._link, self._rows, self._seal, self._run = link, rows, seal, run
         self._foreseen = deque(wanted)
-        self._ahead: deque[bytes] = deque()
-        self._ahead_bytes = 0
+        self._ahead: deque[tuple[bytes, int]] = deque()
+        self._room = link.ahead_bytes
 
     def give_ahead(self) -> None:
         """Gives what will be asked for, as much as the feeder's stream takes without anybody reading it."""
         while self._foreseen:
-            size = record("tta_want", self._foreseen[0]).bytes + ffi.sizeof("ttf_message")
-            if self._ahead_bytes + size > self._link.ahead_bytes:
+            want = record("tta_want", self._foreseen[0])
+            size = want.bytes + _MESSAGE_BYTES
+            if size > self._room:
                 return
-            self._ahead.append(self._foreseen.popleft())
-            self._ahead_bytes += size
-            self._send(self._ahead[-1])
+            self._ahead.append((self._foreseen.popleft(), size))
+            self._room -= size
+            self._send(want)
 
     def give(self, asked: bytes) -> None:
         """Answers the feeder.
@@ -294,17 +296,17 @@ class _Inputs:
         self.asked.append(asked)
         if not self._ahead:
             self._foreseen.clear()
-            self._send(asked)
+            self._send(record("tta_want", asked))
             return
-        foreseen = self._ahead.popleft()
+        foreseen, size = self._ahead.popleft()
         if asked != foreseen:
             raise EngineError("the feeder asks for other rows than in the last run")
-        self._ahead_bytes -= record("tta_want", foreseen).bytes + ffi.sizeof("ttf_message")
+        self._room += size
         self.give_ahead()
 
-    def _send(self, asked: bytes) -> None:
+    def _send(self, want: Any) -> None:
         own = nonce(constants.TT_DOMAIN_INPUT, self._run, self._rows.blocks)
-        sealed = self._seal(own, self._rows.take(record("tta_want", asked)).tobytes(), b"")
+        sealed = self._seal(own, self._rows.take(want).tobytes(), b"")
         self._link.wire.send(numbers.TTF_INPUT, self._link.number, sealed)
 
 
