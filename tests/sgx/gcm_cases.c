@@ -1,5 +1,6 @@
 /* The enclave's AES-256-GCM on standard input, which is a key, a nonce, the lengths of associated data and of the text
- * (uint32_t), and both: seals in pieces, as aead.c does, to standard output with the tag after it, and opens that again. */
+ * (uint32_t), and both: seals in pieces, as aead.c does, to standard output with the tag after it, and opens that
+ * again. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

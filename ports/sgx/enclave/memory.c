@@ -45,7 +45,8 @@ static void read_outside(uint8_t *to, const uint8_t *from, size_t bytes) {
     to += piece;
     bytes -= piece;
   }
-  for (; bytes >= LINE_BYTES; bytes -= LINE_BYTES, to += LINE_BYTES, word += LINE_BYTES / WORD_BYTES) read_line(to, word);
+  for (; bytes >= LINE_BYTES; bytes -= LINE_BYTES, to += LINE_BYTES, word += LINE_BYTES / WORD_BYTES)
+    read_line(to, word);
   for (; bytes >= WORD_BYTES; bytes -= WORD_BYTES, to += WORD_BYTES) *(unaligned_word *)(void *)to = *word++;
   if (bytes) read_piece(to, word, 0, bytes);
 }

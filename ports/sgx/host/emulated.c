@@ -212,7 +212,8 @@ static int init(ttx_enclave *enclave, const ttx_sigstruct *sigstruct, char *why)
       EVP_Digest(sigstruct->modulus, RSA_BYTES, secs->signer_hash, NULL, EVP_sha256(), NULL) != 1)
     return ttx_fail(why, "no memory");
   if (check_launch(enclave, sigstruct, why)) return -1;
-  if (e->thread_at != enclave->tcs) return ttx_fail(why, "the enclave has no TCS where it is to be entered: build it again");
+  if (e->thread_at != enclave->tcs)
+    return ttx_fail(why, "the enclave has no TCS where it is to be entered: build it again");
   secs->attributes |= TTX_INIT;
   secs->product = sigstruct->product;
   secs->svn = sigstruct->svn;

@@ -32,7 +32,7 @@ typedef uint32_t TEEC_Result;
 #define TEEC_MEMREF_PARTIAL_OUTPUT 0xEu
 #define TEEC_MEMREF_PARTIAL_INOUT 0xFu
 #define TEEC_PARAM_TYPES(a, b, c, d) ((a) | (b) << 4 | (c) << 8 | (d) << 12)
-#define TEEC_PARAM_TYPE_GET(types, i) ((types) >> 4 * (i)&0xFu)
+#define TEEC_PARAM_TYPE_GET(types, i) ((types) >> 4 * (i) & 0xFu)
 
 #define TEEC_MEM_INPUT 0x1u
 #define TEEC_MEM_OUTPUT 0x2u
