@@ -8,22 +8,10 @@
 
 #include "enclave.h"
 #include "hpke.h"
+#include "sgx_keys.h"
 
-enum { SEAL_KEY = 4, POLICY_MRENCLAVE = 1, SEAL_KEY_BYTES = 16 };
-
-/* Intel SDM volume 3D: KEYREQUEST, and of REPORT what is read. */
-typedef struct key_request {
-  uint16_t name, policy, isv_svn, reserved;
-  uint8_t cpu_svn[16];
-  uint64_t attribute_mask[2];
-  uint8_t key_id[32];
-  uint32_t misc_mask;
-  uint8_t rest[512 - 76];
-} key_request;
-
+/* Of REPORT, what is read: Intel SDM, volume 3D. */
 enum { REPORT_ISV_SVN = 258 };
-
-_Static_assert(sizeof(key_request) == 512, "as the processor reads it");
 
 void tte_report(const void *targetinfo, const uint8_t data[TTE_REPORTDATA_BYTES], uint8_t report[TTE_REPORT_BYTES]) {
   _Alignas(512) uint8_t target[TTE_TARGETINFO_BYTES] = {0}, made[512];
@@ -39,13 +27,13 @@ static int derive(uint8_t private_key[TTO_KEY_BYTES]) {
   static const uint8_t nothing[TTE_REPORTDATA_BYTES];
   static const char label[] = "tinytee identity";
   const tto_part part = {label, sizeof label - 1};
-  _Alignas(512) key_request request;
-  _Alignas(16) uint8_t key[SEAL_KEY_BYTES];
+  _Alignas(512) sgx_key_request request;
+  _Alignas(16) uint8_t key[SGX_KEY_BYTES];
   uint8_t report[TTE_REPORT_BYTES];
   tte_report(NULL, nothing, report);
   memset(&request, 0, sizeof request);
-  request.name = SEAL_KEY;
-  request.policy = POLICY_MRENCLAVE;
+  request.name = SGX_SEAL_KEY;
+  request.policy = SGX_POLICY_MRENCLAVE;
   memcpy(&request.isv_svn, report + REPORT_ISV_SVN, sizeof request.isv_svn);
   memcpy(request.cpu_svn, report, sizeof request.cpu_svn);
   memset(request.attribute_mask, 0xff, sizeof request.attribute_mask);

@@ -24,10 +24,10 @@
 #include <unistd.h>
 
 #include "enclave.h"
+#include "sgx_keys.h"
 
-enum { READ = 1, WRITE = 2, EXECUTE = 4, TCS = 0x100, REGULAR = 0x200, TCS_BYTES = 72 };
+enum { TCS_BYTES = 72 };
 enum { EREPORT = 0, EGETKEY = 1, EEXIT = 4, ENCLU_BYTES = 3, CHUNK_BYTES = 256, BLOCK_BYTES = 64 };
-enum { REPORT_KEY = 3, SEAL_KEY = 4, POLICY_MRENCLAVE = 1, POLICY_MRSIGNER = 2 };
 enum { INVALID_KEYNAME = 256, INVALID_CPUSVN = 32, INVALID_ISVSVN = 64 };
 enum { VECTOR_UD = 6, VECTOR_GP = 13, VECTOR_PF = 14 };
 enum { SIGNAL_STACK_BYTES = 65536, RSA_BYTES = 384, SECRET_BYTES = 32, PATH_BYTES = 4096 };
@@ -120,10 +120,10 @@ static int add_page(ttx_enclave *enclave, uint64_t offset, uint64_t flags, const
 /* A TCS says nothing of permissions, lies in whole pages, and is zeroes where it is reserved; what can be written can
  * be read. */
 static int check_run(const tte_run *run, const uint8_t *contents) {
-  const uint64_t flags = run->secinfo_flags, permissions = flags & (READ | WRITE | EXECUTE);
+  const uint64_t flags = run->secinfo_flags, permissions = flags & (TTX_READ | TTX_WRITE | TTX_EXECUTE);
   tcs thread;
-  if (flags == (REGULAR | permissions)) return permissions & WRITE && !(permissions & READ) ? -1 : 0;
-  if (flags != TCS || run->bytes != TTE_PAGE_BYTES) return -1;
+  if (flags == (TTX_REGULAR | permissions)) return permissions & TTX_WRITE && !(permissions & TTX_READ) ? -1 : 0;
+  if (flags != TTX_TCS || run->bytes != TTE_PAGE_BYTES) return -1;
   memcpy(&thread, contents, sizeof thread);
   for (size_t i = TCS_BYTES; i < TTE_PAGE_BYTES; i++)
     if (contents[i]) return -1;
@@ -137,17 +137,16 @@ static int add(ttx_enclave *enclave, const tte_run *run, const uint8_t *contents
   emulation *e = enclave->own;
   uint8_t *at = (uint8_t *)(uintptr_t)(enclave->secs->base + run->offset);
   const uint64_t flags = run->secinfo_flags;
-  const int permissions =
-      (flags & READ ? PROT_READ : 0) | (flags & WRITE ? PROT_WRITE : 0) | (flags & EXECUTE ? PROT_EXEC : 0);
   if (check_run(run, contents)) return ttx_fail(why, "SGX refuses pages at %#llx", (unsigned long long)run->offset);
   if (mmap(at, run->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != at)
     return ttx_fail(why, "no memory for %llu bytes", (unsigned long long)run->bytes);
   memcpy(at, contents, run->bytes);
-  if (flags & TCS) {
+  if (flags & TTX_TCS) {
     memcpy(&e->thread, contents, sizeof e->thread);
     e->thread_at = (uint64_t)(uintptr_t)at;
   }
-  if (mprotect(at, run->bytes, permissions)) return ttx_fail(why, "pages cannot be protected: %s", strerror(errno));
+  if (mprotect(at, run->bytes, ttx_protection(run)))
+    return ttx_fail(why, "pages cannot be protected: %s", strerror(errno));
   for (uint64_t done = 0; done < run->bytes; done += TTE_PAGE_BYTES)
     if (add_page(enclave, run->offset + done, flags, contents + done)) return ttx_fail(why, "no memory");
   return 0;
@@ -222,15 +221,6 @@ static int init(ttx_enclave *enclave, const ttx_sigstruct *sigstruct, char *why)
 
 /* ---- EREPORT, EGETKEY: records of the manual */
 
-typedef struct key_request {
-  uint16_t name, policy, isv_svn, reserved;
-  uint8_t cpu_svn[16];
-  uint64_t attribute_mask[2];
-  uint8_t key_id[32];
-  uint32_t misc_mask;
-  uint8_t rest[512 - 76];
-} key_request;
-
 typedef struct target_info {
   uint8_t measurement[32];
   uint64_t attributes[2];
@@ -248,8 +238,7 @@ typedef struct report {
   uint8_t data[TTE_REPORTDATA_BYTES], key_id[32], mac[16];
 } report;
 
-_Static_assert(sizeof(key_request) == 512 && sizeof(target_info) == 512 && sizeof(report) == TTE_REPORT_BYTES,
-               "as the manual has them");
+_Static_assert(sizeof(target_info) == 512 && sizeof(report) == TTE_REPORT_BYTES, "as the manual has them");
 
 static const uint8_t cpu_svn[16] = {1};
 
@@ -260,16 +249,16 @@ typedef struct derivation {
   uint64_t attributes[2];
 } derivation;
 
-static void derive(const emulation *e, const derivation *from, uint8_t key[16]) {
+static void derive(const emulation *e, const derivation *from, uint8_t key[SGX_KEY_BYTES]) {
   uint8_t whole[32];
   (void)HMAC(EVP_sha256(), e->secret, sizeof e->secret, (const void *)from, sizeof *from, whole, NULL);
-  memcpy(key, whole, 16);
+  memcpy(key, whole, SGX_KEY_BYTES);
 }
 
 static void make_report(const ttx_enclave *enclave, const target_info *target, const uint8_t *data, report *made) {
   const ttx_secs *secs = enclave->secs;
-  derivation from = {.name = REPORT_KEY, .attributes = {target->attributes[0], target->attributes[1]}};
-  uint8_t key[16];
+  derivation from = {.name = SGX_REPORT_KEY, .attributes = {target->attributes[0], target->attributes[1]}};
+  uint8_t key[SGX_KEY_BYTES];
   size_t mac_bytes = 0;
   memset(made, 0, sizeof *made);
   memcpy(made->cpu_svn, cpu_svn, sizeof cpu_svn);
@@ -294,16 +283,16 @@ static void make_report(const ttx_enclave *enclave, const target_info *target, c
   EVP_MAC_free(cmac);
 }
 
-static uint64_t get_key(const ttx_enclave *enclave, const key_request *request, uint8_t key[16]) {
+static uint64_t get_key(const ttx_enclave *enclave, const sgx_key_request *request, uint8_t key[SGX_KEY_BYTES]) {
   const ttx_secs *secs = enclave->secs;
-  if (request->name != SEAL_KEY) return INVALID_KEYNAME;
+  if (request->name != SGX_SEAL_KEY) return INVALID_KEYNAME;
   if (memcmp(request->cpu_svn, cpu_svn, sizeof cpu_svn) > 0) return INVALID_CPUSVN;
   if (request->isv_svn > secs->svn) return INVALID_ISVSVN;
   derivation from = {
       .name = request->name, .policy = request->policy, .isv_svn = request->isv_svn, .product = secs->product};
   memcpy(from.cpu_svn, request->cpu_svn, sizeof from.cpu_svn);
-  if (request->policy & POLICY_MRENCLAVE) memcpy(from.enclave_hash, secs->enclave_hash, 32);
-  if (request->policy & POLICY_MRSIGNER) memcpy(from.signer_hash, secs->signer_hash, 32);
+  if (request->policy & SGX_POLICY_MRENCLAVE) memcpy(from.enclave_hash, secs->enclave_hash, 32);
+  if (request->policy & SGX_POLICY_MRSIGNER) memcpy(from.signer_hash, secs->signer_hash, 32);
   memcpy(from.key_id, request->key_id, sizeof from.key_id);
   /* INIT and DEBUG count whatever the mask says. */
   from.attributes[0] = secs->attributes & (request->attribute_mask[0] | TTX_INIT | TTX_DEBUG);

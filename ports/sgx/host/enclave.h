@@ -35,7 +35,8 @@ typedef struct ttx_sigstruct {
   uint8_t q1[384], q2[384];
 } ttx_sigstruct;
 
-enum { TTX_INIT = 1, TTX_DEBUG = 2, TTX_MODE64BIT = 4 }; /* of attributes */
+enum { TTX_READ = 1, TTX_WRITE = 2, TTX_EXECUTE = 4, TTX_TCS = 0x100, TTX_REGULAR = 0x200 }; /* of a run's flags */
+enum { TTX_INIT = 1, TTX_DEBUG = 2, TTX_MODE64BIT = 4 };                                     /* of attributes */
 
 enum { TTX_EXCEPTION = 0x100, TTX_LEFT_SOMETHING = 0x200 };
 
@@ -75,6 +76,9 @@ ttx_vdso ttx_emulated_vdso;
 /* Loads an image. Returns NULL with a line in 'why' if it cannot. */
 ttx_enclave *ttx_load(const char *path, const ttx_processor *processor, char *why);
 void ttx_unload(ttx_enclave *enclave);
+
+/* PROT_*, by a run's permissions. */
+int ttx_protection(const tte_run *run);
 
 __attribute__((format(printf, 2, 3))) int ttx_fail(char *why, const char *format, ...);
 

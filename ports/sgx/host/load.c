@@ -21,6 +21,12 @@ int ttx_fail(char *why, const char *format, ...) {
   return -1;
 }
 
+int ttx_protection(const tte_run *run) {
+  const uint64_t flags = run->secinfo_flags;
+  return (flags & TTX_READ ? PROT_READ : 0) | (flags & TTX_WRITE ? PROT_WRITE : 0) |
+         (flags & TTX_EXECUTE ? PROT_EXEC : 0);
+}
+
 typedef struct file {
   uint8_t *data;
   size_t bytes;

@@ -11,7 +11,7 @@
 
 #include "enclave.h"
 
-enum { READ = 1, WRITE = 2, EXECUTE = 4, TCS = 0x100, ENCLU_EEXIT = 4 };
+enum { ENCLU_EEXIT = 4 };
 
 typedef struct secinfo {
   uint64_t flags;
@@ -33,12 +33,9 @@ static int create(ttx_enclave *enclave, char *why) {
 }
 
 static int map(const ttx_enclave *enclave, const tte_run *run) {
-  const int permissions = run->secinfo_flags & TCS ? PROT_READ | PROT_WRITE
-                                                   : (run->secinfo_flags & READ ? PROT_READ : 0) |
-                                                         (run->secinfo_flags & WRITE ? PROT_WRITE : 0) |
-                                                         (run->secinfo_flags & EXECUTE ? PROT_EXEC : 0);
+  const int protection = run->secinfo_flags & TTX_TCS ? PROT_READ | PROT_WRITE : ttx_protection(run);
   void *at = (void *)(uintptr_t)(enclave->secs->base + run->offset);
-  return mmap(at, run->bytes, permissions, MAP_SHARED | MAP_FIXED, enclave->device, 0) == at ? 0 : -1;
+  return mmap(at, run->bytes, protection, MAP_SHARED | MAP_FIXED, enclave->device, 0) == at ? 0 : -1;
 }
 
 static int add(ttx_enclave *enclave, const tte_run *run, const uint8_t *contents, char *why) {
