@@ -74,6 +74,23 @@ def test_no_such_heap(monkeypatch: pytest.MonkeyPatch, heap: str, says: str) -> 
         tinytee.device_key("sgx-emulated")
 
 
+@pytest.mark.parametrize(
+    ("command", "error", "says"),
+    [
+        ("nowhere/tinytee-feeder", EngineError, "the feeder cannot be run: .*nowhere/tinytee-feeder"),
+        ("false", EngineError, "the feeder is gone"),
+        ("ssh 'board", ValueError, "TINYTEE_FEEDER=ssh 'board: No closing quotation"),
+    ],
+)
+@pytest.mark.parametrize("backend", ["sgx", "optee"])
+def test_feeders_that_are_none(
+    monkeypatch: pytest.MonkeyPatch, backend: str, command: str, error: type[Exception], says: str
+) -> None:
+    monkeypatch.setenv("TINYTEE_FEEDER", command)
+    with pytest.raises(error, match=says):
+        tinytee.device_key(backend)
+
+
 def test_a_secret_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     short = tmp_path / "short"
     short.write_bytes(bytes(31))

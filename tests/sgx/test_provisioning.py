@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import stat
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import tinytee
@@ -12,7 +15,9 @@ from tinytee.errors import AuthenticationError
 from tinytee.runtime import sgx
 from tinytee.runtime.provisioning import SealedKey, fingerprint
 from trusted.provisioning import *  # noqa: F403
-from trusted.support import KEY, Feeder, Open
+from trusted.support import KEY, Feeder, Open, feed_of
+
+from .support import FEEDER
 
 OTHERS = ((sgx.DEVICE_VARIABLE, "device-2"), (sgx.HEAP_VARIABLE, "1MiB"), (sgx.PRODUCTION_VARIABLE, "1"))
 """Another processor, and two other enclaves on this one."""
@@ -59,3 +64,26 @@ def test_the_emulated_processors_secret(backend_name: str, home: Path, monkeypat
     assert tinytee.device_key(backend_name) == made
     secret.write_bytes(bytes(32))
     assert tinytee.device_key(backend_name) != made
+
+
+@pytest.mark.parametrize("backend", ["sgx", "optee"])
+def test_a_feeder_elsewhere(
+    bundle: tinytee.Bundle,
+    sealed_key: SealedKey,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    backend: str,
+) -> None:
+    """A command that runs the feeder, as ssh does: with an image of its own, behind a shell of its own."""
+    image, device = tmp_path / "its own.enclave", os.environ[sgx.DEVICE_VARIABLE]
+    image.write_bytes(sgx.chosen_image().read_bytes())
+    variables = {sgx.IMAGE_VARIABLE: str(image), sgx.PROCESSOR_VARIABLE: "emulated", sgx.DEVICE_VARIABLE: device}
+    remote = shlex.join(["exec", "env", *(f"{name}={value}" for name, value in variables.items()), str(FEEDER)])
+    monkeypatch.setenv("TINYTEE_FEEDER", shlex.join(["sh", "-c", f'{remote} "$@"', "sh"]))
+    monkeypatch.setenv(sgx.IMAGE_VARIABLE, "none here")
+    feed = feed_of("lenet5")
+    with (
+        tinytee.Session(bundle, key=KEY) as here,
+        tinytee.Session(bundle, sealed_key=sealed_key, backend=backend) as there,
+    ):
+        assert np.array_equal(here.run(feed)["output"], there.run(feed)["output"])

@@ -10,7 +10,7 @@ from tinytee.bundle.container import Bundle
 from tinytee.errors import EngineError, TinyteeError
 from tinytee.runtime import optee_machine
 from tinytee.runtime.provisioning import SealedKey
-from tinytee.runtime.trusted import Link, ProgramLink, Tee, TrustedBackend, read_device
+from tinytee.runtime.trusted import Link, ProgramLink, Tee, TrustedBackend, chosen_feeder, read_device
 from tinytee.runtime.wire import Wire, numbers
 
 OPTEE = Tee("OP-TEE", "secure world", "neon")
@@ -62,6 +62,8 @@ class _MachineLink:
 def _connect(machine: optee_machine.Machine | None) -> Link:
     if machine is not None:
         return _MachineLink(machine)
+    if command := chosen_feeder():
+        return ProgramLink(command)
     program = shutil.which("tinytee-feeder")
     if program is None:
         raise EngineError("tinytee-feeder is not installed here: build it with make -C ports/optee/host")

@@ -17,7 +17,7 @@ from tinytee.bundle.container import Bundle
 from tinytee.errors import EngineError
 from tinytee.runtime import library
 from tinytee.runtime.provisioning import SealedKey
-from tinytee.runtime.trusted import Link, ProgramLink, Tee, TrustedBackend, read_device
+from tinytee.runtime.trusted import Link, ProgramLink, Tee, TrustedBackend, chosen_feeder, read_device
 from tinytee.sizes import parse_size
 
 IMAGE_VARIABLE = "TINYTEE_ENCLAVE"
@@ -113,7 +113,10 @@ def chosen_image() -> Path:
 
 
 def connect(name: str, image: Path | None = None) -> Link:
-    """A feeder with that image, or the chosen one, for the backend "sgx" or "sgx-emulated"."""
+    """A feeder with that image, or the chosen one, for the backend "sgx" or "sgx-emulated"; or, wherever that is, the
+    feeder that TINYTEE_FEEDER names, which has an image of its own."""
+    if command := chosen_feeder():
+        return ProgramLink(command)
     image = image or chosen_image()
     environment = {IMAGE_VARIABLE: str(image), PROCESSOR_VARIABLE: "emulated" if name == "sgx-emulated" else ""}
     if not os.environ.get(DEVICE_VARIABLE):
@@ -124,9 +127,9 @@ def connect(name: str, image: Path | None = None) -> Link:
 
 def open_backend(name: str, bundle: Bundle, key: bytes | SealedKey) -> TrustedBackend:
     """A session of the backend "sgx" or "sgx-emulated"."""
-    image = chosen_image()
-    tee = Tee("SGX", "enclave", enclave.read_isa(image), SUITES)
-    return TrustedBackend(bundle, key, tee, lambda: connect(name, image))
+    image = None if chosen_feeder() else chosen_image()
+    isa = "unknown" if image is None else enclave.read_isa(image)
+    return TrustedBackend(bundle, key, Tee("SGX", "enclave", isa, SUITES), lambda: connect(name, image))
 
 
 def device_key(name: str) -> bytes:

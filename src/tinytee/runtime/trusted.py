@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import secrets
+import shlex
 import subprocess
 import threading
 import warnings
@@ -29,6 +30,9 @@ from tinytee.runtime.tensors import from_wire, to_wire
 from tinytee.runtime.wire import Wire, ffi, numbers, record
 
 SUITES = ("chacha20-poly1305", "aes-256-gcm")
+
+FEEDER_VARIABLE = "TINYTEE_FEEDER"
+"""A command that runs the feeder, in place of this machine's own: "ssh board tinytee-feeder", say."""
 
 _PIPE_BYTES = 1 << 20
 _MESSAGE_BYTES = ffi.sizeof("ttf_message")
@@ -322,12 +326,15 @@ class ProgramLink:
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
         self.lock = threading.RLock()
-        self._process = subprocess.Popen(
-            [*command, "--agent"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, **(environment or {})},
-        )
+        try:
+            self._process = subprocess.Popen(
+                [*command, "--agent"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env={**os.environ, **(environment or {})},
+            )
+        except OSError as error:
+            raise EngineError(f"the feeder cannot be run: {error}") from None
         assert self._process.stdin is not None and self._process.stdout is not None
         self.ahead_bytes = _widen(self._process.stdin.fileno())
         self.wire = Wire(self._process.stdout, self._process.stdin, lambda: "its own message says why")
@@ -341,6 +348,19 @@ class ProgramLink:
                 with contextlib.suppress(OSError):
                     stream.close()
         self._process.wait()
+
+
+def chosen_feeder() -> list[str]:
+    """The feeder's command that the environment asks for, in words; empty for this machine's own.
+
+    Raises:
+        ValueError: its quotes do not match.
+    """
+    said = os.environ.get(FEEDER_VARIABLE, "")
+    try:
+        return shlex.split(said)
+    except ValueError as error:
+        raise ValueError(f"{FEEDER_VARIABLE}={said}: {error}") from None
 
 
 def _widen(pipe: int) -> int:
