@@ -13,6 +13,7 @@ from tinytee.passes.fuse_activation import fuse_activation
 from tinytee.passes.fuse_pointwise import fuse_pointwise
 from tinytee.passes.fuse_quantized import fuse_quantized
 from tinytee.passes.fuse_residual import fuse_residual
+from tinytee.passes.hoist_scale import hoist_scale
 from tinytee.passes.merge_concats import merge_concats
 from tinytee.passes.merge_gathers import merge_gathers
 from tinytee.passes.merge_pad import merge_pad
@@ -34,6 +35,7 @@ PASSES: tuple[Callable[[Graph], Graph], ...] = (
     remove_identity,  # a slice of a padding may cancel it, and a Concat have one operand left
     eliminate_dead,  # what nobody reads any more
     merge_concats,
+    hoist_scale,
     fold_batchnorm,  # before activations, which would stand between
     fold_scale_forward,
     fuse_activation,  # before residuals, which take the activation along

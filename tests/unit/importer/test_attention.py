@@ -167,3 +167,41 @@ def test_quantized_transformers(tmp_path: Path, form: QuantFormat) -> None:
     expected = run_onnxruntime(proto, feed)[0]
     with tinytee.Session(tinytee.compile(proto, "256KiB", key), key=key) as session:
         np.testing.assert_allclose(session.run(feed)["y"], expected, atol=0.02 * np.ptp(expected))
+
+
+SCALED = {"q": (1, 2, 9, 4), "k": (1, 2, 4, 9)}
+QUERY = [
+    node("MatMul", "x wq", "q0"),
+    node("Reshape", "q0 split", "q1"),
+    node("Transpose", "q1", "q", perm=[0, 2, 1, 3]),
+]
+
+
+@pytest.mark.parametrize(("kind", "by"), [("Mul", 0.5), ("Div", 2.0)])
+def test_a_scale_of_scores_goes_into_the_query(kind: str, by: float) -> None:
+    nodes = [*QUERY, node("MatMul", "q k", "s"), node(kind, "s by", "scaled"), node("Softmax", "scaled", "y", axis=-1)]
+    constants = {"wq": random((8, 8)), "split": np.array([0, 0, 2, 4]), "by": np.float32(by)}
+    graph = compare(model(nodes, {"x": (1, 9, 8), "k": SCALED["k"]}, constants))
+    assert {"Binary", "DepthwiseConv"}.isdisjoint(kinds(graph))
+
+
+def test_scales_one_after_another_go_there_too() -> None:
+    nodes = [*QUERY, node("MatMul", "q k", "s"), node("Mul", "s a", "t"), node("Div", "t b", "y")]
+    constants = {"wq": random((8, 8)), "split": np.array([0, 0, 2, 4]), "a": np.float32(3), "b": np.float32(7)}
+    graph = compare(model(nodes, {"x": (1, 9, 8), "k": SCALED["k"]}, constants))
+    assert {"Binary", "DepthwiseConv"}.isdisjoint(kinds(graph))
+
+
+@pytest.mark.parametrize("why", ["shift", "columns", "read by others", "wide"])
+def test_what_is_no_scale_of_a_smaller_map_stays(why: str) -> None:
+    shapes = {"q": (1, 2, 3, 9), "k": (1, 2, 9, 3)} if why == "wide" else SCALED
+    by = random((shapes["k"][-1],)) if why == "columns" else np.float32(0.5)
+    nodes = [node("MatMul", "q k", "s"), node("Add" if why == "shift" else "Mul", "s by", "y")]
+    outputs = ["y"]
+    if why == "read by others":
+        nodes.append(node("Relu", "s", "other"))
+        outputs.append("other")
+    graph = compare(model(nodes, shapes, {"by": by}, outputs=outputs))
+    found = kinds(graph)
+    scaled = next(at for at, kind in enumerate(found) if kind in ("Binary", "DepthwiseConv"))
+    assert found.index("Product") < scaled
