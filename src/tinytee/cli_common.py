@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -209,13 +208,3 @@ def progress_bar() -> Iterator[Callable[[str, float], None]]:
 def print_json(value: Any) -> None:
     """JSON to the standard output, and nothing else."""
     typer.echo(json.dumps(value, indent=2))
-
-
-def write_aside(path: Path, data: bytes) -> None:
-    """Writes a file aside, then renames it."""
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        aside.write_bytes(data)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ import typer
 from tinytee import cli_common as common
 from tinytee import cli_optee
 from tinytee.runtime import attestation, backends, optee_machine, provisioning
+from tinytee.runtime.files import write_aside
 
 OutPath = Annotated[Path | None, typer.Option("-o", "--output", help="The sealed key to write.", show_default=False)]
 
@@ -68,9 +69,9 @@ def provision(
     else:
         public = read_device_key(device_key) if device_key is not None else backends.device_key(backend or "")
     if write_device_key is not None:
-        common.write_aside(write_device_key, (public.hex() + "\n").encode())
+        write_aside(write_device_key, (public.hex() + "\n").encode())
     if key_file is not None and out is not None:
-        common.write_aside(out, provisioning.provision(common.read_key(key_file), public).record)
+        write_aside(out, provisioning.provision(common.read_key(key_file), public).record)
     shown = provisioning.fingerprint(public)
     if as_json:
         processor = {} if attested is None else {"status": attested.status, "advisories": attested.advisories}

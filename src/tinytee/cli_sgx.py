@@ -10,6 +10,7 @@ import typer
 from tinytee import cli_common as common
 from tinytee.bundle import enclave
 from tinytee.runtime import attestation, library, sgx
+from tinytee.runtime.files import write_aside
 
 app = typer.Typer(
     name="sgx",
@@ -55,7 +56,7 @@ def build(
     """
     key = sgx.own_signing_key() if signing_key is None else _read_signing_key(signing_key)
     image = sgx.build_image(heap, isa or library.best_isa(), key, is_development=development)
-    common.write_aside(out, image.data)
+    write_aside(out, image.data)
     if as_json:
         common.print_json(
             {
@@ -91,7 +92,7 @@ def quote(
 
     Its enclave is the chosen one (TINYTEE_ENCLAVE). Give the quote to the model's owner: tinytee provision --quote.
     """
-    common.write_aside(out, attestation.make_quote(backend))
+    write_aside(out, attestation.make_quote(backend))
     common.output.print(f"wrote {out}", soft_wrap=True)
 
 
@@ -104,7 +105,7 @@ def collateral(
     ] = attestation.PCS,
 ) -> None:
     """Fetch what a quote is verified against: certificates, revocation lists and patch levels, signed by Intel."""
-    common.write_aside(out, attestation.fetch_collateral(quote_file.read_bytes(), url).encode())
+    write_aside(out, attestation.fetch_collateral(quote_file.read_bytes(), url).encode())
     common.output.print(f"wrote {out}", soft_wrap=True)
 
 

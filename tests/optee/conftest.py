@@ -15,7 +15,7 @@ from tinytee.runtime.optee import OpteeBackend
 from tinytee.runtime.optee_machine import Build, Machine
 from tinytee.runtime.provisioning import SealedKey
 from tinytee.sizes import parse_size
-from trusted.support import KEY, Compile, Compiler, Feeder, Open
+from trusted.support import KEY, Feeder, Open, compile_model, compile_network, compiler  # noqa: F401
 
 
 @pytest.fixture(scope="session")
@@ -27,18 +27,8 @@ def machine() -> Iterator[Machine]:
 
 
 @pytest.fixture(scope="session")
-def compiler() -> Compiler:
-    return Compiler("raspberry-pi-3")
-
-
-@pytest.fixture(scope="session")
-def compile_network(compiler: Compiler) -> Compile:
-    return compiler.network
-
-
-@pytest.fixture(scope="session")
-def compile_model(compiler: Compiler) -> Compile:
-    return compiler.model
+def profile_name() -> str:
+    return "raspberry-pi-3"
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from tinytee.bundle import enclave
 from tinytee.runtime import library, sgx
 from tinytee.runtime.provisioning import SealedKey
 from tinytee.sizes import parse_size
-from trusted.support import KEY, Compile, Compiler, Feeder, Open
+from trusted.support import KEY, Feeder, Open, compile_model, compile_network, compiler  # noqa: F401
 from unit.conftest import run  # noqa: F401
 
 from .support import FEEDER, production
@@ -53,18 +53,8 @@ def signing_key() -> Any:
 
 
 @pytest.fixture(scope="session")
-def compiler() -> Compiler:
-    return Compiler("x86-64-avx2")
-
-
-@pytest.fixture(scope="session")
-def compile_network(compiler: Compiler) -> Compile:
-    return compiler.network
-
-
-@pytest.fixture(scope="session")
-def compile_model(compiler: Compiler) -> Compile:
-    return compiler.model
+def profile_name() -> str:
+    return "x86-64-avx2"
 
 
 @pytest.fixture(scope="session")

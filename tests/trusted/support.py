@@ -7,7 +7,7 @@ A folder of such tests provides these fixtures:
     backend_name                   of open_session
     heap_bytes                     of its application
     heap_overhead_bytes            what the largest arena is smaller than the heap, at most
-    compile_network, compile_model see Compiler
+    profile_name                   of the device that bundles are compiled for
     tolerance                      of answers, in parts of their range, against those of the process backend
     feeder                         see Feeder
 """
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 import tinytee
@@ -78,6 +79,21 @@ class Compiler:
 
 
 Compile = Callable[..., tinytee.Bundle]
+
+
+@pytest.fixture(scope="session")
+def compiler(profile_name: str) -> Compiler:
+    return Compiler(profile_name)
+
+
+@pytest.fixture(scope="session")
+def compile_network(compiler: Compiler) -> Compile:
+    return compiler.network
+
+
+@pytest.fixture(scope="session")
+def compile_model(compiler: Compiler) -> Compile:
+    return compiler.model
 
 
 def feed_of(name: str, seed: int = 0) -> dict[str, Any]:

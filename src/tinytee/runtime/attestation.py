@@ -7,7 +7,6 @@ It is made on the machine by Intel's library libsgx_dcap_ql, and verified anywhe
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import struct
 import time
@@ -127,6 +126,8 @@ def fetch_collateral(quote: bytes, url: str) -> str:
     Raises:
         EngineError: dcap-qvl is not installed, the service does not answer, or the quote is none.
     """
+    import asyncio  # noqa: PLC0415 # takes longer to import than all else here
+
     qvl = _qvl()
 
     async def fetch() -> str:

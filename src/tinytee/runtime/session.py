@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +15,14 @@ from tinytee.bundle.abi import constants
 from tinytee.bundle.container import Bundle
 from tinytee.bundle.manifest import Manifest
 from tinytee.errors import EngineError, TinyteeError
+from tinytee.runtime import backends
 from tinytee.runtime.process import DirectRun, ProcessBackend
+from tinytee.runtime.provisioning import SealedKey
 from tinytee.runtime.stats import SessionStats
 from tinytee.runtime.tensors import check_inputs, from_core, to_core
+from tinytee.runtime.trusted import TrustedBackend
 
-if TYPE_CHECKING:
-    from tinytee.runtime.provisioning import SealedKey
-    from tinytee.runtime.trusted import TrustedBackend
-
-BACKENDS = ("process", "optee", "optee-qemu", "sgx", "sgx-emulated")
+BACKENDS = ("process", *backends.TRUSTED)
 
 KEY_BYTES: int = constants.TT_KEY_BYTES
 
@@ -108,9 +107,7 @@ class Session:
             )
             self._direct = self._backend.run_direct
         else:
-            from tinytee.runtime import backends, provisioning  # noqa: PLC0415
-
-            given = check_key(key) if sealed_key is None else provisioning.SealedKey.load(sealed_key)
+            given = check_key(key) if sealed_key is None else SealedKey.load(sealed_key)
             self._backend = backends.open_trusted(backend, opened, given)
         self.manifest: Manifest = self._backend.manifest
 

@@ -8,7 +8,6 @@ TINYTEE_SGX_PRODUCTION is 1.
 from __future__ import annotations
 
 import os
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from tinytee.bundle import enclave
 from tinytee.bundle.container import Bundle
 from tinytee.errors import EngineError
 from tinytee.runtime import library
+from tinytee.runtime.files import write_aside
 from tinytee.runtime.provisioning import SealedKey
 from tinytee.runtime.trusted import Link, ProgramLink, Tee, TrustedBackend, chosen_feeder, read_device
 from tinytee.sizes import parse_size
@@ -36,7 +36,9 @@ SUITES = ("aes-256-gcm", "chacha20-poly1305")
 def cache_folder() -> Path:
     """Where images lie that are made as they are needed, the key that signs them, and an emulated processor's
     secret."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinytee" / "sgx"
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinytee" / "sgx"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _built(name: str) -> Path:
@@ -74,24 +76,12 @@ def build_image(heap: str, isa: str, signing_key: Any, *, is_development: bool) 
     return enclave.build(elf, isa, parse_size(heap), signing_key, is_development=is_development)
 
 
-def write_private(path: Path, data: bytes) -> None:
-    """Writes a file that its owner alone can read; whole, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        aside.touch(0o600)
-        aside.write_bytes(data)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
 def own_signing_key() -> Any:
     """The key that signs images for this user, made when it is first needed. SGX wants a signature; nothing here
     depends on whose it is."""
     path = cache_folder() / "signing.pem"
     if not path.exists():
-        write_private(path, enclave.signing_key_bytes(enclave.make_signing_key()))
+        write_aside(path, enclave.signing_key_bytes(enclave.make_signing_key()), private=True)
     return enclave.load_signing_key(path.read_bytes())
 
 
@@ -108,7 +98,7 @@ def chosen_image() -> Path:
     image = build_image(heap, isa, own_signing_key(), is_development=said(PRODUCTION_VARIABLE, "0") in ("", "0"))
     path = cache_folder() / f"{isa}-{heap}-{image.measurement.hex()[:16]}.enclave"
     if not path.exists():
-        write_private(path, image.data)
+        write_aside(path, image.data)
     return path
 
 
@@ -120,7 +110,6 @@ def connect(name: str, image: Path | None = None) -> Link:
     image = image or chosen_image()
     environment = {IMAGE_VARIABLE: str(image), PROCESSOR_VARIABLE: "emulated" if name == "sgx-emulated" else ""}
     if not os.environ.get(DEVICE_VARIABLE):
-        cache_folder().mkdir(parents=True, exist_ok=True)
         environment[DEVICE_VARIABLE] = str(cache_folder() / "device")
     return ProgramLink([str(_built("tinytee-feeder-sgx"))], environment)
 
