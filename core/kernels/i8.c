@@ -1391,11 +1391,13 @@ TTI_INLINE void lookup_span(const uint8_t *table, const uint8_t *in, uint8_t *ou
 }
 #else
 enum { LOOKUP = 16 };
+/* By vectors: of a choice between two bytes compilers make branches. */
 TTI_INLINE void lookup_span(const uint8_t *table, const uint8_t *in, uint8_t *out) {
-  uint8_t y[LOOKUP] = {0};
-  for (unsigned t = 0; t < 256; t++)
-    for (int i = 0; i < LOOKUP; i++) y[i] |= in[i] == t ? table[t] : 0;
-  __builtin_memcpy(out, y, sizeof y);
+  typedef uint8_t v16b __attribute__((vector_size(LOOKUP)));
+  v16b x, y = {0};
+  __builtin_memcpy(&x, in, sizeof x);
+  for (unsigned t = 0; t < 256; t++) y |= (v16b)(x == (uint8_t)t) & table[t];
+  __builtin_memcpy(out, &y, sizeof y);
 }
 #endif
 

@@ -78,6 +78,12 @@ static size_t collect_runs(const struct tt_engine *e, const tt_op *op, const tt_
   return count;
 }
 
+/* Whether a stream was malformed shows, by an error. Nothing else that is computed from what is secret does, so this
+ * branch stands alone, where tests/oblivious can tell it from others. */
+__attribute__((noinline)) static void tell_of_malformed(tt_op *op, int malformed) {
+  if (malformed) __atomic_store_n(&op->malformed, 1, __ATOMIC_RELAXED);
+}
+
 /* Decodes streams: rows begin .. end, as decode_rows. */
 static void decode_streams(const struct tt_engine *e, const tt_op *op, const uint8_t *codes, uint32_t begin,
                            uint32_t end, float *out) {
@@ -101,8 +107,7 @@ static void decode_streams(const struct tt_engine *e, const tt_op *op, const uin
     s.word_count = tti_stream_words(op, rows);
     s.low = op->variant == TT_CODING_I8_RANS ? (const uint8_t *)(s.words + s.word_count) : NULL;
     s.rows = rows;
-    if (e->port->kernels->decode_stream(&s))
-      __atomic_store_n(&e->program.ops[op - e->program.ops].malformed, 1, __ATOMIC_RELAXED);
+    tell_of_malformed(&e->program.ops[op - e->program.ops], e->port->kernels->decode_stream(&s));
     at += tti_stream_bytes(op, rows);
     s.out += (size_t)rows * op->panel;
   }

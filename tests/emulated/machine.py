@@ -1,4 +1,5 @@
-"""Processors whose kernels this one runs: AArch64's under QEMU's user mode, and those of AVX-512 in terms of AVX2."""
+"""Processors whose kernels this one runs: AArch64's under QEMU's user mode, and those of AVX-512 in terms of AVX2. And
+its own, as programs without a cipher."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from tinytee.ir.graph import Graph
 from tinytee.plan import profile
 from tinytee.plan.api import Planner, lower
 from tinytee.plan.entropy import Entropy
+from tinytee.plan.lowered import Lowered
 from tinytee.runtime.tensors import from_core, from_wire, to_core, to_wire
 
 ROOT = Path(__file__).parents[2]
@@ -28,13 +30,13 @@ class Machine:
     Attributes:
         isa: its name.
         planned_for: the device profile of the plans.
-        target: CMake's options for run_program.
+        target: CMake's options for run_program; None: the library's own build has it.
         prefix: the command that runs that.
     """
 
     isa: str
     planned_for: str
-    target: tuple[str, ...]
+    target: tuple[str, ...] | None
     prefix: tuple[str, ...]
 
     @property
@@ -55,18 +57,42 @@ MACHINES = {
 }
 
 
+OWN = tuple(Machine(isa, "x86-64-avx2", None, ()) for isa in ("portable", "avx2"))
+"""Kernels of this processor, as libtinytee.so has them."""
+
+
 @functools.cache
-def _runner(target: tuple[str, ...]) -> Path:
-    """Where run_program is, built anew if it is not the sources'; 'make test' installs compiler and emulator."""
-    build = ROOT / "build" / ("aarch64" if target else "emulated")
+def _build(target: tuple[str, ...] | None) -> Path:
     cmake = Path(sys.executable).parent / "cmake"
-    configure = [cmake, "-S", ROOT, "-B", build, *target, "-DTINYTEE_RUNNER=ON"]
+    build = ROOT / "build"
+    if target is not None:
+        build /= "aarch64" if target else "emulated"
+        configure = [cmake, "-S", ROOT, "-B", build, *target, "-DTINYTEE_RUNNER=ON"]
+        subprocess.run(configure, check=False, stdout=subprocess.DEVNULL)
     runner = build / "run_program"
-    for command in (configure, [cmake, "--build", build, "-j2"]):
-        if subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode:
-            runner.unlink(missing_ok=True)
-            break
+    command = [cmake, "--build", build, "-j2", "--target", runner.name]
+    if subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode:
+        runner.unlink(missing_ok=True)
     return runner
+
+
+def runner(machine: Machine) -> Path:
+    """Where run_program is, built anew if it is not the sources'; 'make test' installs compiler and emulator."""
+    built = _build(machine.target)
+    assert built.exists(), f"{built} could not be built; the compiler's messages are above"
+    return built
+
+
+def lowered_for(machine: Machine, graph: Graph, budget: int, entropy: Entropy = "auto") -> Lowered:
+    planner = Planner(graph, machine.profile, None, budget, entropy)
+    return lower(graph, planner.plan(budget))
+
+
+def program(lowered: Lowered, inputs: dict[str, np.ndarray]) -> tuple[bytes, list[TensorSpec]]:
+    """A program and all that it is fed, as run_program reads them; and the outputs that it writes."""
+    ins, outs = ([TensorSpec.of(*port) for port in ports] for ports in (lowered.inputs, lowered.outputs))
+    fed = [to_wire(spec, to_core(spec, inputs[spec.name], 0)).tobytes() for spec in ins]
+    return lowered.in_plaintext(fed, [spec.wire_bytes for spec in outs]), outs
 
 
 def run(
@@ -79,20 +105,15 @@ def run(
     isa: str | None = None,
 ) -> dict[str, np.ndarray]:
     """The outputs of a graph planned for a budget, as the machine computes them, or its portable kernels."""
-    planner = Planner(graph, machine.profile, None, budget, entropy)
-    lowered = lower(graph, planner.plan(budget))
-    ins, outs = ([TensorSpec.of(*port) for port in ports] for ports in (lowered.inputs, lowered.outputs))
-    fed = [to_wire(spec, to_core(spec, inputs[spec.name], 0)).tobytes() for spec in ins]
-    taken = [spec.wire_bytes for spec in outs]
+    content, outs = program(lowered_for(machine, graph, budget, entropy), inputs)
     path = folder / f"program-{os.getpid()}"
-    path.write_bytes(lowered.in_plaintext(fed, taken))
-    runner = _runner(machine.target)
-    assert runner.exists(), f"{runner} could not be built; the compiler's messages are above"
-    command = [*machine.prefix, runner, isa or machine.isa, path]
+    path.write_bytes(content)
+    command = [*machine.prefix, runner(machine), isa or machine.isa, path]
     done = subprocess.run(command, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
-    found = {}
-    for spec, end, count in zip(outs, np.cumsum(taken), taken, strict=True):
-        part = np.frombuffer(done.stdout[end - count : end], spec.wire_dtype)
+    found, begin = {}, 0
+    for spec in outs:
+        part = np.frombuffer(done.stdout[begin : begin + spec.wire_bytes], spec.wire_dtype)
         found[spec.name] = from_core(spec, from_wire(spec, part).reshape(1, -1))
+        begin += spec.wire_bytes
     return found

@@ -1,17 +1,30 @@
 /* Runs a program of plaintext chunks with the kernels of an instruction set: the core as an emulator of another
  * processor can run it, without a cipher.
  *
- *     run_program ISA FILE
+ *     run_program ISA FILE [SEED [branch|address]]
  *
  * FILE: uint32_t counts {program bytes, weight chunks, inputs, outputs}, then the bytes of every weight chunk, input
  * and output, then program, chunks and inputs themselves. Runs it twice, and writes the second run's outputs to
- * standard output, and to standard error how many nanoseconds it took. */
+ * standard output, and to standard error how many nanoseconds it took.
+ *
+ * Other secrets take the place of weights and inputs where SEED is above 0: zeros (1), ones in every bit (2), any
+ * bytes. Secrets are undefined to Valgrind's memcheck, which so complains of every branch and every address that
+ * depends on them; and tests/oblivious/tracer.c compares what happens between tracing_begins and tracing_ends. 'branch'
+ * and 'address' do what must not be done, with the first byte of an output. */
 #define _POSIX_C_SOURCE 200809L
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
 #include "plain_port.h"
+#if __has_include(<valgrind/memcheck.h>)
+#include <valgrind/memcheck.h>
+#else
+#define RUNNING_ON_VALGRIND 0
+#define VALGRIND_MAKE_MEM_UNDEFINED(from, bytes) ((void)(from), (void)(bytes))
+#define VALGRIND_MAKE_MEM_DEFINED(from, bytes) ((void)(from), (void)(bytes))
+#define VALGRIND_GET_VBITS(from, to, bytes) ((void)(from), (void)(to), (void)(bytes))
+#endif
 
 typedef struct piece {
   uint8_t *data;
@@ -19,6 +32,10 @@ typedef struct piece {
 } piece;
 
 static uint8_t scratch[64 << 20];
+
+/* Not alike, or the compiler makes them one. */
+__attribute__((noinline)) static void tracing_begins(void) { __asm__ volatile("nop" ::: "memory"); }
+__attribute__((noinline)) static void tracing_ends(void) { __asm__ volatile("nop\n\tnop" ::: "memory"); }
 
 static void stop(const char *why) {
   fprintf(stderr, "run_program: %s\n", why);
@@ -30,8 +47,12 @@ static const tti_kernels *kernels_of(const char *isa) {
   if (!strcmp(isa, "neon")) return tti_kernels_neon();
   if (!strcmp(isa, "neondot")) return tti_kernels_neondot();
 #else
+#if TTI_AVX2
+  if (!strcmp(isa, "avx2")) return tti_kernels_avx2();
+#else
   if (!strcmp(isa, "avx512")) return tti_kernels_avx512();
   if (!strcmp(isa, "avx512vnni")) return tti_kernels_avx512vnni();
+#endif
 #endif
   if (!strcmp(isa, "portable")) return tti_kernels_portable();
   stop("no such instruction set");
@@ -62,7 +83,17 @@ static uint8_t *rows_of(const piece *tensor, const tt_want *want) {
   return tensor->data + begin;
 }
 
-static void drive(tt_engine *engine, const piece *chunks, const piece *inputs, piece *outputs) {
+/* Marks the chunks that hold parts of the program, which are public to these tests: each says which the next one is. */
+static void find_parts(uint8_t *is_part, const piece *chunks, size_t part_at) {
+  tt_part part;
+  for (uint32_t chunk = 0;; chunk = part.next_chunk, part_at = 0) {
+    is_part[chunk] = 1;
+    memcpy(&part, chunks[chunk].data + part_at, sizeof part);
+    if (!part.next_bytes) return;
+  }
+}
+
+static void drive(tt_engine *engine, const piece *chunks, const uint8_t *is_part, const piece *inputs, piece *outputs) {
   static piece spills[4096];
   for (;;) {
     tt_want want;
@@ -76,10 +107,12 @@ static void drive(tt_engine *engine, const piece *chunks, const piece *inputs, p
       case TT_WANT_CHUNK:
         if (chunks[want.index].bytes != plain) stop("a chunk of another size");
         memcpy(scratch, chunks[want.index].data, plain);
+        if (!is_part[want.index]) VALGRIND_MAKE_MEM_UNDEFINED(scratch, plain);
         status = tt_feed(engine, scratch, want.bytes);
         break;
       case TT_WANT_INPUT:
         memcpy(scratch, rows_of(&inputs[want.index], &want), plain);
+        VALGRIND_MAKE_MEM_UNDEFINED(scratch, plain);
         status = tt_feed(engine, scratch, want.bytes);
         break;
       case TT_WANT_FETCH:
@@ -98,6 +131,34 @@ static void drive(tt_engine *engine, const piece *chunks, const piece *inputs, p
   }
 }
 
+/* Says on standard error how many bytes of an output memcheck takes for secret, and makes them public. */
+static void declassify(const piece *output) {
+  uint32_t secret = 0;
+  uint8_t bits;
+  for (uint32_t i = 0; RUNNING_ON_VALGRIND && i < output->bytes; i++) {
+    VALGRIND_GET_VBITS(output->data + i, &bits, 1);
+    secret += bits != 0;
+  }
+  if (RUNNING_ON_VALGRIND) fprintf(stderr, "%u of %u bytes are secret\n", secret, output->bytes);
+  VALGRIND_MAKE_MEM_DEFINED(output->data, output->bytes);
+}
+
+static void leak(const char *how, uint8_t secret) {
+  static volatile uint8_t table[256];
+  if (!strcmp(how, "address"))
+    table[0] = table[secret];
+  else if (secret & 1)
+    table[0] = 1;
+}
+
+static void replace(const piece *secret, unsigned seed) {
+  uint64_t state = seed;
+  for (uint32_t i = 0; i < secret->bytes; i++) {
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    secret->data[i] = seed == 1 ? 0 : seed == 2 ? 0xFF : (uint8_t)(state >> 56);
+  }
+}
+
 static long long nanoseconds(void) {
   struct timespec now;
   if (clock_gettime(CLOCK_MONOTONIC, &now)) stop("there is no clock");
@@ -105,9 +166,9 @@ static long long nanoseconds(void) {
 }
 
 int main(int argc, char **argv) {
-  FILE *file = argc == 3 ? fopen(argv[2], "rb") : NULL;
+  FILE *file = argc > 2 ? fopen(argv[2], "rb") : NULL;
   uint32_t counts[4];
-  if (!file) stop("usage: run_program ISA FILE");
+  if (!file) stop("usage: run_program ISA FILE [branch|address|SEED]");
   read_all(counts, sizeof counts, file);
   piece *chunks = read_pieces(counts[1], file), *inputs = read_pieces(counts[2], file),
         *outputs = read_pieces(counts[3], file);
@@ -126,17 +187,28 @@ int main(int argc, char **argv) {
   const uint8_t key[TT_KEY_BYTES] = {0};
   uint8_t preamble[PLAIN_PREAMBLE_BYTES];
   plain_preamble(preamble, program.bytes, head.arena_bytes);
+  uint8_t *is_part = calloc(counts[1] + 1, 1);
+  find_parts(is_part, numbered, sizeof head + head.spill_count * sizeof(tt_spill));
+  const unsigned seed = argc > 3 ? (unsigned)atoi(argv[3]) : 0;
+  for (uint32_t i = 1; seed && i <= counts[1]; i++)
+    if (!is_part[i]) replace(&numbered[i], seed < 3 ? seed : seed + i);
+  for (uint32_t i = 0; seed && i < counts[2]; i++) replace(&inputs[i], seed);
   tt_engine *engine;
+  tracing_begins();
   if (tt_open(arena, head.arena_bytes, &port, preamble, sizeof preamble, key, key, &engine) != TT_OK)
     stop("the engine does not open");
-  drive(engine, numbered, inputs, outputs);
+  drive(engine, numbered, is_part, inputs, outputs);
   long long begun = 0;
   for (int run = 0; run < 2; run++) {
     begun = nanoseconds();
     if (tt_start(engine) != TT_OK) stop("the engine does not start");
-    drive(engine, numbered, inputs, outputs);
+    drive(engine, numbered, is_part, inputs, outputs);
   }
-  fprintf(stderr, "%lld\n", nanoseconds() - begun);
+  if (argc > 4) leak(argv[4], outputs[0].data[0]);
+  tracing_ends();
+  const long long ended = nanoseconds();
+  for (uint32_t i = 0; i < counts[3]; i++) declassify(&outputs[i]);
+  fprintf(stderr, "%lld\n", ended - begun);
   for (uint32_t i = 0; i < counts[3]; i++) fwrite(outputs[i].data, 1, outputs[i].bytes, stdout);
   return 0;
 }

@@ -1,0 +1,111 @@
+"""No branch and no address depends on a weight, on an input or on anything computed from them, in what the compiler made of
+the core: of x86-64's kernels memcheck follows every bit, of AArch64's the traces of some secrets are compared. Those of
+AVX-512, which neither tool knows, are searched for instructions that could do it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from emulated.machine import MACHINES, OWN, Machine, lowered_for, program
+from oblivious.memcheck import check
+from oblivious.traces import differences
+from tinytee import zoo
+from tinytee.importer import load
+from tinytee.ir.graph import Graph
+from tinytee.passes import optimize
+from tinytee.passes.code_weights import code_weights
+from tinytee.plan.api import least_budget
+from tinytee.plan.weights import BY_WINOGRAD, Method
+from unit.plan import test_functions as functions
+from unit.plan import test_strassen as strassen
+from unit.plan import test_winograd as winograd
+from unit.plan.graphs import SLOW_IS_FINE, graphs
+from unit.plan.quantized_graphs import quantized_graphs
+from unit.plan.test_coded_weights import dense
+from unit.plan.test_quantized_plans import inputs_of
+
+ARM = MACHINES["neon"]
+WITH_FLOATS = (*OWN, ARM, replace(ARM, isa="portable"))
+WITH_INTEGERS = (*WITH_FLOATS, MACHINES["neondot"])
+WITHOUT_SHRINKING = (Phase.explicit, Phase.reuse, Phase.generate)
+
+
+def name(machine: Machine) -> str:
+    return f"{machine.planned_for}-{machine.isa}"
+
+
+floats = pytest.mark.parametrize("machine", WITH_FLOATS, ids=name)
+integers = pytest.mark.parametrize("machine", WITH_INTEGERS, ids=name)
+
+
+def holds(machine: Machine, content: bytes, folder: Path) -> None:
+    if machine.prefix:
+        assert not differences(machine, content, folder)
+        return
+    found = check(machine, content, folder)
+    assert not found.complaints
+    assert found.secret_bytes
+
+
+def holds_for(machine: Machine, graph: Graph, budget: int, folder: Path) -> None:
+    holds(machine, program(lowered_for(machine, graph, budget), inputs_of(graph, 1))[0], folder)
+
+
+@floats
+@settings(max_examples=25, deadline=None, phases=WITHOUT_SHRINKING, suppress_health_check=SLOW_IS_FINE)
+@given(graphs(), st.floats(0, 1))
+def test_networks(tmp_path_factory: pytest.TempPathFactory, machine: Machine, graph: Graph, share: float) -> None:
+    low = max(8192, least_budget(graph, machine.profile))
+    holds_for(machine, graph, int(low * ((4 * low + (1 << 20)) / low) ** share), tmp_path_factory.getbasetemp())
+
+
+@integers
+@settings(max_examples=25, deadline=None, phases=WITHOUT_SHRINKING, suppress_health_check=SLOW_IS_FINE)
+@given(quantized_graphs(), st.floats(0, 1))
+def test_integer_networks(
+    tmp_path_factory: pytest.TempPathFactory, machine: Machine, graph: Graph, share: float
+) -> None:
+    low = max(8192, least_budget(graph, machine.profile))
+    holds_for(machine, graph, int(low * ((4 * low + (1 << 20)) / low) ** share), tmp_path_factory.getbasetemp())
+
+
+@floats
+def test_functions(tmp_path: Path, machine: Machine) -> None:
+    for function in functions.FUNCTIONS:
+        holds_for(machine, functions.network(function, 37), 1 << 20, tmp_path)
+
+
+@floats
+@pytest.mark.parametrize("method", BY_WINOGRAD)
+def test_winograd_s_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Method, machine: Machine) -> None:
+    winograd.everywhere(monkeypatch, method, 16)
+    holds_for(machine, winograd.network(9, 14, 35, 40, residual=True), 1 << 20, tmp_path)
+
+
+@floats
+def test_strassen_s_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: Machine) -> None:
+    strassen.everywhere(monkeypatch, 16)
+    holds_for(machine, strassen.network(7, 9, 34, 48, residual=True), 1 << 20, tmp_path)
+
+
+@floats
+@pytest.mark.parametrize("kind", ["fp16", "int8", "int4"])
+def test_coded_weights(tmp_path: Path, kind, machine: Machine) -> None:
+    graph, _ = code_weights(optimize(load(zoo.NETWORKS["mobilenet_v1_025_128"].build())), kind)
+    holds_for(machine, graph, least_budget(graph, machine.profile) * 2, tmp_path)
+
+
+@floats
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_entropy_coded_weights(tmp_path: Path, kind: str, machine: Machine) -> None:
+    weight = np.random.default_rng(5).standard_normal((70, 1500)).astype(np.float32)
+    weight[np.abs(weight) < 1] = 0
+    graph = dense(weight, kind, 32)
+    content, _ = program(lowered_for(machine, graph, 256 << 10, "always"), {"x": np.ones((1, 1500), np.float32)})
+    holds(machine, content, tmp_path)
