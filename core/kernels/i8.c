@@ -63,18 +63,6 @@ TTI_INLINE uint32_t load_word(const uint8_t *in, size_t count) {
 #define TTI_MAGIC 12582912.0f
 
 /* v > low selects low for a NaN. */
-TTI_INLINE float bound(float v, float low, float high) {
-  const float above = v > low ? v : low;
-  return above < high ? above : high;
-}
-
-TTI_INLINE uint8_t rounded(float v, float low, float high, uint8_t zero) {
-  const float sum = bound(v, low, high) + TTI_MAGIC;
-  uint32_t bits;
-  __builtin_memcpy(&bits, &sum, sizeof bits);
-  return (uint8_t)(bits + zero);
-}
-
 #ifdef TTI_REGISTER
 TTI_INLINE vf v_bound(vf v, float low, float high) {
   return (vf)TTI_X(min_ps)(TTI_X(max_ps)(v, v_set(low)), v_set(high)); /* the second operand where one is a NaN */
@@ -85,6 +73,16 @@ TTI_INLINE vf v_bound(vf v, float low, float high) {
   return v_select(above < high, above, v_set(high));
 }
 #endif
+
+/* By vectors: of a choice between two floats compilers make branches. */
+TTI_INLINE float bound(float v, float low, float high) { return v_bound(v_set(v), low, high)[0]; }
+
+TTI_INLINE uint8_t rounded(float v, float low, float high, uint8_t zero) {
+  const float sum = bound(v, low, high) + TTI_MAGIC;
+  uint32_t bits;
+  __builtin_memcpy(&bits, &sum, sizeof bits);
+  return (uint8_t)(bits + zero);
+}
 
 /* The bytes of the first 'count' lanes. */
 TTI_INLINE void store_bytes(uint8_t *out, vi v, size_t count) {

@@ -20,6 +20,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "../subnormals.h"
+
 enum { SPINS = 20000, ITEM_BITS = 20 };
 
 #define ITEM_MASK ((UINT64_C(1) << ITEM_BITS) - 1)
@@ -75,6 +77,7 @@ static void *serve(void *argument) {
   tthi_pool *pool = me->pool;
   uint32_t seen = 0;
   my_number = me->number;
+  (void)ttp_flush_subnormals();
   while (!atomic_load(&pool->stop)) {
     for (int spin = 0; spin < SPINS && atomic_load_explicit(&pool->calls, memory_order_acquire) == seen; spin++)
       pause_a_moment();

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "../subnormals.h"
 #include "kernels/kernels.h"
 #include "port.h"
 #include "tinytee_host.h"
@@ -422,8 +423,8 @@ tt_status tth_session_open(const uint8_t *bundle, size_t bundle_bytes, const uin
   return TT_OK;
 }
 
-tt_status tth_session_run(tth_session *session, const tth_input *inputs, size_t input_count, const tth_output *outputs,
-                          size_t output_count) {
+static tt_status run(tth_session *session, const tth_input *inputs, size_t input_count, const tth_output *outputs,
+                     size_t output_count) {
   if (session->status != TT_OK) return session->status;
   double begun = tthi_seconds();
   free(session->given);
@@ -441,6 +442,14 @@ tt_status tth_session_run(tth_session *session, const tth_input *inputs, size_t 
   session->stats.last_run_seconds = tthi_seconds() - begun;
   session->stats.run_seconds += session->stats.last_run_seconds;
   return TT_OK;
+}
+
+tt_status tth_session_run(tth_session *session, const tth_input *inputs, size_t input_count, const tth_output *outputs,
+                          size_t output_count) {
+  const uint64_t mode = ttp_flush_subnormals();
+  const tt_status status = run(session, inputs, input_count, outputs, output_count);
+  ttp_float_mode(mode);
+  return status;
 }
 
 const char *tth_session_error(const tth_session *session) { return session->error; }

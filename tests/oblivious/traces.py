@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from emulated.machine import ROOT, Machine, runner
@@ -37,16 +38,23 @@ def trace(machine: Machine, program: Path, seed: int, leak: str | None = None) -
     return dict(line.split(" ", 1) for line in seen.read_text().splitlines())
 
 
-def differences(machine: Machine, content: bytes, folder: Path, leak: str | None = None) -> list[str]:
-    """The functions that did not do the same with all secrets, and what they did. leak: what is to be done wrong."""
+def differences(machine: Machine, contents: Sequence[bytes], folder: Path, leak: str | None = None) -> list[str]:
+    """What functions did not do the same with all secrets.
+
+    contents: programs that differ in nothing but their secrets; of one alone run_program replaces these. leak: what is to
+    be done wrong.
+    """
     program = folder / "program"
-    program.write_bytes(content)
-    first, *others = (trace(machine, program, seed, leak) for seed in SEEDS)
+    seen = []
+    for content in contents:
+        program.write_bytes(content)
+        seen += [trace(machine, program, seed, leak) for seed in (SEEDS if len(contents) == 1 else (0,))]
+    first = seen[0]
     assert "tt_feed" in first
-    names = sorted({name for other in (first, *others) for name in other})
+    names = sorted(set().union(*seen))
     return [
         f"{name}: {first.get(name)} and, with other secrets, {other.get(name)}"
         for name in names
-        for other in others
+        for other in seen
         if first.get(name) != other.get(name)
     ]

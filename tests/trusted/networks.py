@@ -10,6 +10,7 @@ import pytest
 import tinytee
 from tinytee.zoo.quantized import quantized_network
 from trusted.support import KEY, Compile, check_close, feed_of
+from unit.runtime.test_subnormals import check_zeros, numbers, scaled_model
 from zoo.recurrent import voice_detector
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* in development mode")
@@ -53,3 +54,8 @@ def test_a_recurrence_whose_state_goes_back_in(
                 assert np.abs(values - found[output]).max() <= tolerance * max(np.ptp(values), 1)
             states = {"h": found["h1"], "c": found["c1"]}
         assert there.stats.chunk_bytes == here.stats.chunk_bytes
+
+
+def test_subnormal_numbers_are_zeros(backend_name: str, compile_model: Compile) -> None:
+    with tinytee.Session(compile_model(scaled_model(), "300KiB"), key=KEY, backend=backend_name) as session:
+        check_zeros(session.run({"x": numbers()}))

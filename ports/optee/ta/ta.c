@@ -4,6 +4,7 @@
 #include <tee_internal_api.h>
 #include <trace.h>
 
+#include "../../subnormals.h"
 #include "aead.h"
 #include "identity.h"
 #include "kernels/kernels.h"
@@ -347,7 +348,10 @@ TEE_Result TA_InvokeCommandEntryPoint(void *context, uint32_t id, uint32_t types
     slots[3].memref.size = 0;
   }
   if (!has(&slots[2], sizeof(tta_reply))) return TEE_ERROR_BAD_PARAMETERS;
-  return commands[id].run(context, slots);
+  const uint64_t mode = ttp_flush_subnormals();
+  const TEE_Result result = commands[id].run(context, slots);
+  ttp_float_mode(mode);
+  return result;
 }
 
 /* ---- what Debian's builds of the libraries ask of the C library: checks of their callers' arguments */
