@@ -48,8 +48,8 @@ test-optee: lib optee-packages ## runs the tests that boot OP-TEE
 	$(BIN)/python -m pytest -rs --durations=10 tests/optee $(PYTEST_ARGS)
 
 .PHONY: emulation-packages optee-packages
-emulation-packages: # a compiler and an emulator for AArch64
-	@bash tools/install_system_packages.sh qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+emulation-packages: # a compiler and an emulator for AArch64, and memcheck
+	@bash tools/install_system_packages.sh qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross valgrind
 
 optee-packages:
 	@missing=$$(bash ports/optee/qemu/prepare.sh --missing); [ -z "$$missing" ] || { \

@@ -5,13 +5,14 @@
  *
  * FILE: uint32_t counts {program bytes, weight chunks, inputs, outputs}, then the bytes of every weight chunk, input
  * and output, then program, chunks and inputs themselves. Runs it twice, and writes the second run's outputs to
- * standard output, and to standard error how many nanoseconds it took.
+ * standard output, and to standard error how many bytes of stack the core used and how many nanoseconds a run took.
  *
  * Other secrets take the place of weights and inputs where SEED is above 0: zeros (1), ones in every bit (2), any
  * bytes. Secrets are undefined to Valgrind's memcheck, which so complains of every branch and every address that
- * depends on them; and tests/oblivious/tracer.c compares what happens between tracing_begins and tracing_ends. 'branch'
+ * depends on them; and tests/compiled/tracer.c compares what happens between tracing_begins and tracing_ends. 'branch'
  * and 'address' do what must not be done, with the first byte of an output. */
 #define _POSIX_C_SOURCE 200809L
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -49,7 +50,8 @@ static const tti_kernels *kernels_of(const char *isa) {
 #else
 #if TTI_AVX2
   if (!strcmp(isa, "avx2")) return tti_kernels_avx2();
-#else
+#endif
+#if TTI_AVX512
   if (!strcmp(isa, "avx512")) return tti_kernels_avx512();
   if (!strcmp(isa, "avx512vnni")) return tti_kernels_avx512vnni();
 #endif
@@ -63,10 +65,8 @@ static void read_all(void *to, size_t bytes, FILE *file) {
   if (fread(to, 1, bytes, file) != bytes) stop("the file is too short");
 }
 
-static piece *read_pieces(uint32_t count, FILE *file) {
-  piece *pieces = calloc(count + 1, sizeof *pieces);
+static void read_pieces(piece *pieces, uint32_t count, FILE *file) {
   for (uint32_t i = 0; i < count; i++) read_all(&pieces[i].bytes, sizeof pieces[i].bytes, file);
-  return pieces;
 }
 
 static void fill_pieces(piece *pieces, uint32_t count, int full, FILE *file) {
@@ -93,7 +93,19 @@ static void find_parts(uint8_t *is_part, const piece *chunks, size_t part_at) {
   }
 }
 
-static void drive(tt_engine *engine, const piece *chunks, const uint8_t *is_part, const piece *inputs, piece *outputs) {
+/* A run of a program; chunk 0 is the program's. */
+typedef struct job {
+  piece *chunks, *inputs, *outputs;
+  uint8_t *is_part;
+  uint8_t *arena;
+  uint32_t arena_bytes;
+  tt_port port;
+  const char *leak;
+  uintptr_t stack; /* its end when the core was first called */
+  long long nanoseconds;
+} job;
+
+static void drive(tt_engine *engine, const job *j) {
   static piece spills[4096];
   for (;;) {
     tt_want want;
@@ -105,13 +117,13 @@ static void drive(tt_engine *engine, const piece *chunks, const uint8_t *is_part
     piece *spill = &spills[want.index];
     switch (want.event) {
       case TT_WANT_CHUNK:
-        if (chunks[want.index].bytes != plain) stop("a chunk of another size");
-        memcpy(scratch, chunks[want.index].data, plain);
-        if (!is_part[want.index]) VALGRIND_MAKE_MEM_UNDEFINED(scratch, plain);
+        if (j->chunks[want.index].bytes != plain) stop("a chunk of another size");
+        memcpy(scratch, j->chunks[want.index].data, plain);
+        if (!j->is_part[want.index]) VALGRIND_MAKE_MEM_UNDEFINED(scratch, plain);
         status = tt_feed(engine, scratch, want.bytes);
         break;
       case TT_WANT_INPUT:
-        memcpy(scratch, rows_of(&inputs[want.index], &want), plain);
+        memcpy(scratch, rows_of(&j->inputs[want.index], &want), plain);
         VALGRIND_MAKE_MEM_UNDEFINED(scratch, plain);
         status = tt_feed(engine, scratch, want.bytes);
         break;
@@ -125,7 +137,7 @@ static void drive(tt_engine *engine, const piece *chunks, const uint8_t *is_part
         break;
       default:
         status = tt_take(engine, scratch, want.bytes);
-        memcpy(rows_of(&outputs[want.index], &want), scratch, plain);
+        memcpy(rows_of(&j->outputs[want.index], &want), scratch, plain);
     }
     if (status != TT_OK) stop("the engine failed");
   }
@@ -165,50 +177,77 @@ static long long nanoseconds(void) {
   return now.tv_sec * 1000000000LL + now.tv_nsec;
 }
 
+static void *run(void *argument) {
+  job *j = argument;
+  const uint8_t key[TT_KEY_BYTES] = {0};
+  uint8_t preamble[PLAIN_PREAMBLE_BYTES];
+  tt_engine *engine;
+  long long begun = 0;
+  plain_preamble(preamble, j->chunks[0].bytes, j->arena_bytes);
+  j->stack = (uintptr_t)__builtin_frame_address(0);
+  tracing_begins();
+  if (tt_open(j->arena, j->arena_bytes, &j->port, preamble, sizeof preamble, key, key, &engine) != TT_OK)
+    stop("the engine does not open");
+  drive(engine, j);
+  for (int i = 0; i < 2; i++) {
+    begun = nanoseconds();
+    if (tt_start(engine) != TT_OK) stop("the engine does not start");
+    drive(engine, j);
+  }
+  if (j->leak) leak(j->leak, j->outputs[0].data[0]);
+  tracing_ends();
+  j->nanoseconds = nanoseconds() - begun;
+  return NULL;
+}
+
+/* Runs a job on a stack of its own. Returns how many bytes of it were used, from where the core was first called. */
+static size_t run_on_stack(job *j) {
+  enum { STACK_BYTES = 1 << 20, UNTOUCHED = 0xA5 };
+  static _Alignas(4096) uint8_t stack[STACK_BYTES];
+  pthread_attr_t attributes;
+  pthread_t thread;
+  memset(stack, UNTOUCHED, sizeof stack);
+  if (pthread_attr_init(&attributes) || pthread_attr_setstack(&attributes, stack, sizeof stack) ||
+      pthread_create(&thread, &attributes, run, j) || pthread_join(thread, NULL))
+    stop("there is no thread");
+  VALGRIND_MAKE_MEM_DEFINED(stack, sizeof stack);
+  size_t deepest = 0;
+  while (stack[deepest] == UNTOUCHED) deepest++;
+  return j->stack - (uintptr_t)(stack + deepest);
+}
+
 int main(int argc, char **argv) {
   FILE *file = argc > 2 ? fopen(argv[2], "rb") : NULL;
   uint32_t counts[4];
-  if (!file) stop("usage: run_program ISA FILE [branch|address|SEED]");
+  if (!file) stop("usage: run_program ISA FILE [SEED [branch|address]]");
   read_all(counts, sizeof counts, file);
-  piece *chunks = read_pieces(counts[1], file), *inputs = read_pieces(counts[2], file),
-        *outputs = read_pieces(counts[3], file);
-  piece program = {NULL, counts[0]};
-  fill_pieces(&program, 1, 1, file);
-  fill_pieces(chunks, counts[1], 1, file);
+  piece *chunks = calloc(counts[1] + 1, sizeof *chunks);
+  read_pieces(chunks + 1, counts[1], file);
+  piece *inputs = calloc(counts[2] + 1, sizeof *inputs), *outputs = calloc(counts[3] + 1, sizeof *outputs);
+  read_pieces(inputs, counts[2], file);
+  read_pieces(outputs, counts[3], file);
+  chunks[0].bytes = counts[0];
+  fill_pieces(chunks, counts[1] + 1, 1, file);
   fill_pieces(inputs, counts[2], 1, file);
   fill_pieces(outputs, counts[3], 0, file);
-  piece *numbered = calloc(counts[1] + 1, sizeof *numbered); /* chunk 0 is the program */
-  numbered[0] = program;
-  memcpy(numbered + 1, chunks, counts[1] * sizeof *chunks);
   tt_program head;
-  memcpy(&head, program.data, sizeof head);
-  uint8_t *arena = aligned_alloc(TT_ALIGN, (head.arena_bytes + TT_ALIGN - 1) / TT_ALIGN * TT_ALIGN);
-  const tt_port port = plain_port(kernels_of(argv[1]));
-  const uint8_t key[TT_KEY_BYTES] = {0};
-  uint8_t preamble[PLAIN_PREAMBLE_BYTES];
-  plain_preamble(preamble, program.bytes, head.arena_bytes);
-  uint8_t *is_part = calloc(counts[1] + 1, 1);
-  find_parts(is_part, numbered, sizeof head + head.spill_count * sizeof(tt_spill));
+  memcpy(&head, chunks[0].data, sizeof head);
+  job j = {.chunks = chunks,
+           .inputs = inputs,
+           .outputs = outputs,
+           .is_part = calloc(counts[1] + 1, 1),
+           .arena = aligned_alloc(TT_ALIGN, (head.arena_bytes + TT_ALIGN - 1) / TT_ALIGN * TT_ALIGN),
+           .arena_bytes = head.arena_bytes,
+           .port = plain_port(kernels_of(argv[1])),
+           .leak = argc > 4 ? argv[4] : NULL};
+  find_parts(j.is_part, chunks, sizeof head + head.spill_count * sizeof(tt_spill));
   const unsigned seed = argc > 3 ? (unsigned)atoi(argv[3]) : 0;
   for (uint32_t i = 1; seed && i <= counts[1]; i++)
-    if (!is_part[i]) replace(&numbered[i], seed < 3 ? seed : seed + i);
+    if (!j.is_part[i]) replace(&chunks[i], seed < 3 ? seed : seed + i);
   for (uint32_t i = 0; seed && i < counts[2]; i++) replace(&inputs[i], seed);
-  tt_engine *engine;
-  tracing_begins();
-  if (tt_open(arena, head.arena_bytes, &port, preamble, sizeof preamble, key, key, &engine) != TT_OK)
-    stop("the engine does not open");
-  drive(engine, numbered, is_part, inputs, outputs);
-  long long begun = 0;
-  for (int run = 0; run < 2; run++) {
-    begun = nanoseconds();
-    if (tt_start(engine) != TT_OK) stop("the engine does not start");
-    drive(engine, numbered, is_part, inputs, outputs);
-  }
-  if (argc > 4) leak(argv[4], outputs[0].data[0]);
-  tracing_ends();
-  const long long ended = nanoseconds();
+  const size_t stack_bytes = run_on_stack(&j);
   for (uint32_t i = 0; i < counts[3]; i++) declassify(&outputs[i]);
-  fprintf(stderr, "%lld\n", ended - begun);
+  fprintf(stderr, "%zu bytes of stack\n%lld\n", stack_bytes, j.nanoseconds);
   for (uint32_t i = 0; i < counts[3]; i++) fwrite(outputs[i].data, 1, outputs[i].bytes, stdout);
   return 0;
 }

@@ -72,7 +72,7 @@ def test_integer_networks_give_the_reference_s_bits(
 @pytest.mark.parametrize("function", functions.FUNCTIONS, ids=lambda function: f"{function.kind}-{function.alpha}")
 def test_functions_of_every_argument(tmp_path: Path, function: Activation, isa: str) -> None:
     x = functions.arguments()
-    graph = functions.network(function, len(x))
+    graph = functions.network(len(x), function)
     found = run(MACHINES[isa], graph, 1 << 20, {"x": x.reshape(1, -1, 1)}, tmp_path)
     functions.agrees(function, x, found["y"].reshape(-1))
 

@@ -25,11 +25,16 @@ def arguments() -> np.ndarray:
     return np.concatenate([*sweeps, np.array(EDGES, np.float32)])
 
 
-def network(function: Activation, count: int) -> Graph:
-    shape = Shape(1, count, 1)
-    ports = [Port(name, name, (1, count, 1), "float32", (0, 1, 2), False) for name in ("x", "y")]
-    op = Unary(name="y", inputs=("x",), output="y", activation=function)
-    return Graph(inputs=(ports[0],), outputs=(ports[1],), shapes={"x": shape, "y": shape}, ops=(op,))
+def network(count: int, *functions: Activation) -> Graph:
+    """Functions of one input, x: results y, y1, ..."""
+    names = ["y", *(f"y{i}" for i in range(1, len(functions)))]
+    ports = [Port(name, name, (1, count, 1), "float32", (0, 1, 2), False) for name in ("x", *names)]
+    ops = [
+        Unary(name=name, inputs=("x",), output=name, activation=function)
+        for name, function in zip(names, functions, strict=True)
+    ]
+    shapes = dict.fromkeys(("x", *names), Shape(1, count, 1))
+    return Graph(inputs=(ports[0],), outputs=tuple(ports[1:]), shapes=shapes, ops=tuple(ops))
 
 
 def agrees(function: Activation, x: np.ndarray, found: np.ndarray) -> None:
@@ -46,7 +51,7 @@ def agrees(function: Activation, x: np.ndarray, found: np.ndarray) -> None:
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: f"{function.kind}-{function.alpha}")
 def test_functions_of_every_argument(function: Activation, isa: str | None) -> None:
     x = arguments()
-    with Session(compile_graph(network(function, len(x)), 1 << 20, KEY), key=KEY, isa=isa) as session:
+    with Session(compile_graph(network(len(x), function), 1 << 20, KEY), key=KEY, isa=isa) as session:
         found = session.run({"x": x.reshape(1, -1, 1)})["y"].reshape(-1)
     agrees(function, x, found)
 
@@ -57,6 +62,6 @@ def test_functions_of_every_argument(function: Activation, isa: str | None) -> N
 )
 def test_no_number_stays_one_and_infinities_have_limits(kind, ends: tuple[float, float], isa: str | None) -> None:
     x = np.array([np.nan, -np.nan, -np.inf, np.inf], np.float32)
-    with Session(compile_graph(network(Activation(kind), 4), 1 << 20, KEY), key=KEY, isa=isa) as session:
+    with Session(compile_graph(network(4, Activation(kind)), 1 << 20, KEY), key=KEY, isa=isa) as session:
         found = session.run({"x": x.reshape(1, -1, 1)})["y"].reshape(-1)
     np.testing.assert_array_equal(found, np.array([np.nan, np.nan, *ends], np.float32))

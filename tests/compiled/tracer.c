@@ -2,9 +2,10 @@
  *
  *     qemu-aarch64 -plugin tracer.so,out=FILE PROGRAM ...
  *
- * Counts from a call of tracing_begins to one of tracing_ends. FILE gets a line for each function that ran: its name,
- * how many instructions, and a digest of all their addresses and of all addresses that they read and wrote, in order.
- * Runs with other secrets that are not told apart by these have taken the same branches and touched the same places.
+ * Counts, of the thread that calls these, from tracing_begins to tracing_ends. FILE gets a line for each function that
+ * ran: its name, how many instructions, and a digest of all their addresses and of all addresses that they read and
+ * wrote, in order. Runs with other secrets that are not told apart by these have taken the same branches and touched
+ * the same places.
  *
  * QEMU's plugins: https://www.qemu.org/docs/master/devel/tcg-plugins.html. No package brings their header, so what is
  * used of it is declared here. */
@@ -44,7 +45,7 @@ typedef struct place {
 } place;
 
 static function *functions;
-static int is_tracing;
+static long traced = -1; /* the thread */
 static const char *out;
 
 static function *function_of(const char *name) {
@@ -64,26 +65,24 @@ static void digest(function *f, uint64_t word) {
 
 static void executed(unsigned cpu, void *data) {
   const place *at = data;
-  (void)cpu;
-  if (!is_tracing) return;
+  if (traced != (long)cpu) return;
   at->in->instructions++;
   digest(at->in, at->address);
 }
 
 static void touched(unsigned cpu, uint32_t how, uint64_t address, void *data) {
   const place *at = data;
-  (void)cpu;
-  if (is_tracing) digest(at->in, address ^ (uint64_t)how << 56);
+  if (traced == (long)cpu) digest(at->in, address ^ (uint64_t)how << 56);
 }
 
 static void begins(unsigned cpu, void *data) {
-  (void)cpu, (void)data;
-  is_tracing = 1;
+  (void)data;
+  traced = cpu;
 }
 
 static void ends(unsigned cpu, void *data) {
   (void)cpu, (void)data;
-  is_tracing = 0;
+  traced = -1;
 }
 
 static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *block) {

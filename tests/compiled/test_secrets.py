@@ -1,5 +1,5 @@
-"""No branch and no address depends on a weight, on an input or on anything computed from them, in what the compiler made of
-the core: of x86-64's kernels memcheck follows every bit, of AArch64's the traces of some secrets are compared. Those of
+"""No branch and no address depends on a weight, on an input or on anything computed from them, in what the compiler made
+of the core: of x86-64's kernels memcheck follows every bit, of AArch64's the traces of some secrets are compared. Those of
 AVX-512, which neither tool knows, are searched for instructions that could do it."""
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from compiled.memcheck import check
+from compiled.traces import differences
 from emulated.machine import MACHINES, OWN, ROOT, Machine, lowered_for, program
-from oblivious.memcheck import check
-from oblivious.traces import differences
 from tinytee import zoo
 from tinytee.importer import load
 from tinytee.ir.graph import Graph
@@ -63,7 +63,7 @@ def holds_for(machine: Machine, graph: Graph, budget: int, folder: Path) -> None
 
 
 @floats
-@settings(max_examples=25, deadline=None, phases=WITHOUT_SHRINKING, suppress_health_check=SLOW_IS_FINE)
+@settings(max_examples=12, deadline=None, phases=WITHOUT_SHRINKING, suppress_health_check=SLOW_IS_FINE)
 @given(graphs(), st.floats(0, 1))
 def test_networks(tmp_path_factory: pytest.TempPathFactory, machine: Machine, graph: Graph, share: float) -> None:
     low = max(8192, least_budget(graph, machine.profile))
@@ -71,7 +71,7 @@ def test_networks(tmp_path_factory: pytest.TempPathFactory, machine: Machine, gr
 
 
 @integers
-@settings(max_examples=25, deadline=None, phases=WITHOUT_SHRINKING, suppress_health_check=SLOW_IS_FINE)
+@settings(max_examples=12, deadline=None, phases=WITHOUT_SHRINKING, suppress_health_check=SLOW_IS_FINE)
 @given(quantized_graphs(), st.floats(0, 1))
 def test_integer_networks(
     tmp_path_factory: pytest.TempPathFactory, machine: Machine, graph: Graph, share: float
@@ -82,8 +82,7 @@ def test_integer_networks(
 
 @floats
 def test_functions(tmp_path: Path, machine: Machine) -> None:
-    for function in functions.FUNCTIONS:
-        holds_for(machine, functions.network(function, 37), 1 << 20, tmp_path)
+    holds_for(machine, functions.network(37, *functions.FUNCTIONS), 1 << 20, tmp_path)
 
 
 @floats
@@ -126,7 +125,7 @@ def test_entropy_coded_weights(tmp_path: Path, kind: str, machine: Machine) -> N
 
 def test_a_branch_and_an_address_are_found(tmp_path: Path) -> None:
     """By either tool, where run_program does just that."""
-    graph = functions.network(functions.FUNCTIONS[0], 37)
+    graph = functions.network(37, functions.FUNCTIONS[0])
     for leak, said in (("branch", "Conditional jump"), ("address", "Use of uninitialised value")):
         content, _ = program(lowered_for(OWN[0], graph, 1 << 20), inputs_of(graph, 1))
         (complaint,) = check(OWN[0], content, tmp_path, leak).complaints
@@ -134,7 +133,7 @@ def test_a_branch_and_an_address_are_found(tmp_path: Path) -> None:
         content, _ = program(lowered_for(ARM, graph, 1 << 20), inputs_of(graph, 1))
         found = differences(ARM, [content], tmp_path, leak)
         assert found
-        assert all(line.startswith("main:") for line in found)
+        assert all(line.startswith("run:") for line in found)
 
 
 TO_FLAGS = re.compile(r"v?u?comis[sd]|v?ptest|vtestp[sd]|k(?:or)?test[bwdq]|v?p?movmsk\w+|vp?(?:gather|scatter)\w+")

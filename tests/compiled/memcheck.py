@@ -1,5 +1,5 @@
-"""Runs programs under Valgrind's memcheck, to which weights and inputs are undefined: it follows every bit that depends on
-them, and complains of each branch and each address that does (as Langley's ctgrind made it do for ciphers)."""
+"""Runs programs under Valgrind's memcheck, to which weights and inputs are undefined: it follows every bit that depends
+on them, and complains of each branch and each address that does (as Langley's ctgrind made it do for ciphers)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from emulated.machine import Machine, runner
+from emulated.machine import STACK_BYTES, Machine, runner, stack_bytes
 
 SUPPRESSIONS = Path(__file__).with_name("memcheck.supp")
 COMPLAINT = re.compile(r"^==\d+== (.*(?:uninitialised|Invalid).*)\n((?:==\d+==    (?:at|by) .*\n)*)", re.MULTILINE)
@@ -38,6 +38,7 @@ def check(machine: Machine, program: bytes, folder: Path, leak: str | None = Non
     done = subprocess.run(command, capture_output=True, check=False)
     said = done.stderr.decode()
     assert done.returncode == 0, said
+    assert stack_bytes(said) <= STACK_BYTES
     counts = re.findall(r"^(\d+) of (\d+) bytes are secret$", said, re.MULTILINE)
     assert counts, f"{runner(machine)} was built without valgrind/memcheck.h: {said}"
     complaints = [" ".join(f"{kind} {where}".split()) for kind, where in COMPLAINT.findall(said)]

@@ -8,11 +8,11 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from emulated.machine import ROOT, Machine, runner
+from emulated.machine import ROOT, STACK_BYTES, Machine, runner, stack_bytes
 
 SEEDS = range(6)
-"""Of run_program's secrets: as they are, all zeros, all ones, and three of any bytes, which as floats are of any size, and
-some no numbers."""
+"""Of run_program's secrets: as they are, all zeros, all ones, and three of any bytes, which as floats are of any size,
+and some no numbers."""
 
 
 @functools.cache
@@ -35,14 +35,15 @@ def trace(machine: Machine, program: Path, seed: int, leak: str | None = None) -
     command += [str(program), str(seed), *([leak] if leak else [])]
     done = subprocess.run(command, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
+    assert stack_bytes(done.stderr.decode()) <= STACK_BYTES
     return dict(line.split(" ", 1) for line in seen.read_text().splitlines())
 
 
 def differences(machine: Machine, contents: Sequence[bytes], folder: Path, leak: str | None = None) -> list[str]:
     """What functions did not do the same with all secrets.
 
-    contents: programs that differ in nothing but their secrets; of one alone run_program replaces these. leak: what is to
-    be done wrong.
+    contents: programs that differ in nothing but their secrets; of one alone run_program replaces these. leak: what is
+    to be done wrong.
     """
     program = folder / "program"
     seen = []
