@@ -1,6 +1,7 @@
-/* Subnormal floats as zeros, of arguments and of results, on the thread that asks for it. Some processors, Intel's among
- * them, take a hundred cycles more where one occurs, so that the time of a run would tell of values (Andrysco et al., On
- * Subnormal Floating Point and Abnormal Timing, S&P 2015). Less than 2^-126 is less than any tolerance of a network. */
+/* Subnormal floats as zeros, of arguments and of results, on the thread that asks for it. Some processors, Intel's
+ * among them, take a hundred cycles more where one occurs, so that the time of a run would tell of values (Andrysco et
+ * al., On Subnormal Floating Point and Abnormal Timing, S&P 2015). Less than 2^-126 is less than any tolerance of a
+ * network. */
 #ifndef TTP_SUBNORMALS_H
 #define TTP_SUBNORMALS_H
 #include <stdint.h>

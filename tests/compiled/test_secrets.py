@@ -1,6 +1,6 @@
-"""No branch and no address depends on a weight, on an input or on anything computed from them, in what the compiler made
-of the core: of x86-64's kernels memcheck follows every bit, of AArch64's the traces of some secrets are compared. Those of
-AVX-512, which neither tool knows, are searched for instructions that could do it."""
+"""In what the compiler made of the core, no branch and no address depends on a weight, on an input or on anything that
+is computed from them. Of x86-64's kernels memcheck follows every bit, of AArch64's the traces of some secrets are
+compared; those of AVX-512, which neither tool knows, are searched for instructions that could do it."""
 
 from __future__ import annotations
 
