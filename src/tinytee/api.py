@@ -69,6 +69,19 @@ def load_graph(
     return optimize(load(model, shapes or None))
 
 
+def find_profile(profile: Profile | str | os.PathLike[str] | None) -> Profile | None:
+    """A device profile by its name or out of a file; None and profiles stay what they are.
+
+    Raises:
+        ValueError: there is no such profile, or the file is not one.
+    """
+    if not isinstance(profile, str | os.PathLike):
+        return profile
+    from tinytee.plan.profile import load  # noqa: PLC0415
+
+    return load(os.fspath(profile))
+
+
 def quantize_model(
     model: str | os.PathLike[str] | bytes | onnx.ModelProto,
     photographs: str | os.PathLike[str],
@@ -78,7 +91,7 @@ def quantize_model(
     rounding: str = "output",
     keep_float: Sequence[str] = (),
     short_sums: str = "auto",
-    profile: Profile | None = None,
+    profile: Profile | str | os.PathLike[str] | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     progress: Progress | None = None,
 ) -> Quantized:
@@ -95,7 +108,7 @@ def quantize_model(
         keep_float: names of nodes that stay in float32; "auto" chooses those that harm most.
         short_sums: whether weights get coarser where sums of four products would not fit 16 bits: "auto", for a device
             whose processors have no dot products; "always"; "never".
-        profile: the device; None: the built-in one.
+        profile: the device: a built-in profile's name, a file, or a profile; None: x86-64 with AVX-512.
         input_shapes: shapes of inputs by name, to bind symbolic dimensions.
         progress: told what is being done, and which fraction of it is.
 
@@ -111,7 +124,7 @@ def quantize_model(
     """
     from tinytee import quantize as room  # noqa: PLC0415
 
-    short = wants_short_sums(short_sums, profile)
+    short = wants_short_sums(short_sums, find_profile(profile))
     ports = load_graph(model, input_shapes).inputs
     if len(ports) != 1:
         raise ValueError(f"photographs calibrate networks of one input, an image; this one has {len(ports)} inputs")
@@ -155,7 +168,7 @@ def compile(
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     input_values: Mapping[str, ArrayLike] | None = None,
     suite: str | None = None,
-    profile: Profile | None = None,
+    profile: Profile | str | os.PathLike[str] | None = None,
     threads: int | None = None,
     weights: CodingKind | None = None,
     weight_group: int | None = None,
@@ -173,7 +186,8 @@ def compile(
         input_shapes: shapes of inputs by name, to bind symbolic dimensions.
         input_values: inputs that are to be constants, as a sampling rate; one number fills an input of known shape.
         suite: "aes-256-gcm", "chacha20-poly1305" or "aegis-256x4"; None: the profile's, or aes-256-gcm.
-        profile: the device to predict times for; None: the built-in one.
+        profile: the device to plan for: a built-in profile's name ("raspberry-pi-3", "x86-64-avx2", ...), a file of
+            ``tinytee profile``, or a profile; None: x86-64 with AVX-512.
         threads: most threads that may share a run; None: as the profile says, one unless it was made for more.
         weights: "fp16", "int8" or "int4": store weights in so many bits where that is faster than float32; arithmetic
             stays in float32.
@@ -191,7 +205,7 @@ def compile(
         OSError: the file cannot be read.
     """
     check_key(key)
-    budget = parse_size(secure_memory)
+    budget, device = parse_size(secure_memory), find_profile(profile)
     graph = load_graph(fix_inputs(model, input_values), input_shapes)
     if weights is not None:
         graph = code_weights(graph, weights, weight_group)[0]
@@ -200,7 +214,7 @@ def compile(
         budget,
         key,
         suite=suite,
-        profile=profile,
+        profile=device,
         threads=threads,
         entropy=entropy,
         preprocessing=preprocessing,

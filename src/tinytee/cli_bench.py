@@ -11,7 +11,6 @@ import typer
 from tinytee import api
 from tinytee import cli_common as common
 from tinytee.bundle import TensorSpec
-from tinytee.cli_compile import load_profile
 from tinytee.cli_run import random_array
 from tinytee.report import bench_table
 from tinytee.sizes import format_size, parse_size
@@ -46,7 +45,7 @@ def bench(
     from tinytee.bench import Bench, measure_row, prediction_errors, steady_probe  # noqa: PLC0415
     from tinytee.importer import reference_model  # noqa: PLC0415
 
-    budgets, device = [parse_size(size) for size in memory.split(",")], load_profile(profile)
+    budgets, device = [parse_size(size) for size in memory.split(",")], api.find_profile(profile)
     suites = list(dict.fromkeys(api.choose_suite(name, device) for name in (suite or "").split(",")))
     shapes, fixed = common.parse_input_shapes(input_shape), common.fixed_model(model, input_value)
     rows: list[dict[str, Any]] = []

@@ -133,7 +133,7 @@ def compile_model(
     if api.known_entropy(entropy) == "always" and weights not in ("int8", "int4"):
         raise ValueError("--entropy always goes with --weights int8 or int4")
     key, budget = common.read_key(key_file), parse_size(memory)
-    device = load_profile(profile)
+    device = api.find_profile(profile)
     api.wants_short_sums(short_sums or "auto", device)
     images = common.image_options(size, resize, crop, interpolation, mean, scale, layout, channels)
     shapes, chosen = common.parse_input_shapes(input_shape), api.choose_suite(suite, device)
@@ -276,7 +276,7 @@ def plan(
     """Show how a model would use secure memory: its plan for one size, or time against size with --sweep."""
     if memory is None and not sweep:
         raise ValueError("give --memory for one plan, or --sweep for many")
-    shapes, device = common.parse_input_shapes(input_shape), load_profile(profile)
+    shapes, device = common.parse_input_shapes(input_shape), api.find_profile(profile)
     chosen, fixed = api.choose_suite(suite, device), common.fixed_model(model, input_value)
     if plot is not None:
         check_picture(plot)
@@ -370,12 +370,3 @@ def profile(
     else:
         measured.save(out)
         common.output.print(f"wrote {out}: {measured.name}; proposes {measured.suite}")
-
-
-def load_profile(name_or_path: str | None) -> Any:
-    """The device profile of that name or file; None for the built-in one."""
-    if name_or_path is None:
-        return None
-    from tinytee.plan.profile import load  # noqa: PLC0415
-
-    return load(name_or_path)

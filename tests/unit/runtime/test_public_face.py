@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import tinytee
+from tinytee.plan.profile import load
 
 KEY = bytes(range(32))
 
@@ -103,6 +104,14 @@ def test_the_budget_is_a_number_of_bytes_too() -> None:
     assert bundle.peak_secure_memory_bytes <= needed
 
 
+def test_a_profile_is_a_name_a_file_or_itself(tmp_path: Path) -> None:
+    board = load("raspberry-pi-3")
+    board.save(tmp_path / "board.json")
+    for profile in ("raspberry-pi-3", tmp_path / "board.json", board):
+        bundle = tinytee.compile(build_model(), "1MiB", KEY, input_shapes={"x": (1, 3, 8, 8)}, profile=profile)
+        assert bundle.suite == "chacha20-poly1305"
+
+
 def test_class_names_count(tmp_path: Path) -> None:
     names = [f"a long name of class number {k}" for k in range(3000)]
     shapes = {"x": (1, 3, 8, 8)}
@@ -128,6 +137,7 @@ def test_class_names_count(tmp_path: Path) -> None:
         ({"model": b"not a model"}, tinytee.TinyteeError, "ONNX"),
         ({"preprocessing": tinytee.Preprocessing((5, 5))}, ValueError, "do not fit input 'x'"),
         ({"input_shapes": None}, tinytee.TinyteeError, "x"),
+        ({"profile": "abacus"}, ValueError, "no device profile 'abacus': give a file, or one of .*raspberry-pi-3"),
     ],
 )
 def test_a_slip_is_named(arguments: dict[str, object], error: type[Exception], message: str) -> None:
