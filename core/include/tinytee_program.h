@@ -115,6 +115,11 @@ enum {
   TT_BINARY_MAX,
   TT_BINARY_PRELU,
   TT_BINARY_POW,
+  TT_BINARY_LESS, /* 1 or 0, as the next two */
+  TT_BINARY_LESS_OR_EQUAL,
+  TT_BINARY_EQUAL,
+  TT_BINARY_KEEP, /* a where b is not 0, else 0 */
+  TT_BINARY_DROP, /* a where b is 0, else 0 */
   TT_BINARY_END
 };
 enum { TT_REDUCE_MEAN, TT_REDUCE_MAX, TT_REDUCE_MIN, TT_REDUCE_SUM, TT_REDUCE_END };

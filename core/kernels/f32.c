@@ -908,6 +908,8 @@ static void activation(unsigned kind, float alpha, float beta, float *data, size
   }
 }
 
+TTI_INLINE vf where(vi mask, vf x) { return (vf)(mask & (vi)x); }
+
 TTI_INLINE vf combine(unsigned kind, vf a, vf b) {
   switch (kind) {
     case TT_BINARY_ADD:
@@ -924,6 +926,16 @@ TTI_INLINE vf combine(unsigned kind, vf a, vf b) {
       return v_select((a >= b) | (a != a), a, b);
     case TT_BINARY_PRELU:
       return v_select(a < 0.0f, a * b, a);
+    case TT_BINARY_LESS:
+      return where(a < b, v_set(1.0f));
+    case TT_BINARY_LESS_OR_EQUAL:
+      return where(a <= b, v_set(1.0f));
+    case TT_BINARY_EQUAL:
+      return where(a == b, v_set(1.0f));
+    case TT_BINARY_KEEP:
+      return where(b != 0.0f, a);
+    case TT_BINARY_DROP:
+      return where(b == 0.0f, a);
     default:
       return v_pow(a, b);
   }

@@ -178,17 +178,23 @@ class Unary(Op):
     """Applies only its activation."""
 
 
+BinaryKind = Literal[
+    "add", "sub", "mul", "div", "min", "max", "prelu", "pow", "less", "less_or_equal", "equal", "keep", "drop"
+]
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Binary(Op):
     """Elementwise on two operands, each axis of each equal to the output's or 1 (broadcast).
 
     inputs: two tensors, or one tensor where ``constant`` ([1|height, 1|width, 1|channels]) is the other operand:
-    the second, or the first if ``constant_first``. prelu: where(a < 0, a * b, a). pow: a ** b.
+    the second, or the first if ``constant_first``. prelu: where(a < 0, a * b, a). pow: a ** b. less, less_or_equal,
+    equal: 1 where it is so, else 0. keep: where(b != 0, a, 0). drop: where(b == 0, a, 0).
     constant_quant: where the model gives the constant as 8-bit integers, what they stand for.
     apart: of an addition: a quantized model rounds both operands to float32 before it (ONNX's Sum), not only their sum.
     """
 
-    kind: Literal["add", "sub", "mul", "div", "min", "max", "prelu", "pow"]
+    kind: BinaryKind
     constant: Array | None = None
     constant_first: bool = False
     constant_quant: Quant | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -273,7 +274,7 @@ def _binary(op: g.Binary, inputs: list[F64], shape: g.Shape) -> F64:
     if op.constant is not None:
         operands.insert(0 if op.constant_first else 1, op.constant.astype(np.float64))
     a, b = operands
-    functions: dict[str, Callable[[], F64]] = {
+    functions: dict[str, Callable[[], NDArray[Any]]] = {
         "add": lambda: a + b,
         "sub": lambda: a - b,
         "mul": lambda: a * b,
@@ -282,8 +283,13 @@ def _binary(op: g.Binary, inputs: list[F64], shape: g.Shape) -> F64:
         "max": lambda: np.maximum(a, b),
         "prelu": lambda: np.where(a < 0, a * b, a),
         "pow": lambda: np.power(a, b),
+        "less": lambda: a < b,
+        "less_or_equal": lambda: a <= b,
+        "equal": lambda: a == b,
+        "keep": lambda: np.where(b != 0, a, 0),
+        "drop": lambda: np.where(b == 0, a, 0),
     }
-    return functions[op.kind]()
+    return np.asarray(functions[op.kind](), np.float64)
 
 
 def _gather(op: g.Gather, inputs: list[F64], shape: g.Shape) -> F64:

@@ -3,6 +3,7 @@
 from tinytee.importer.handlers import (
     elementwise,
     linear,
+    logic,
     movement,
     normalize,
     quantized,
@@ -12,4 +13,15 @@ from tinytee.importer.handlers import (
     window,
 )
 
-__all__ = ["elementwise", "linear", "movement", "normalize", "quantized", "recurrent", "reduce", "resize", "window"]
+__all__ = [
+    "elementwise",
+    "linear",
+    "logic",
+    "movement",
+    "normalize",
+    "quantized",
+    "recurrent",
+    "reduce",
+    "resize",
+    "window",
+]

@@ -294,15 +294,3 @@ def _image(call: Call, tensor: str, shape: g.Shape, value: Value) -> Value:
 def constant_of_shape(call: Call) -> Result:
     """Only reached where the shape is not known."""
     return Known(call.constant(0, "the shape"))
-
-
-@handles("Where", sample_wise=always)
-def where(call: Call) -> Result:
-    """Only where the condition is known and takes one side whole."""
-    condition = call.constant(0, "the condition").astype(bool)
-    call.forbid(bool(condition.any() != condition.all()), "a condition that differs between elements is not supported")
-    chosen = call.any(1 if condition.all() else 2)
-    shape = broadcast([condition.shape, call.shape(1), call.shape(2)])
-    found = chosen.array.shape if isinstance(chosen, Known) else chosen.shape
-    call.forbid(found != shape, "a condition that broadcasts is not supported")
-    return chosen
