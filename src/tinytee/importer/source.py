@@ -12,6 +12,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from tinytee.errors import TinyteeError, UnsupportedModelError
+from tinytee.importer.definitions import with_definitions
 from tinytee.importer.half import in_float32
 
 ModelSource = str | PathLike[str] | bytes | onnx.ModelProto
@@ -33,7 +34,7 @@ def read_model(model: ModelSource) -> tuple[ir.Model, int]:
         raise TinyteeError(f"the model's float16 weights cannot be read: {error}") from error
     proto, version = _modern(proto)
     try:
-        found = ir.from_proto(proto)
+        found = ir.from_proto(with_definitions(proto, version))
         if base is not None:
             ir.external_data.set_base_dir(found.graph, base)
         if found.functions:

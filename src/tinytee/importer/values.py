@@ -20,7 +20,7 @@ class Value:
         layout: how the logical axes lie in the tensor.
         dtype: the model's element type. The tensor is float32 whatever it is, unless the builder has a quant for it:
             then it is uint8, and what the model calls int8 has 128 added to it.
-        source: the model's input of which this is the very value, if it is one.
+        source: the model's input of which this is the very value, or a truth that follows from it alone.
     """
 
     tensor: str

@@ -127,7 +127,10 @@ class Walk:
         if isinstance(condition, Poison):
             return [condition for _ in node.outputs]
         if not isinstance(condition, Known) or condition.other is not None:
-            raise Refusal("its condition depends on the model's inputs; conditions must be known at compile time")
+            bindable = (condition.source,) if isinstance(condition, Value) and condition.source else ()
+            raise Refusal(
+                "its condition depends on the model's inputs; conditions must be known at compile time", bindable
+            )
         branch = node.attributes["then_branch" if bool(condition.array.reshape(-1)[0]) else "else_branch"].as_graph()
         self.env |= {value: _weights(value) for value in branch.initializers.values()}
         self._nodes(branch)

@@ -23,8 +23,9 @@ _COMPARISONS = {
 _LOGIC = {"And": "mul", "Or": "max", "Xor": "sub"}
 
 
-def _truth(value: Value) -> Value:
-    return replace(value, dtype=np.dtype(bool))
+def _truth(call: Call, value: Value) -> Value:
+    sources = {item.source for item in call.inputs if isinstance(item, Value)}
+    return replace(value, dtype=np.dtype(bool), source=sources.pop() if len(sources) == 1 else None)
 
 
 def _number(number: float) -> Known:
@@ -32,20 +33,20 @@ def _number(number: float) -> Known:
 
 
 def _negated(call: Call, value: Value) -> Value:
-    return _truth(call.builder.binary("sub", _number(1), value))
+    return _truth(call, call.builder.binary("sub", _number(1), value))
 
 
 @handles(*_COMPARISONS, sample_wise=pointwise)
 def comparison(call: Call) -> Value:
     kind, backwards = _COMPARISONS[call.op_type]
     left, right = (call.any(1), call.any(0)) if backwards else (call.any(0), call.any(1))
-    return _truth(call.builder.binary(kind, left, right))
+    return _truth(call, call.builder.binary(kind, left, right))
 
 
 @handles(*_LOGIC, sample_wise=pointwise)
 def logic(call: Call) -> Value:
     result = call.builder.binary(_LOGIC[call.op_type], call.any(0), call.any(1))
-    return _truth(call.builder.unary(result, "abs") if call.op_type == "Xor" else result)
+    return _truth(call, call.builder.unary(result, "abs") if call.op_type == "Xor" else result)
 
 
 @handles("Not", sample_wise=pointwise)
@@ -65,7 +66,7 @@ def is_infinite(call: Call) -> Value:
     if below and above:
         value = call.builder.unary(value, "abs")
     bound = np.inf if above else -np.inf if below else np.nan  # which nothing equals
-    return _truth(call.builder.binary("equal", value, _number(bound)))
+    return _truth(call, call.builder.binary("equal", value, _number(bound)))
 
 
 def _selects(call: Call) -> bool:

@@ -134,7 +134,8 @@ def slice_(call: Call) -> Value:
 
 
 @handles("Split", sample_wise=axis_is_not_first(0), bytewise=True)
-def split(call: Call) -> list[Value]:
+def split(call: Call) -> list[Result]:
+    """Empty parts are constants, which Concat leaves out again."""
     value = call.value()
     axis = call.axis(call.int("axis", 0), value.rank)
     extent = value.shape[axis]
@@ -145,10 +146,11 @@ def split(call: Call) -> list[Value]:
         count = call.int("num_outputs", call.output_count)
         size = -(-extent // count)
         sizes = [min(size, extent - start) for start in range(0, size * count, size)]
-    call.forbid(sum(sizes) != extent or min(sizes) < 1, f"an axis of {extent} cannot be split into {sizes}")
+    call.forbid(sum(sizes) != extent or min(sizes) < 0, f"an axis of {extent} cannot be split into {sizes}")
+    empty = Known(np.zeros([0 if i == axis else n for i, n in enumerate(value.shape)], value.dtype))
     starts = np.cumsum([0, *sizes])
     return [
-        call.builder.gather(value, {axis: np.arange(start, start + size)})
+        call.builder.gather(value, {axis: np.arange(start, start + size)}) if size else empty
         for start, size in zip(starts, sizes, strict=False)
     ]
 
