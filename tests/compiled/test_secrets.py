@@ -26,6 +26,7 @@ from tinytee.passes import optimize
 from tinytee.passes.code_weights import code_weights
 from tinytee.plan.api import least_budget
 from tinytee.plan.weights import BY_WINOGRAD, Method
+from unit.plan import test_choices as choices
 from unit.plan import test_functions as functions
 from unit.plan import test_strassen as strassen
 from unit.plan import test_winograd as winograd
@@ -83,6 +84,11 @@ def test_integer_networks(
 @floats
 def test_functions(tmp_path: Path, machine: Machine) -> None:
     holds_for(machine, functions.network(37, *functions.FUNCTIONS), 1 << 20, tmp_path)
+
+
+@floats
+def test_comparisons_and_selections(tmp_path: Path, machine: Machine) -> None:
+    holds_for(machine, choices.network(), 1 << 20, tmp_path)
 
 
 @floats

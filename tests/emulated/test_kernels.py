@@ -21,6 +21,7 @@ from tinytee.passes.code_weights import code_weights
 from tinytee.plan.api import least_budget
 from tinytee.plan.quantized import products_in_16_bits
 from tinytee.plan.weights import BY_WINOGRAD, Method
+from unit.plan import test_choices as choices
 from unit.plan import test_functions as functions
 from unit.plan import test_strassen as strassen
 from unit.plan import test_winograd as winograd
@@ -75,6 +76,11 @@ def test_functions_of_every_argument(tmp_path: Path, function: Activation, isa: 
     graph = functions.network(len(x), function)
     found = run(MACHINES[isa], graph, 1 << 20, {"x": x.reshape(1, -1, 1)}, tmp_path)
     functions.agrees(function, x, found["y"].reshape(-1))
+
+
+@pytest.mark.parametrize(("isa", "kernels"), [("neon", "neon"), ("neon", "portable"), ("avx512", "avx512")])
+def test_comparisons_and_selections(tmp_path: Path, isa: str, kernels: str) -> None:
+    choices.agrees(run(MACHINES[isa], choices.network(), 1 << 20, choices.feeds(), tmp_path, isa=kernels))
 
 
 @pytest.mark.parametrize("isa", ON_FLOATS)

@@ -1,9 +1,9 @@
 """Recognizes activations that a model spells out: x * sigmoid(x), GELU by erf or tanh, hard swish, Mish, ...
 
 Any tree of elementwise operators with scalar constants that starts and ends in one tensor is a function of one
-number. It is compared with the known activations where they differ most: on a grid around 0 and at large arguments,
-to a relative 2e-6, several times finer than the closest pair of them (gelu and gelu_tanh, 5e-4). However an exporter
-writes the formula, it is found; a formula that is not one of them is left as it is.
+number. If it has no steps, it is compared with the known activations where they differ most: on a grid around 0 and at
+large arguments, to a relative 2e-6, several times finer than the closest pair of them (gelu and gelu_tanh, 5e-4).
+However an exporter writes the formula, it is found; a formula that is not one of them is left as it is.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from tinytee.passes.rewrite import producers
 
 _MOST_OPS = 12
 _TOLERANCE = 2e-6
+_STEPS = {"trunc", "thresholded_relu", "floor", "ceil", "round", "sign", "not_zero"}
+_STEPS |= {"less", "less_or_equal", "equal", "keep", "drop"}
+"""Kinds of operators of which a grid tells too little: they may step between its points."""
 _GRID = np.concatenate(
     [
         np.linspace(-12, 12, 1201),
@@ -104,9 +107,13 @@ def _cones(root: Op, written: dict[str, Op], order: dict[str, int]) -> list[Cone
 
 
 def _is_scalar_function(op: Op) -> bool:
+    if op.activation.kind in _STEPS:
+        return False
     if isinstance(op, g.Unary):
         return True
-    return isinstance(op, g.Binary) and op.kind != "prelu" and (op.constant is None or op.constant.size == 1)
+    if not isinstance(op, g.Binary) or op.kind == "prelu" or op.kind in _STEPS:
+        return False
+    return op.constant is None or op.constant.size == 1
 
 
 def _run(cone: Cone, x: NDArray) -> NDArray[np.float64]:
