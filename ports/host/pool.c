@@ -20,7 +20,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "../subnormals.h"
+#include "../float_mode.h"
 
 enum { SPINS = 20000, ITEM_BITS = 20 };
 
@@ -77,7 +77,7 @@ static void *serve(void *argument) {
   tthi_pool *pool = me->pool;
   uint32_t seen = 0;
   my_number = me->number;
-  (void)ttp_flush_subnormals();
+  ttp_set_float_mode(TTP_FLOAT_MODE);
   while (!atomic_load(&pool->stop)) {
     for (int spin = 0; spin < SPINS && atomic_load_explicit(&pool->calls, memory_order_acquire) == seen; spin++)
       pause_a_moment();

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "../subnormals.h"
+#include "../float_mode.h"
 #include "kernels/kernels.h"
 #include "port.h"
 #include "tinytee_host.h"
@@ -446,9 +446,10 @@ static tt_status run(tth_session *session, const tth_input *inputs, size_t input
 
 tt_status tth_session_run(tth_session *session, const tth_input *inputs, size_t input_count, const tth_output *outputs,
                           size_t output_count) {
-  const uint64_t mode = ttp_flush_subnormals();
+  const uint64_t mode = ttp_float_mode();
+  ttp_set_float_mode(TTP_FLOAT_MODE);
   const tt_status status = run(session, inputs, input_count, outputs, output_count);
-  ttp_float_mode(mode);
+  ttp_set_float_mode(mode);
   return status;
 }
 

@@ -10,7 +10,7 @@ import pytest
 import tinytee
 from tinytee.zoo.quantized import quantized_network
 from trusted.support import KEY, Compile, check_close, feed_of
-from unit.runtime.test_subnormals import check_zeros, numbers, scaled_model
+from unit.runtime.test_float_mode import check_zeros, numbers, scaled_model
 from zoo.recurrent import voice_detector
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* in development mode")

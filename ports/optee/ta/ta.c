@@ -4,7 +4,7 @@
 #include <tee_internal_api.h>
 #include <trace.h>
 
-#include "../../subnormals.h"
+#include "../../float_mode.h"
 #include "aead.h"
 #include "identity.h"
 #include "kernels/kernels.h"
@@ -348,9 +348,10 @@ TEE_Result TA_InvokeCommandEntryPoint(void *context, uint32_t id, uint32_t types
     slots[3].memref.size = 0;
   }
   if (!has(&slots[2], sizeof(tta_reply))) return TEE_ERROR_BAD_PARAMETERS;
-  const uint64_t mode = ttp_flush_subnormals();
+  const uint64_t mode = ttp_float_mode();
+  ttp_set_float_mode(TTP_FLOAT_MODE);
   const TEE_Result result = commands[id].run(context, slots);
-  ttp_float_mode(mode);
+  ttp_set_float_mode(mode);
   return result;
 }
 

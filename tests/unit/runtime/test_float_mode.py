@@ -1,6 +1,10 @@
-"""Subnormal numbers count as zeros in a run, whose time they would else show in, and as themselves beside it."""
+"""Subnormal numbers count as zeros in a run, whose time they would else show in, and as themselves beside it; and a run
+rounds to nearest, whatever its caller does."""
 
 from __future__ import annotations
+
+import ctypes
+import platform
 
 import numpy as np
 import onnx
@@ -8,10 +12,14 @@ import onnx.parser
 import pytest
 
 import tinytee
+from tinytee.zoo.quantized import quantized_network
 from unit.plan.test_register_tiles import ISAS, KEY
 
 LEAST = np.float32(2.0**-126)
 """Of the normal ones."""
+
+UPWARDS = 0x800 if platform.machine() == "x86_64" else 0x400000
+"""fenv.h's FE_UPWARD."""
 
 
 def scaled_model() -> onnx.ModelProto:
@@ -47,3 +55,21 @@ def test_subnormal_numbers_are_zeros(isa: str | None, threads: int) -> None:
         with pytest.raises(ValueError, match="x"):
             session.run({"x": x[:, :1]})
         assert (x * np.float32(0.5)).all()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_the_caller_s_rounding_is_not_the_run_s(isa: str | None) -> None:
+    bundle = tinytee.compile(quantized_network("lenet5"), "300KiB", KEY)
+    modes = ctypes.CDLL(None)
+    with tinytee.Session(bundle, key=KEY, isa=isa) as session:
+        (port,) = session.manifest.inputs
+        feed = {port.name: np.random.default_rng(0).standard_normal(port.shape).astype(np.float32)}
+        expected = session.run(feed)
+        assert modes.fesetround(UPWARDS) == 0
+        try:
+            found = session.run(feed)
+            assert modes.fegetround() == UPWARDS
+        finally:
+            modes.fesetround(0)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values)
