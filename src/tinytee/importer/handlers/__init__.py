@@ -1,6 +1,7 @@
 """Translations of ONNX operators; importing this package registers them all."""
 
 from tinytee.importer.handlers import (
+    einsum,
     elementwise,
     linear,
     logic,
@@ -14,6 +15,7 @@ from tinytee.importer.handlers import (
 )
 
 __all__ = [
+    "einsum",
     "elementwise",
     "linear",
     "logic",

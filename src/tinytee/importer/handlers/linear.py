@@ -1,7 +1,8 @@
-"""Matrix products with one constant side, as convolutions."""
+"""Matrix products, with a constant side as convolutions, and sums of products over any axes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from tinytee.importer import layout as lay
 from tinytee.importer.builder import Builder, as_float, broadcast
 from tinytee.importer.layout import Layout, Piece
-from tinytee.importer.registry import Call, handles
+from tinytee.importer.registry import Call, Result, handles
 from tinytee.importer.values import Grid, Known, Refusal, Value
 from tinytee.ir import graph as g
 from tinytee.ir.check import MOST_KERNEL_ROWS
@@ -55,6 +56,9 @@ def linear(
     return builder.value(tensor, shape, result)
 
 
+Labels = tuple[str, ...]
+"""A name for each axis."""
+
 WIDE_PLANE = 64 * 1024
 """Elements of a y-plane that has become too large to be the only one."""
 
@@ -92,7 +96,7 @@ def matmul(call: Call) -> Value:
     if isinstance(left, Value) and isinstance(right, Value):
         if left.rank == right.rank >= 2 and left.sample[:-2] == right.sample[:-2]:
             return product(builder, left, right)
-        call.constant(1, "one side, unless the leading axes of both are the same,")
+        return _broadcast_product(builder, left, right)
     if isinstance(right, Known):
         matrix = call.constant(1, "the right side")
         rank = matrix.ndim
@@ -100,7 +104,7 @@ def matmul(call: Call) -> Value:
         if rank == 1:
             result = linear(builder, value, value.rank - 1, matrix[:, None])
             return builder.reshape(result, result.sample[:-1])
-        result = _stacked(builder, value, value.rank - 1, matrix, call.grid(1), rank - 1)
+        result = stacked(builder, value, value.rank - 1, matrix, call.grid(1), rank - 1)
         return builder.reshape(result, (*result.sample[:-2], result.sample[-1])) if len(call.shape(0)) == 1 else result
     matrix = call.constant(0, "the left side")
     if matrix.ndim == 1:
@@ -111,10 +115,27 @@ def matmul(call: Call) -> Value:
     value = call.value(1)
     if value.rank == 1:
         column = builder.reshape(value, (value.shape[0], 1))
-        result = _stacked(builder, builder.pad_rank(column, matrix.ndim), matrix.ndim - 2, matrix.swapaxes(-1, -2))
+        result = stacked(builder, builder.pad_rank(column, matrix.ndim), matrix.ndim - 2, matrix.swapaxes(-1, -2))
         return builder.reshape(result, result.sample[:-1])
     value = builder.pad_rank(value, matrix.ndim)
-    return _stacked(builder, value, value.rank - 2, matrix.swapaxes(-1, -2), call.grid(0), matrix.ndim - 2)
+    return stacked(builder, value, value.rank - 2, matrix.swapaxes(-1, -2), call.grid(0), matrix.ndim - 2)
+
+
+def _broadcast_product(builder: Builder, left: Value, right: Value) -> Value:
+    """MatMul's of values whose leading axes are 1 on one side or missing, or of which one is a vector."""
+    ends: tuple[Labels, Labels] = (("row", "depth")[-left.rank :], ("depth", "column")[: right.rank])
+    leads = [side.sample[: -len(end)] for side, end in zip((left, right), ends, strict=True)]
+    sides, operands = [], []
+    for side, end, lead, other in zip((left, right), ends, leads, reversed(leads), strict=True):
+        missing = len(lead) - len(other)
+        partners = [1] * missing + list(other[max(-missing, 0) :])
+        kept = [i for i, (mine, theirs) in enumerate(zip(lead, partners, strict=True)) if mine != 1 or mine == theirs]
+        sides.append(builder.reshape(side, [*(lead[i] for i in kept), *side.sample[len(lead) :]]))
+        operands.append((*(str(i - len(lead)) for i in kept), *end))
+    places = sorted({label for labels in operands for label in labels if label[0] == "-"}, key=int)
+    return contract(
+        builder, sides, operands, (*places, *(end for end in ("row", "column") if end in (*ends[0], *ends[1])))
+    )
 
 
 def product(builder: Builder, left: Value, right: Value) -> Value:
@@ -157,7 +178,71 @@ def _flowing(builder: Builder, flows: Value, kept: int, matrix: Value, made: int
     return builder.value(tensor, shape, layout)
 
 
-def _stacked(
+def contract(builder: Builder, items: Sequence[Result], operands: Sequence[Labels], result: Labels) -> Value:
+    """Two operands, at least one of them a value, multiplied and summed over the axes that the result has not. Each has
+    no axis that neither the other nor the result has. The first axis of a result by samples is the samples'."""
+    (one, other), (mine, theirs) = items, operands
+    if isinstance(one, Known):
+        (one, other), (mine, theirs) = (other, one), (theirs, mine)
+    assert isinstance(one, Value)
+    extents = dict(zip(theirs, other.array.shape if isinstance(other, Known) else other.sample, strict=True))
+    for label, extent in zip(mine, one.sample, strict=True):
+        if extents.setdefault(label, extent) != extent:
+            raise Refusal(f"axes of {extent} and {extents[label]} meet")
+    lead = [label for label in result if label in mine]
+    over = [label for label in mine if label not in result]
+    columns = [label for label in result if label not in mine]
+
+    def sizes(labels: Sequence[str]) -> list[int]:
+        return [extents[label] for label in labels]
+
+    def value(item: Value, labels: Labels, order: Sequence[str], shape: Sequence[int]) -> Value:
+        return builder.reshape(builder.transpose(item, [labels.index(label) for label in order]), shape)
+
+    depth, width = prod(sizes(over)), prod(sizes(columns))
+    if isinstance(other, Known):
+        made = _with_matrices(
+            builder, value(one, mine, [*lead, *over], [*sizes(lead), depth]), other.array, theirs, lead, over, columns
+        )
+        order = [*lead, *columns]
+    else:
+        both, rows = [label for label in lead if label in theirs], [label for label in lead if label not in theirs]
+        order = [*both, *rows, *columns]
+        if not over and not rows and not columns:
+            made = builder.binary("mul", value(one, mine, both, sizes(both)), value(other, theirs, both, sizes(both)))
+        else:
+            left = value(one, mine, [*both, *rows, *over], [*sizes(both), prod(sizes(rows)), depth])
+            right = value(other, theirs, [*both, *over, *columns], [*sizes(both), depth, width])
+            made = product(builder, left, right)
+    made = builder.reshape(made, sizes(order))
+    return builder.transpose(made, [order.index(label) for label in result])
+
+
+def _with_matrices(
+    builder: Builder,
+    value: Value,
+    array: NDArray,
+    labels: Labels,
+    lead: Sequence[str],
+    over: Sequence[str],
+    columns: Sequence[str],
+) -> Value:
+    """The product of a value [*lead, over] and a constant array, over the axes that are the value's last one together:
+    [*lead, columns], with an axis of 1 between where the last of ``lead`` is the array's, too."""
+    axes = [labels.index(label) for label in (*(label for label in lead if label in labels), *over, *columns)]
+    extents = [array.shape[labels.index(label)] if label in labels else 1 for label in lead]
+    array = array.transpose(axes)
+    depth = value.sample[-1]
+    if not over and not columns:
+        return builder.binary("mul", value, Known(array.reshape([*extents, 1])))
+    if lead and lead[-1] not in labels:
+        extents = extents[:-1]
+    else:
+        value = builder.reshape(value, [*value.sample[:-1], 1, depth])
+    return stacked(builder, value, value.rank - 1, array.reshape([*extents, depth, -1]))
+
+
+def stacked(
     builder: Builder, value: Value, axis: int, matrices: NDArray, grid: Grid | None = None, outputs_axis: int = 0
 ) -> Value:
     """``linear`` with a matrix [..., extent of axis, outputs] for each leading index: a convolution in groups.
