@@ -21,7 +21,7 @@ if os.environ.get("CI"):
 pytest.register_assert_rewrite("trusted")
 
 
-ONE_WORKER = ("bench", "compiled", "emulated", "fuzz", "optee")
+ONE_WORKER = ("bench", "emulated", "fuzz", "machine_code", "optee")
 """Folders whose tests share a machine or a build, or measure: one worker runs all of a folder."""
 
 

@@ -79,7 +79,7 @@ static size_t collect_runs(const struct tt_engine *e, const tt_op *op, const tt_
 }
 
 /* Whether a stream was malformed shows, by an error. Nothing else that is computed from what is secret does, so this
- * branch stands alone, where tests/compiled can tell it from others. */
+ * branch stands alone, where tests/machine_code can tell it from others. */
 __attribute__((noinline)) static void tell_of_malformed(tt_op *op, int malformed) {
   if (malformed) __atomic_store_n(&op->malformed, 1, __ATOMIC_RELAXED);
 }

@@ -9,8 +9,8 @@
  *
  * Other secrets take the place of weights and inputs where SEED is above 0: zeros (1), ones in every bit (2), any
  * bytes. Secrets are undefined to Valgrind's memcheck, which so complains of every branch and every address that
- * depends on them; and tests/compiled/tracer.c compares what happens between tracing_begins and tracing_ends. 'branch'
- * and 'address' do what must not be done, with the first byte of an output. */
+ * depends on them; and tests/machine_code/tracer.c compares what happens between tracing_begins and tracing_ends.
+ * 'branch' and 'address' do what must not be done, with the first byte of an output. */
 #define _POSIX_C_SOURCE 200809L
 #include <pthread.h>
 #include <stdio.h>

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from compiled.memcheck import check
-from compiled.traces import differences
 from emulated.machine import MACHINES, OWN, ROOT, Machine, lowered_for, program
+from machine_code.memcheck import check
+from machine_code.traces import differences
 from tinytee import zoo
 from tinytee.importer import load
 from tinytee.ir.graph import Graph
