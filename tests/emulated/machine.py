@@ -16,7 +16,7 @@ import numpy as np
 from tinytee.bundle import TensorSpec
 from tinytee.ir.graph import Graph
 from tinytee.plan import profile
-from tinytee.plan.api import Planner, lower
+from tinytee.plan.api import Planner, least_budget, lower
 from tinytee.plan.entropy import Entropy
 from tinytee.plan.lowered import Lowered
 from tinytee.runtime.tensors import from_core, from_wire, to_core, to_wire
@@ -93,6 +93,12 @@ def runner(machine: Machine) -> Path:
 def lowered_for(machine: Machine, graph: Graph, budget: int, entropy: Entropy = "auto") -> Lowered:
     planner = Planner(graph, machine.profile, None, budget, entropy)
     return lower(graph, planner.plan(budget))
+
+
+def budget_of(machine: Machine, graph: Graph, share: float) -> int:
+    """From the least that the tests give to one at which everything fits."""
+    low = max(8192, least_budget(graph, machine.profile))
+    return int(low * ((4 * low + (1 << 20)) / low) ** share)
 
 
 def program(lowered: Lowered, inputs: dict[str, np.ndarray]) -> tuple[bytes, list[TensorSpec]]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emulated.machine import MACHINES, run
+from emulated.machine import MACHINES, budget_of, run
 from tinytee import zoo
 from tinytee.importer import load
 from tinytee.ir.graph import Activation, Graph, Shape
@@ -34,12 +34,6 @@ ON_FLOATS = ("neon", "avx512")
 """Of each processor one: they have the same kernels for float32."""
 
 
-def budget_of(isa: str, graph: Graph, share: float) -> int:
-    """From the least that the tests give to one at which everything fits."""
-    low = max(8192, least_budget(graph, MACHINES[isa].profile))
-    return int(low * ((4 * low + (1 << 20)) / low) ** share)
-
-
 def check(isa: str, graph: Graph, budget: int, seed: int, folder: Path) -> None:
     inputs = inputs_of(graph, seed)
     found = run(MACHINES[isa], graph, budget, inputs, folder)
@@ -54,7 +48,7 @@ def check(isa: str, graph: Graph, budget: int, seed: int, folder: Path) -> None:
 def test_networks_give_the_reference_s_answer(
     tmp_path_factory: pytest.TempPathFactory, isa: str, graph: Graph, share: float, seed: int
 ) -> None:
-    check(isa, graph, budget_of(isa, graph, share), seed, tmp_path_factory.getbasetemp())
+    check(isa, graph, budget_of(MACHINES[isa], graph, share), seed, tmp_path_factory.getbasetemp())
 
 
 @pytest.mark.parametrize("isa", MACHINES)
@@ -64,7 +58,7 @@ def test_integer_networks_give_the_reference_s_bits(
     tmp_path_factory: pytest.TempPathFactory, isa: str, graph: Graph, share: float, seed: int
 ) -> None:
     inputs = inputs_of(graph, seed)
-    found = run(MACHINES[isa], graph, budget_of(isa, graph, share), inputs, tmp_path_factory.getbasetemp())
+    found = run(MACHINES[isa], graph, budget_of(MACHINES[isa], graph, share), inputs, tmp_path_factory.getbasetemp())
     for name, want in evaluate(graph, inputs).items():
         np.testing.assert_array_equal(found[name], want)
 
@@ -144,7 +138,7 @@ def test_lanes_at_their_bound_are_exact(tmp_path: Path, sign: int, channels: int
     full = replace(graph, ops=(graph.ops[0], replace(conv, weight=weight), *graph.ops[2:]))
     assert products_in_16_bits(full.ops[1]) == 4  # type: ignore[arg-type]
     for value in (-100.0, 100.0):
-        for budget in (budget_of(isa, full, 0), 1 << 20):
+        for budget in (budget_of(MACHINES[isa], full, 0), 1 << 20):
             inputs = {"x": np.full((1, 1, 1031), value, np.float32)}
             found = run(MACHINES[isa], full, budget, inputs, tmp_path)
             np.testing.assert_array_equal(found["y"], evaluate(full, inputs)["y"])

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from emulated.machine import MACHINES, OWN, ROOT, Machine, lowered_for, program
+from emulated.machine import MACHINES, OWN, ROOT, Machine, budget_of, lowered_for, program
 from machine_code.memcheck import check
 from machine_code.traces import differences
 from tinytee import zoo
@@ -67,8 +67,7 @@ def holds_for(machine: Machine, graph: Graph, budget: int, folder: Path) -> None
 @settings(max_examples=12, deadline=None, phases=WITHOUT_SHRINKING, suppress_health_check=SLOW_IS_FINE)
 @given(graphs(), st.floats(0, 1))
 def test_networks(tmp_path_factory: pytest.TempPathFactory, machine: Machine, graph: Graph, share: float) -> None:
-    low = max(8192, least_budget(graph, machine.profile))
-    holds_for(machine, graph, int(low * ((4 * low + (1 << 20)) / low) ** share), tmp_path_factory.getbasetemp())
+    holds_for(machine, graph, budget_of(machine, graph, share), tmp_path_factory.getbasetemp())
 
 
 @integers
@@ -77,8 +76,7 @@ def test_networks(tmp_path_factory: pytest.TempPathFactory, machine: Machine, gr
 def test_integer_networks(
     tmp_path_factory: pytest.TempPathFactory, machine: Machine, graph: Graph, share: float
 ) -> None:
-    low = max(8192, least_budget(graph, machine.profile))
-    holds_for(machine, graph, int(low * ((4 * low + (1 << 20)) / low) ** share), tmp_path_factory.getbasetemp())
+    holds_for(machine, graph, budget_of(machine, graph, share), tmp_path_factory.getbasetemp())
 
 
 @floats

@@ -10,12 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emulated.machine import OWN, STACK_BYTES, lowered_for, program, runner, stack_bytes
+from emulated.machine import OWN, STACK_BYTES, budget_of, lowered_for, program, runner, stack_bytes
 from tinytee import zoo
 from tinytee.importer import load
 from tinytee.ir.graph import Graph
 from tinytee.passes import optimize
-from tinytee.plan.api import least_budget
 from tinytee.runtime import library
 from tinytee.zoo.quantized import quantized_network
 from unit.plan.graphs import SLOW_IS_FINE, graphs
@@ -36,8 +35,7 @@ def check(graph: Graph, budget: int, folder: Path) -> None:
 @settings(max_examples=60, deadline=None, suppress_health_check=SLOW_IS_FINE)
 @given(graphs() | quantized_graphs(), st.floats(0, 1))
 def test_random_networks(tmp_path_factory: pytest.TempPathFactory, graph: Graph, share: float) -> None:
-    low = max(8192, least_budget(graph, OWN[1].profile))
-    check(graph, int(low * ((4 * low + (1 << 20)) / low) ** share), tmp_path_factory.getbasetemp())
+    check(graph, budget_of(OWN[1], graph, share), tmp_path_factory.getbasetemp())
 
 
 @pytest.mark.parametrize("budget", [512 << 10, 4 << 20])
