@@ -256,6 +256,7 @@ def _compare(
         for name in names:
             span, largest, error = _error(np.asarray(expected[name]), found[name])
             row = {"name": name, "range": span, "max_error": error, "relative_error": error / span if span else error}
+            row["finite"] = bool(np.isfinite(expected[name]).any())
             row["within_tolerance"] = error <= max(tolerance * span, NEGLIGIBLE * max(1.0, largest))
             rows[name] = max(rows.get(name, row), row, key=_how_far_off)
     return list(rows.values())

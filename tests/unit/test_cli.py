@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
@@ -141,6 +142,18 @@ def test_an_input_is_made_a_constant(run: Run, ready: Path) -> None:
     assert run("plan", "rate.onnx", "--sweep", "-m", "64KiB", *fixed)[0] == 0
     status, out, _ = run("bench", "rate.onnx", "-m", "64KiB", "--runs", "1", "--json", *fixed)
     assert (status, json.loads(out)[0]["error"]) == (0, 0)
+
+
+def test_verify_says_where_no_value_is_finite(run: Run, ready: Path) -> None:
+    scaled = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["": 17]>
+        logs (float[1, 8] x) => (float[1, 8] y) { s = Mul(x, x)  n = Neg(s)  l = Log(n)  y = Relu(l) }
+    """)
+    onnx.save(scaled, ready / "logs.onnx")
+    assert run("compile", "logs.onnx", "--memory", "64KiB", "-k", "model.key", "-o", "logs.tt")[0] == 0
+    status, out, _ = run("verify", "logs.tt", "logs.onnx", "-k", "model.key")
+    assert status == 0
+    assert "the same, none finite" in out
 
 
 def test_verify_fails_on_another_model(run: Run, ready: Path) -> None:

@@ -106,7 +106,8 @@ def verify_table(rows: Sequence[Mapping[str, Any]], tolerance: float) -> Table:
         "output", "range", "largest error", "of range", "", title="against ONNX Runtime", title_justify="left"
     )
     for row in rows:
-        verdict = "ok" if row["within_tolerance"] else f"above {tolerance:g}"
+        agrees = "ok" if row["finite"] else "the same, none finite"
+        verdict = agrees if row["within_tolerance"] else f"above {tolerance:g}"
         figures = (f"{row[name]:.3g}" for name in ("range", "max_error", "relative_error"))
         table.add_row(escape(row["name"]), *figures, verdict)
     return table
