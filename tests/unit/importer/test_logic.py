@@ -72,6 +72,7 @@ def test_what_is_no_number_and_what_is_infinite(attributes: dict[str, int]) -> N
         ({"x": (1, 3, 4, 5)}, {"b": np.float32(-np.inf)}),
         ({"x": (1, 3, 4, 5)}, {"b": np.float32(0)}),
         ({"x": (1, 3, 4, 5)}, {"b": random((3, 1, 1), 5)}),
+        ({"x": (3, 4)}, {"b": np.zeros((1, 1, 1), np.float32)}),
         ({"x": (1, 3, 1, 5), "b": (1, 3, 4, 1)}, {}),
     ],
 )

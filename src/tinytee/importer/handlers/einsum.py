@@ -50,10 +50,10 @@ def einsum(call: Call) -> Value:
     call.float_only()
     operands, result = _labels(call)
     call.forbid(len(operands) > 2, "sums of more than two operands are not supported; export products of two")
-    items = [call.any(position) for position in range(len(operands))]
-    arrays = [isinstance(item, Known) for item in items]
-    if any(arrays):
-        items = [Known(call.constant(i, "an operand")) if known else items[i] for i, known in enumerate(arrays)]
+    items = [
+        Known(call.constant(position, "an operand")) if isinstance(item, Known) else call.value(position)
+        for position, item in enumerate(call.inputs)
+    ]
     for i, labels in enumerate(operands):
         others = {*result, *(operands[1 - i] if len(operands) > 1 else ())}
         items[i], operands[i] = _summed(

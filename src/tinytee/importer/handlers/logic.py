@@ -77,7 +77,7 @@ def _selects(call: Call) -> bool:
 def _side(call: Call) -> int | None:
     """The input that a condition takes whole, where that is known."""
     condition = call.any(0)
-    if not isinstance(condition, Known) or condition.array.astype(bool).any() != condition.array.astype(bool).all():
+    if not isinstance(condition, Known) or condition.array.any() != condition.array.all():
         return None
     return 1 if condition.array.all() else 2
 
@@ -87,6 +87,7 @@ def where(call: Call) -> Result:
     """What is not chosen may be infinite, so that it is left out, and not multiplied by 0."""
     builder, (yes, no) = call.builder, (call.any(1), call.any(2))
     shape = broadcast([call.shape(0), call.shape(1), call.shape(2)])
+    dtype = yes.array.dtype if isinstance(yes, Known) else yes.dtype
     side = _side(call)
     if side is not None and call.shape(side) == shape:
         return call.any(side)
@@ -103,10 +104,11 @@ def where(call: Call) -> Result:
         else:
             parts.append(builder.binary(kind, chosen, condition))
     if not parts:
-        return Known(np.zeros(shape, yes.array.dtype if isinstance(yes, Known) else yes.dtype))
+        return Known(np.zeros(shape, dtype))
     result = parts[0] if len(parts) == 1 else builder.binary("add", *parts)
-    dtype = yes.array.dtype if isinstance(yes, Known) else yes.dtype
-    return result if isinstance(result, Known) else replace(result, dtype=dtype)
+    if isinstance(result, Known):
+        return Known(np.broadcast_to(result.array, shape))
+    return builder.pad_rank(replace(result, dtype=dtype), len(shape))
 
 
 def _above_the_matrix(call: Call) -> bool:
