@@ -150,7 +150,7 @@ class Bench:
         Args:
             budget_bytes: secure memory.
             suite: as for ``tinytee.compile``.
-            profile: the device to predict times for; None: the shipped one for this machine's kernels.
+            profile: the device to predict times for; None: the shipped one for this machine's processor and kernels.
             rounds: runs of each contender.
             most_seconds: fewer rounds, but three, if they would take longer.
             steady, most_tries: as for ``measure_side_by_side``.
@@ -160,7 +160,7 @@ class Bench:
             TinyteeError: it does not fit, or does not run.
         """
         key = secrets.token_bytes(32)
-        device = profile or for_isa(self._isa or library.best_isa())
+        device = profile or for_isa(self._isa or library.best_isa(), library.vendor())
         start = time.perf_counter()
         bundle = api.compile_graph(
             self._graph, budget_bytes, key, suite=suite, profile=device, threads=self.threads, progress=progress

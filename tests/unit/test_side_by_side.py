@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -59,13 +60,20 @@ def test_tries_are_bounded() -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_probe_compares_with_the_best_that_it_has_seen(threads: int) -> None:
+def test_a_probe_compares_with_good_ones_that_it_has_seen(threads: int) -> None:
     steady = Steady(threads)
-    steady._best, steady._alone = 60.0, 60.0
+    steady._seen, steady._alone = deque([60.0] * 100, maxlen=100), 60.0
     assert steady()
-    assert steady._best < 60.0
-    steady._best = 1e-9
+    assert len(steady._seen) == 100
+    assert min(steady._seen) < 60.0
+    steady._seen = deque([1e-9] * 100, maxlen=100)
     assert not steady()
+
+
+def test_a_single_best_probe_does_not_make_all_others_bad() -> None:
+    steady = Steady(1)
+    steady._seen, steady._alone = deque([1e-9] + [60.0] * 99), 60.0
+    assert steady()
 
 
 def test_threads_that_share_a_core_are_never_steady() -> None:

@@ -15,6 +15,9 @@ OF_ISA = {"avx2": "x86-64-avx2", "neon": "raspberry-pi-3", "neondot": "raspberry
 """Profiles that ship with the package, by the instruction set of kernels that they were measured with; of others the
 default one."""
 
+OF_VENDOR = {("AuthenticAMD", "avx512"): "x86-64-avx512-zen4", ("AuthenticAMD", "avx512vnni"): "x86-64-avx512-zen4"}
+"""Likewise, where processors of a vendor, as CPUID names it, differ from others with the same instructions."""
+
 SHARING_SECONDS = 1e-6
 """What it costs to hand an instruction's or a chunk's work to other threads."""
 
@@ -131,9 +134,9 @@ class Profile:
         Path(path).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
 
-def for_isa(isa: str) -> Profile:
-    """The shipped profile of machines whose kernels have this instruction set."""
-    return load(OF_ISA.get(isa))
+def for_isa(isa: str, vendor: str = "") -> Profile:
+    """The shipped profile of machines whose kernels have this instruction set, and of a processor's vendor if known."""
+    return load(OF_VENDOR.get((vendor, isa)) or OF_ISA.get(isa))
 
 
 def _speed(threads: int, efficiency: float) -> float:

@@ -9,6 +9,7 @@ threads as are measured: products of matrices that the nearest caches hold.
 from __future__ import annotations
 
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
@@ -19,14 +20,20 @@ SIZE, PRODUCTS = 64, 8
 
 FIRST_PROBES = 400
 SLACK = 1.12
-"""A probe that takes so much more than the best one tells of others' work."""
+"""A probe that takes so much more than good ones tells of others' work."""
+
+GOOD = 0.05
+"""The quantile of probes that is a good one: the very best are those of a clock that is kept for moments."""
+
+SEEN = 4000
+"""Of how many probes, the latest ones."""
 
 SLOWER_TOGETHER = 1.3
 """What threads may take at once over what one takes alone: clocks fall. More, and they share a core: never steady."""
 
 
 class Steady:
-    """A probe for so many threads: whether all get, now, the best that has been seen."""
+    """A probe for so many threads: whether all get, now, about the best that has been seen."""
 
     def __init__(self, threads: int) -> None:
         generator = np.random.default_rng(0)
@@ -36,13 +43,13 @@ class Steady:
         self._threads = range(threads)
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self._together = Barrier(threads)
-        self._best = min(self._probe() for _ in range(FIRST_PROBES))
-        self._alone = min(self._multiply(0) for _ in range(FIRST_PROBES))
+        self._seen = deque((self._probe() for _ in range(FIRST_PROBES)), maxlen=SEEN)
+        self._alone = float(np.quantile([self._multiply(0) for _ in range(FIRST_PROBES)], GOOD))
 
     def __call__(self) -> bool:
-        seconds = min(self._probe(), self._probe())
-        self._best = min(self._best, seconds)
-        return seconds < min(SLACK * self._best, SLOWER_TOGETHER * self._alone)
+        pair = self._probe(), self._probe()
+        self._seen.extend(pair)
+        return min(pair) < min(SLACK * float(np.quantile(self._seen, GOOD)), SLOWER_TOGETHER * self._alone)
 
     def _probe(self) -> float:
         """Seconds that the slowest of the threads takes, all at the same time."""

@@ -12,7 +12,9 @@ from tinytee.plan.api import make_plan
 from tinytee.plan.measure import measure
 
 
-@pytest.mark.parametrize("name", ["x86-64-avx512", "x86-64-avx2", "sgx-avx512", "sgx-avx2", "raspberry-pi-3"])
+@pytest.mark.parametrize(
+    "name", ["x86-64-avx512", "x86-64-avx512-zen4", "x86-64-avx2", "sgx-avx512", "sgx-avx2", "raspberry-pi-3"]
+)
 def test_measuring_a_machine_that_is_as_predicted_finds_its_profile(name: str) -> None:
     machine = replace(profile.load(name), strassen_channels=0)
 
@@ -32,3 +34,9 @@ def test_measuring_a_machine_that_is_as_predicted_finds_its_profile(name: str) -
 def test_every_instruction_set_has_a_shipped_profile() -> None:
     lanes = {isa: profile.for_isa(isa).lanes for isa in ("avx512vnni", "avx512", "avx2", "neon", "neondot")}
     assert lanes == {"avx512vnni": 16, "avx512": 16, "avx2": 8, "neon": 4, "neondot": 4}
+
+
+def test_processors_of_a_vendor_may_have_a_profile_of_their_own() -> None:
+    assert profile.for_isa("avx512vnni", "AuthenticAMD").strassen_channels
+    assert not profile.for_isa("avx512vnni", "GenuineIntel").strassen_channels
+    assert profile.for_isa("avx2", "AuthenticAMD") == profile.for_isa("avx2")

@@ -95,7 +95,7 @@ def test_threads_give_the_same_bits(monkeypatch: pytest.MonkeyPatch, isa: str | 
 
 
 def test_it_is_chosen_where_the_profile_says_that_it_pays() -> None:
-    graph, device = network(14, 14, 512, 512), profile.load()
+    graph, device = network(14, 14, 512, 512), profile.load("x86-64-avx512-zen4")
     assert choose_ways(graph, device, device.suite, 1 << 20) == {"b": Way("strassen", 64)}
     assert choose_ways(graph, device, device.suite, 64 << 10) == {}
     assert choose_ways(graph, profile.load("raspberry-pi-3"), "chacha20-poly1305", 1 << 20) == {}
