@@ -368,11 +368,12 @@ def measure_profile(progress: Progress | None = None) -> Profile:
     Args:
         progress: told what is being measured, and which fraction of the whole is done.
     """
+    from tinytee import processor  # noqa: PLC0415
     from tinytee.bundle import suites  # noqa: PLC0415
     from tinytee.plan import measure, profile  # noqa: PLC0415
     from tinytee.runtime import library  # noqa: PLC0415
 
-    base = profile.for_isa(library.best_isa(), library.vendor())
+    base = profile.for_isa(library.best_isa(), processor.vendor())
     known = [suite for suite in base.aead_bytes_per_second if suites.is_available(suite)]
     found = measure.measure(measuring_runner(replace(base, strassen_channels=0)), known, base, progress)
     return replace(found, dot_products=library.best_isa() != "neon")

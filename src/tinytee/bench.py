@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinytee import api
+from tinytee import api, processor
 from tinytee.errors import TinyteeError
 from tinytee.plan.profile import for_isa
 from tinytee.runtime import library
@@ -160,7 +160,7 @@ class Bench:
             TinyteeError: it does not fit, or does not run.
         """
         key = secrets.token_bytes(32)
-        device = profile or for_isa(self._isa or library.best_isa(), library.vendor())
+        device = profile or for_isa(self._isa or library.best_isa(), processor.vendor())
         start = time.perf_counter()
         bundle = api.compile_graph(
             self._graph, budget_bytes, key, suite=suite, profile=device, threads=self.threads, progress=progress

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import re
 from pathlib import Path
 from typing import Any
 
@@ -46,16 +45,6 @@ def best_isa() -> str:
         return ffi.string(found.tth_port_isa(port)).decode()
     finally:
         found.tth_port_close(port)
-
-
-def vendor() -> str:
-    """Of this processor, as CPUID and Linux name it; "" where they do not."""
-    try:
-        facts = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return ""
-    named = re.search(r"^vendor_id\s*:\s*(\S+)$", facts, re.MULTILINE)
-    return named[1] if named else ""
 
 
 @functools.cache
