@@ -25,7 +25,7 @@ REPEATS = 2000
 ROWS, PANEL = 128, 32
 AVX512 = ["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mfma", "-mprefer-vector-width=512"]
 AVX2 = ["-mavx2", "-mfma", "-fno-gcse", "-fno-gcse-after-reload"]
-FLAGS = {"avx2": AVX2, "avx512": AVX512, "avx512vnni": [*AVX512, "-mavx512vnni"]}
+FLAGS = {"avx2": AVX2, "avx512": AVX512, "avx512vnni": [*AVX512, "-mavx512vnni", "-mavx512vbmi"]}
 """As in CMakeLists.txt."""
 PRUNED = 0.8
 

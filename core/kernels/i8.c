@@ -1342,7 +1342,20 @@ static void accumulate(int keep, float scale, const float *a, size_t pixels, flo
 
 /* ---- lookup */
 
-#if TTI_CODE == TTI_CODE_avx512
+#if TTI_CODE == TTI_CODE_avx512 && TTI_DOT
+/* One permutation finds a byte among 128, and the index's highest bit says which permutation's. */
+static void lookup(const uint8_t *table, const uint8_t *in, size_t count, uint8_t *out) {
+  vx bytes[4];
+  __builtin_memcpy(bytes, table, sizeof bytes);
+  for (size_t i = 0; i < count; i += 64) {
+    const __mmask64 some = count - i >= 64 ? ~(__mmask64)0 : ((__mmask64)1 << (count - i)) - 1;
+    const vx x = _mm512_maskz_loadu_epi8(some, in + i);
+    const vx low = _mm512_permutex2var_epi8(bytes[0], x, bytes[1]);
+    const vx high = _mm512_permutex2var_epi8(bytes[2], x, bytes[3]);
+    _mm512_mask_storeu_epi8(out + i, some, _mm512_mask_mov_epi8(low, _mm512_movepi8_mask(x), high));
+  }
+}
+#elif TTI_CODE == TTI_CODE_avx512
 /* The table as 128 words in four registers: one permutation finds a word among 64, and the index's highest and lowest
  * bits say which permutation's, and which byte of it. */
 static void lookup(const uint8_t *table, const uint8_t *in, size_t count, uint8_t *out) {

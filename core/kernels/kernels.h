@@ -228,7 +228,7 @@ typedef struct tti_kernels {
 const tti_kernels *tti_kernels_portable(void);
 const tti_kernels *tti_kernels_avx2(void);       /* x86-64: AVX2 and FMA */
 const tti_kernels *tti_kernels_avx512(void);     /* x86-64: AVX-512 F, VL, BW, DQ and FMA */
-const tti_kernels *tti_kernels_avx512vnni(void); /* likewise, and VNNI */
+const tti_kernels *tti_kernels_avx512vnni(void); /* likewise, and VNNI and VBMI */
 const tti_kernels *tti_kernels_neon(void);       /* AArch64 */
 const tti_kernels *tti_kernels_neondot(void);    /* AArch64 with dot products */
 

@@ -105,6 +105,12 @@ EMULATED __m512i emulated_permutex2var_epi16(__m512i a, __m512i at, __m512i b) {
   for (int i = 0; i < 32; i++) out.words[i] = (by.words[i] & 32 ? y : x).words[by.words[i] & 31];
   return out.whole;
 }
+EMULATED __m512i emulated_permutex2var_epi8(__m512i a, __m512i at, __m512i b) {
+  const emulated_vector x = {a}, y = {b}, by = {at};
+  emulated_vector out;
+  for (int i = 0; i < 64; i++) out.bytes[i] = (by.bytes[i] & 64 ? y : x).bytes[by.bytes[i] & 63];
+  return out.whole;
+}
 EMULATED __m512i emulated_srlv_epi16(__m512i a, __m512i by) {
   const emulated_vector x = {a}, y = {by};
   emulated_vector out;
@@ -116,6 +122,19 @@ EMULATED __mmask32 emulated_test_epi16_mask(__m512i a, __m512i b) {
   __mmask32 found = 0;
   for (int i = 0; i < 32; i++) found |= (__mmask32)((x.words[i] & y.words[i]) != 0) << i;
   return found;
+}
+EMULATED __mmask64 emulated_movepi8_mask(__m512i a) {
+  const emulated_vector x = {a};
+  __mmask64 found = 0;
+  for (int i = 0; i < 64; i++) found |= (__mmask64)(x.bytes[i] >> 7) << i;
+  return found;
+}
+EMULATED __m512i emulated_mask_mov_epi8(__m512i otherwise, __mmask64 mask, __m512i a) {
+  const emulated_vector x = {a};
+  emulated_vector out = {otherwise};
+  for (int i = 0; i < 64; i++)
+    if (mask >> i & 1) out.bytes[i] = x.bytes[i];
+  return out.whole;
 }
 EMULATED __m512i emulated_mask_mov_epi16(__m512i otherwise, __mmask32 mask, __m512i a) {
   const emulated_vector x = {a};
@@ -221,6 +240,7 @@ EMULATED __m512i emulated_castsi128_si512(__m128i a) {
 #define _mm512_mask_cvtepi16_storeu_epi8 emulated_mask_cvtepi16_storeu_epi8
 #define _mm512_mask_cvtepi32_storeu_epi8 emulated_mask_cvtepi32_storeu_epi8
 #define _mm512_mask_mov_epi16 emulated_mask_mov_epi16
+#define _mm512_mask_mov_epi8 emulated_mask_mov_epi8
 #define _mm512_mask_storeu_epi8 emulated_mask_storeu_epi8
 #define _mm512_mask_storeu_ps emulated_mask_storeu_ps
 #define _mm512_maskz_loadu_epi8 emulated_maskz_loadu_epi8
@@ -230,9 +250,11 @@ EMULATED __m512i emulated_castsi128_si512(__m128i a) {
 #define _mm512_max_ps emulated_max_ps
 #undef _mm512_min_ps
 #define _mm512_min_ps emulated_min_ps
+#define _mm512_movepi8_mask emulated_movepi8_mask
 #define _mm512_packs_epi32 emulated_packs_epi32
 #define _mm512_packus_epi16 emulated_packus_epi16
 #define _mm512_permutex2var_epi16 emulated_permutex2var_epi16
+#define _mm512_permutex2var_epi8 emulated_permutex2var_epi8
 #define _mm512_set1_epi16 emulated_set1_epi16
 #define _mm512_set1_epi32 emulated_set1_epi32
 #define _mm512_set1_epi8 emulated_set1_epi8
