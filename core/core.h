@@ -69,7 +69,7 @@ struct tt_engine {
   uint32_t block;          /* that a stream is at */
   tt_load first, coming;   /* the part that a run begins with, and the one that is wanted; 0 bytes: none */
   uint32_t run, inputs_fed, outputs_taken;
-  tti_ahead expected;
+  tti_ahead expected[2]; /* by workers 0 and 1, who open a chunk from its two ends */
 };
 
 /* An instruction, unpacked. */
@@ -288,12 +288,13 @@ static inline void tti_parallel(const struct tt_engine *e, tti_work work, void *
  * costs little beside it, enough for threads of unequal speed. 1 if there is but one thread. */
 static inline uint32_t tti_items(const struct tt_engine *e, uint64_t work) {
   const uint32_t workers = tti_workers(e);
-  const uint64_t items = work / TTI_ITEM_WORK, most = 4 * (uint64_t)workers;
+  const uint64_t items = work / TTI_ITEM_WORK, most = 16 * (uint64_t)workers;
   return workers == 1 || items < 2 ? 1 : (uint32_t)(items < most ? items : most);
 }
 
 /* Operators by family, each over y-planes y0 .. y1. */
 void tti_conv(struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *block);
+int tti_by_rows(const struct tt_engine *e, const tt_op *op, uint32_t rows, uint64_t weights);
 void tti_depthwise(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1);
 void tti_pool(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1);
 void tti_reduce(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1);
@@ -304,28 +305,38 @@ void tti_normalize(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint
 /* Any other on uint8, by the worker numbered so. */
 void tti_i8_rows(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, uint32_t worker);
 
-/* A call of a convolution: y-planes y0 .. y1 of the panels of a block. Item i of the work that it is divided into
- * takes panels_each of the panels and rows_each of the y-planes, the panels' parts side by side. */
+/* A call of a convolution: y-planes y0 .. y1 of the panels of a block, divided into items of panels_each of the panels
+ * and rows_each of the y-planes, by y-planes or else by panels first. */
 typedef struct tti_conv_call {
   const struct tt_engine *e;
   const tt_op *op;
   const tti_block *block;
-  uint32_t y0, y1, panels_each, panel_parts, rows_each;
-  int resident; /* the block is all panels, which have been in the arena for long: out of the caches, perhaps */
+  uint32_t y0, y1, panels_each, panel_parts, rows_each, row_parts;
+  int by_rows,
+      resident; /* the block is all panels, which have been in the arena for long: out of the caches, perhaps */
   tti_ahead *expected;
 } tti_conv_call;
+/* The panels of an item, and its y-planes *y0 .. *y1. */
+static inline tti_block tti_conv_part(const tti_conv_call *call, uint32_t item, uint32_t *y0, uint32_t *y1) {
+  const tti_block *b = call->block;
+  const uint32_t panel = call->by_rows ? item % call->panel_parts : item / call->row_parts;
+  const uint32_t row = call->by_rows ? item / call->panel_parts : item % call->row_parts;
+  const uint32_t begin = b->panel_begin + panel * call->panels_each;
+  const tti_block part = {begin, tti_min(begin + call->panels_each, b->panel_end), b->k_begin, b->k_end};
+  *y0 = call->y0 + row * call->rows_each;
+  *y1 = tti_min(*y0 + call->rows_each, call->y1);
+  return part;
+}
 /* The tti_work of a convolution on uint8. */
 void tti_i8_conv_item(void *call, uint32_t item, uint32_t worker);
 /* A convolution by Winograd's method, and by Strassen's. */
 void tti_winograd(struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *block);
 void tti_strassen(struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *block, int resident);
 
-/* Has a row of 'rows' rows of weights, set in all else, bring near what is expected: as much as its arithmetic leaves
- * time for. By one thread only, worker 0. */
+/* Has a row of so many rows of weights bring near what is expected: as much as its arithmetic leaves time for. */
 void tti_bring_near(tti_ahead *expected, uint32_t worker, size_t rows, tti_conv_row *row);
 
-/* An activation that the kernel does not apply as it stores: over pixels x0 .. x1 and the output channels of a block
- * that is complete. */
+/* An activation that the kernel does not apply as it stores: over pixels x0 .. x1 and a complete block's channels. */
 void tti_activate_block(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, uint32_t x0, uint32_t x1,
                         const tti_block *b);
 

@@ -104,7 +104,9 @@ void tt_close(tt_engine *e) {
 
 void tt_expect(tt_engine *e, const void *sealed, size_t bytes) {
   if (e->state == TTI_DEAD) return;
-  e->expected = (tti_ahead){(uintptr_t)sealed, bytes};
+  const size_t second = e->program.head && tti_workers(e) > 1 ? bytes / 2 : 0;
+  e->expected[0] = (tti_ahead){(uintptr_t)sealed, bytes - second};
+  e->expected[1] = (tti_ahead){(uintptr_t)sealed + bytes - second, second};
 }
 
 size_t tt_peak_bytes(const tt_engine *e) { return e->high_water; }

@@ -145,10 +145,9 @@ enum {
                             the next four, four do if all four magnitudes do */
 };
 
-/* A feature map in the arena, y, x, c: whole (capacity = height) or a ring of y-planes: y-plane y lies in slot
- * y % capacity. Elements are float32 (elem_bytes 4) or uint8 (1), standing for scale * (q - zero_point), where the
- * scale is known to operators and tt_port_tensor alone. A slot holds pad_left + width + pad_right pixels; the padding
- * is zero_point, which is 0 for float32. */
+/* A feature map in the arena, y, x, c: whole (capacity = height) or a ring of y-planes: y-plane y lies in slot y %
+ * capacity. Elements are float32 (elem_bytes 4) or uint8 (1), for scale * (q - zero_point), whose scale operators and
+ * tt_port_tensor alone know. A slot holds pad_left + width + pad_right pixels, padding zero_point (float32: 0). */
 typedef struct tt_tensor {
   uint32_t offset;    /* of slot 0 in the arena, bytes */
   uint32_t row_bytes; /* of one slot: (pad_left + width + pad_right) * channels * elem_bytes */
@@ -274,8 +273,7 @@ typedef struct tt_spill {
   uint8_t lost, lost_before;      /* runtime: whether another map's tags have taken the places of its tags */
 } tt_spill;
 
-/* A tensor that crosses the boundary, as input or output number 'port', in blocks of rows_per_chunk y-planes, dense (no
- * padding). */
+/* A tensor that crosses the boundary, as input or output number 'port', in dense blocks of rows_per_chunk y-planes. */
 typedef struct tt_port_tensor {
   uint16_t tensor, port;
   uint32_t rows_per_chunk;

@@ -134,9 +134,10 @@ static void decode_rows(const struct tt_engine *e, const tt_op *op, const uint8_
 enum { AHEAD_WORK = 16 };
 
 void tti_bring_near(tti_ahead *expected, uint32_t worker, size_t rows, tti_conv_row *row) {
-  const size_t most = rows * row->panel * row->width / AHEAD_WORK;
+  const size_t most = worker > 1 ? 0 : rows * row->panel * row->width / AHEAD_WORK;
+  expected += worker % 2;
   row->ahead = (const void *)expected->at;
-  row->ahead_bytes = worker ? 0 : most < expected->bytes ? most : expected->bytes;
+  row->ahead_bytes = most < expected->bytes ? most : expected->bytes;
   if (!row->ahead_bytes) return;
   expected->at += row->ahead_bytes;
   expected->bytes -= row->ahead_bytes;
@@ -163,10 +164,8 @@ static void conv_item(void *argument, uint32_t item, uint32_t worker) {
   const tt_tensor *residual = op->flags & TT_FLAG_RESIDUAL ? tti_operand(&e->program, op, 1) : NULL;
   const uint32_t depth = in->channels / op->groups, channels = out->channels / op->groups;
   const uint32_t group_panels = tti_divide_up(channels, op->panel), k_total = tti_conv_depth(&e->program, op);
-  const uint32_t begin = b->panel_begin + item % call->panel_parts * call->panels_each;
-  const tti_block part = {begin, tti_min(begin + call->panels_each, b->panel_end), b->k_begin, b->k_end};
-  const uint32_t y0 = call->y0 + item / call->panel_parts * call->rows_each;
-  const uint32_t y1 = tti_min(y0 + call->rows_each, call->y1);
+  uint32_t y0, y1;
+  const tti_block part = tti_conv_part(call, item, &y0, &y1);
   const float *bias = (const float *)(const void *)(e->arena + op->bias);
   const int in_line = tti_is_in_line(&e->program, op);
   const uint32_t slice = rows_at_once(e, op, b->k_end - b->k_begin);
@@ -220,6 +219,13 @@ static void conv_item(void *argument, uint32_t item, uint32_t worker) {
   if (b->k_end == k_total) tti_activate_block(e, op, y0, y1, 0, out->width, &part);
 }
 
+/* Whether threads share y-planes, so that each mostly reads input that it has written, rather than panels, weights that
+ * it has opened: whichever are more bytes, which come slowly from another processor's cache. */
+int tti_by_rows(const struct tt_engine *e, const tt_op *op, uint32_t rows, uint64_t weights) {
+  const tt_tensor *in = tti_operand(&e->program, op, 0);
+  return (uint64_t)rows * op->stride_y * in->width * in->channels > weights;
+}
+
 void tti_conv(struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *block) {
   const tt_tensor *out = &e->program.tensors[op->output];
   const tti_block whole = {0, tti_conv_panels(&e->program, op), 0, tti_conv_depth(&e->program, op)};
@@ -236,13 +242,15 @@ void tti_conv(struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, co
   /* Fewer pixels leave as much to do: loading the weights. */
   const uint64_t pixels = (uint64_t)rows * out->width, weights = (uint64_t)panels * op->panel * (b->k_end - b->k_begin);
   const uint32_t items = tti_items(e, weights * (pixels < LEAST_PIXELS ? LEAST_PIXELS : pixels));
-  tti_conv_call call = {.e = e, .op = op, .block = b, .y0 = y0, .y1 = y1, .resident = !block, .expected = &e->expected};
-  call.panels_each = tti_divide_up(panels, tti_min(items, panels));
+  const uint32_t most_rows = tti_min(rows, is_narrow(e, op) ? tti_workers(e) : rows);
+  tti_conv_call call = {.e = e, .op = op, .block = b, .y0 = y0, .y1 = y1, .resident = !block, .expected = e->expected};
+  call.by_rows = tti_by_rows(e, op, block ? rows : out->height, weights);
+  call.rows_each = tti_divide_up(rows, tti_min(call.by_rows ? items : tti_divide_up(items, panels), most_rows));
+  call.row_parts = tti_divide_up(rows, call.rows_each);
+  call.panels_each =
+      tti_divide_up(panels, tti_min(call.by_rows ? tti_divide_up(items, call.row_parts) : items, panels));
   call.panel_parts = tti_divide_up(panels, call.panels_each);
-  const uint32_t parts = is_narrow(e, op) ? tti_min(items, tti_workers(e)) : items;
-  call.rows_each = tti_divide_up(rows, tti_min(tti_divide_up(parts, call.panel_parts), rows));
-  tti_parallel(e, tti_is_i8(&e->program, op) ? tti_i8_conv_item : conv_item, &call,
-               call.panel_parts * tti_divide_up(rows, call.rows_each));
+  tti_parallel(e, tti_is_i8(&e->program, op) ? tti_i8_conv_item : conv_item, &call, call.panel_parts * call.row_parts);
 }
 
 /* Rows of the map under the window of output y-plane y. */

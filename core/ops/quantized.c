@@ -54,10 +54,8 @@ void tti_i8_conv_item(void *argument, uint32_t item, uint32_t worker) {
   const tt_tensor *in = tti_operand(&e->program, op, 0), *out = &e->program.tensors[op->output];
   const uint32_t depth = in->channels / op->groups, channels = out->channels / op->groups;
   const uint32_t group_panels = (channels + op->panel - 1) / op->panel, k_total = tti_conv_depth(&e->program, op);
-  const uint32_t begin = b->panel_begin + item % call->panel_parts * call->panels_each;
-  const uint32_t end = tti_min(begin + call->panels_each, b->panel_end);
-  const uint32_t y0 = call->y0 + item / call->panel_parts * call->rows_each;
-  const uint32_t y1 = tti_min(y0 + call->rows_each, call->y1);
+  uint32_t y0, y1;
+  const tti_block part = tti_conv_part(call, item, &y0, &y1);
   const int in_line = tti_is_in_line(&e->program, op);
   int32_t *kept = (int32_t *)(void *)(e->arena + op->workspace);
   tti_i8_run runs[TTI_I8_RUNS];
@@ -71,7 +69,7 @@ void tti_i8_conv_item(void *argument, uint32_t item, uint32_t worker) {
                          .out_stride = out->channels,
                          .rounding = rounding_of(op, out)};
   (void)worker;
-  for (uint32_t panel = begin; panel < end; panel++) {
+  for (uint32_t panel = part.panel_begin; panel < part.panel_end; panel++) {
     const uint32_t group = panel / group_panels, first = panel % group_panels * op->panel;
     const size_t row_bytes = (size_t)op->panel * 4;
     row.columns = tti_min(op->panel, channels - first);

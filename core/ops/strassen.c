@@ -107,7 +107,7 @@ static void run_pass(const strassen_call *call, const pass *s, uint32_t panel, u
     row.ahead_bytes = matrix * sizeof(float) / call->pairs;
     row.ahead = (const char *)(row.weights + (s->ahead - s->weights) * (ptrdiff_t)matrix) + pair * row.ahead_bytes;
   } else {
-    tti_bring_near(&call->e->expected, worker, s->left == NONE ? 0 : depth, &row);
+    tti_bring_near(call->e->expected, worker, s->left == NONE ? 0 : depth, &row);
   }
   if (s->less != NONE) row.less = (s->less - s->weights) * (ptrdiff_t)matrix;
   if (s->bias != NONE) row.bias = bias + s->bias * half;

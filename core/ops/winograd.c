@@ -4,16 +4,16 @@
 enum { CACHED_BYTES = 384 * 1024 };
 
 /* A call of a convolution by Winograd's method: y-planes y0 .. y1 of the panels of a block, size.rows y-planes computed
- * together. An item takes panels_each of the panels, tiles_each of the tiles and rows_each of the y-planes, the panels'
- * parts side by side, then the tiles'. Where all y-planes are computed together, their input has been transformed
- * before, for all workers and blocks; else an item transforms all that it needs itself, in its worker's part of the
- * workspace: items wait for nothing. */
+ * together. An item takes panels_each of the panels, tiles_each of the tiles and rows_each of the y-planes, counted in
+ * this order, by_rows, or the y-planes first. Where all y-planes are computed together, their input has been
+ * transformed before, for all workers and blocks; else an item transforms what it needs in its worker's workspace. */
 typedef struct winograd_call {
   const struct tt_engine *e;
   const tt_op *op;
   const tti_block *block;
   tti_winograd_size size;
-  uint32_t y0, y1, panels_each, panel_parts, tiles_each, tile_parts, rows_each;
+  uint32_t y0, y1, panels_each, panel_parts, tiles_each, tile_parts, rows_each, row_parts;
+  int by_rows;
   tti_ahead *expected;
 } winograd_call;
 
@@ -174,8 +174,7 @@ static void winograd_activate(const winograd_part *part, uint32_t y0, uint32_t y
   tti_activate_block(call->e, call->op, y0, y1, x0, tti_min(x0 + 4 * part->tiles, width), &panels);
 }
 
-/* Transforms what the part's output y-planes read. Input below *ready is transformed, as far as it is needed: keeps
- * what is. */
+/* Transforms what the part's output y-planes read. Keeps what is transformed: input below *ready that is needed. */
 static void winograd_go_on(winograd_part *part, uint32_t *ready) {
   const winograd_call *call = part->call;
   const tti_program *p = &call->e->program;
@@ -197,13 +196,16 @@ static void winograd_item(void *argument, uint32_t item, uint32_t worker) {
   const winograd_call *call = argument;
   const tt_op *op = call->op;
   const tti_block *b = call->block;
+  const uint32_t across = call->panel_parts * call->tile_parts;
+  const uint32_t row = call->by_rows ? item / across : item % call->row_parts;
+  item = call->by_rows ? item % across : item / call->row_parts;
   const uint32_t begin = b->panel_begin + item % call->panel_parts * call->panels_each;
   const uint32_t end = tti_min(begin + call->panels_each, b->panel_end), most = call->size.rows;
-  const uint32_t y0 = call->y0 + item / call->panel_parts / call->tile_parts * call->rows_each;
+  const uint32_t y0 = call->y0 + row * call->rows_each;
   const uint32_t y1 = tti_min(y0 + call->rows_each, call->y1);
   const size_t panel_bytes = b->k_end * op->panel * sizeof(float);
   const uint32_t at_once = y1 - y0 <= 2 * most ? end - begin : (uint32_t)(most * CACHED_BYTES / panel_bytes) + 1;
-  winograd_part part = winograd_part_of(call, item / call->panel_parts % call->tile_parts, worker);
+  winograd_part part = winograd_part_of(call, item / call->panel_parts, worker);
   for (uint32_t p = begin; p < end; p += at_once) {
     for (uint32_t y = y0, ready = 0; y < y1; y += most) {
       part.y0 = y;
@@ -228,19 +230,23 @@ static void winograd_input_item(void *argument, uint32_t item, uint32_t worker) 
 
 /* Winograd's F(4, 3) along x and, in pairs, F(2, 3) along y. Threads share the panels where these can be shared out
  * evenly, and otherwise the tiles; where those are few or y-planes are computed together, panels in small parts or, if
- * there are not many, y-planes. */
+ * there are not many, y-planes. Pairs of y-planes, which need nothing of one another, are shared, too. */
 void tti_winograd(struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *b) {
   const tti_winograd_size size = tti_winograd_size_of(op, &e->program.tensors[op->output]);
   const uint32_t tiles = size.tiles, panels = b->panel_end - b->panel_begin, each = tti_in_pairs(op) ? 2 : 1;
   const uint32_t depth = 6 * op->kernel_y * tti_operand(&e->program, op, 0)->channels;
-  const uint32_t items = tti_items(e, (uint64_t)(y1 - y0) * panels * tiles * depth * op->panel);
+  const uint64_t weights = (uint64_t)panels * depth * op->panel;
+  const uint32_t items = tti_items(e, (y1 - y0) * tiles * weights);
   const uint32_t workers = tti_min(items, tti_workers(e));
+  const int by_blocks = tti_in_pairs(op) && !size.together && y1 - y0 >= 2 * workers * size.rows;
+  const int by_rows = by_blocks && tti_by_rows(e, op, e->program.tensors[op->output].height, weights);
   const int even = panels % workers == 0;
   const int narrow = size.together || tiles < (even ? 4 : 4 * workers);
-  const int by_rows = narrow && !even && panels < 4 * workers;
-  const uint32_t panel_parts = by_rows ? 1 : narrow ? tti_min(panels, items) : even ? workers : 1;
-  const uint32_t tile_parts = narrow || even ? 1 : workers;
-  const uint32_t row_parts = by_rows ? tti_min(workers, tti_divide_up(y1 - y0, each)) : 1;
+  const int few = narrow && !even && panels < 4 * workers;
+  const uint32_t panel_parts = few || by_rows ? 1 : narrow ? tti_min(panels, items) : even ? workers : 1;
+  const uint32_t tile_parts = narrow || even || by_rows ? 1 : workers;
+  const uint32_t unit = by_blocks ? size.rows : each, units = tti_divide_up(y1 - y0, unit);
+  const uint32_t parts = by_blocks ? tti_divide_up(items, panel_parts * tile_parts) : few ? workers : 1;
   winograd_call call = {.e = e,
                         .op = op,
                         .block = b,
@@ -249,10 +255,12 @@ void tti_winograd(struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1
                         .y1 = y1,
                         .panels_each = tti_divide_up(panels, panel_parts),
                         .tiles_each = tti_divide_up(tiles, tile_parts),
-                        .rows_each = tti_divide_up(tti_divide_up(y1 - y0, each), row_parts) * each,
-                        .expected = &e->expected};
+                        .rows_each = tti_divide_up(units, tti_min(parts, units)) * unit,
+                        .by_rows = by_rows,
+                        .expected = e->expected};
+  call.row_parts = tti_divide_up(y1 - y0, call.rows_each);
   call.panel_parts = tti_divide_up(panels, call.panels_each);
   call.tile_parts = tti_divide_up(tiles, call.tiles_each);
   if (size.together && b->panel_begin == 0) tti_parallel(e, winograd_input_item, &call, tti_divide_up(y1 - y0, 2));
-  tti_parallel(e, winograd_item, &call, call.panel_parts * call.tile_parts * tti_divide_up(y1 - y0, call.rows_each));
+  tti_parallel(e, winograd_item, &call, call.panel_parts * call.tile_parts * call.row_parts);
 }

@@ -134,6 +134,8 @@ def stream_blocks(network: Network, node: int, staging_bytes: int) -> tuple[int,
     if per_block:
         if info.method in weights.TOGETHER:
             per_block = min(per_block, network.threads * max(1, network.cache_bytes // 2 // panel_bytes))
+        if per_block > network.threads:
+            per_block -= per_block % network.threads
         return per_block, info.depth, -(-panels // per_block)
     rows = weights.split_rows(op, info.panel, staging_bytes)
     return 1, rows, panels * -(-info.depth // rows)
@@ -153,6 +155,8 @@ class Partitioner:
         self.profile = profile
         self.suite = suite
         self._stagings = STAGING_BYTES + (SMALLER_STAGING_BYTES if network.graph.quants else ())
+        if network.threads > 1:
+            self._stagings = (network.threads * STAGING_BYTES[0], *self._stagings)
         self._weights: dict[tuple[int, int, int], list[WeightChoice]] = {}
         self._streams: dict[tuple[int, int], tuple[float, float, int]] = {}
         self._spill_seconds = [
