@@ -1,5 +1,5 @@
 /* SGX emulated, for machines without it: the enclave's very bytes run in this process, and ENCLU, which such a
- * processor does not know, is carried out by a handler of SIGILL. Measurement and launch are checked as EINIT checks
+ * processor does not know or refuses, is carried out by a handler of signals. Measurement and launch are checked as EINIT checks
  * them, so that what an image says of itself is held against the manual, but for what only the processor itself could
  * find wrong. Nothing is kept from this process: for trying and testing alone.
  *
@@ -385,19 +385,18 @@ static int carry_out(greg_t *registers, const struct _libc_fpstate *state) {
 EARLY static void handle(int signal_number, siginfo_t *information, void *context) {
   static const uint8_t enclu[ENCLU_BYTES] = {0x0f, 0x01, 0xd7};
   greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
-  (void)information;
+  /* A processor that has SGX, and runs no enclave here, answers ENCLU by a general protection fault. */
+  const int refused = signal_number == SIGILL || (signal_number == SIGSEGV && information->si_code == SI_KERNEL);
   set_fs(outside_fs);
   if (!inside || !is_inside((uint64_t)registers[REG_RIP], ENCLU_BYTES, 1)) {
     (void)signal(signal_number, SIG_DFL); /* it was this program's own; it comes again */
     return;
   }
   int left;
-  if (signal_number != SIGILL)
-    left = leave(registers, TTX_EXCEPTION | VECTOR_PF);
-  else if (memcmp(pointer(registers[REG_RIP]), enclu, sizeof enclu) == 0)
+  if (refused && memcmp(pointer(registers[REG_RIP]), enclu, sizeof enclu) == 0)
     left = carry_out(registers, ((ucontext_t *)context)->uc_mcontext.fpregs);
   else
-    left = leave(registers, TTX_EXCEPTION | VECTOR_UD);
+    left = leave(registers, TTX_EXCEPTION | (signal_number == SIGILL ? VECTOR_UD : VECTOR_PF));
   if (!left) set_fs(ttx_place.fs);
 }
 
