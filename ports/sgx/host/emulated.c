@@ -1,7 +1,7 @@
 /* SGX emulated, for machines without it: the enclave's very bytes run in this process, and ENCLU, which such a
- * processor does not know or refuses, is carried out by a handler of signals. Measurement and launch are checked as EINIT checks
- * them, so that what an image says of itself is held against the manual, but for what only the processor itself could
- * find wrong. Nothing is kept from this process: for trying and testing alone.
+ * processor does not know or refuses, is carried out by a handler of signals. Measurement and launch are checked as
+ * EINIT checks them, so that what an image says of itself is held against the manual, but for what only the processor
+ * itself could find wrong. Nothing is kept from this process: for trying and testing alone.
  *
  * The device's secret, from which EGETKEY's keys follow, lies in a file (TINYTEE_SGX_DEVICE).
  */
