@@ -125,7 +125,7 @@ def stream_blocks(network: Network, node: int, staging_bytes: int) -> tuple[int,
     """Geometry of a streamed convolution: (panels a block, panel rows a block, blocks).
 
     Where weights are transformed as they are used, a thread's part of a block is half of what a core's own cache holds,
-    if that is a panel: the other half is for what they are transformed to.
+    if that is a panel: the other half is for what they are transformed to. Threads share the panels of a block evenly.
     """
     info = network.nodes[node]
     op: Any = info.op
@@ -155,7 +155,7 @@ class Partitioner:
         self.profile = profile
         self.suite = suite
         self._stagings = STAGING_BYTES + (SMALLER_STAGING_BYTES if network.graph.quants else ())
-        if network.threads > 1:
+        if network.threads > 1:  # whose panels may be large, and are shared evenly
             self._stagings = (network.threads * STAGING_BYTES[0], *self._stagings)
         self._weights: dict[tuple[int, int, int], list[WeightChoice]] = {}
         self._streams: dict[tuple[int, int], tuple[float, float, int]] = {}
