@@ -10,7 +10,7 @@
 #define tti_set __builtin_memset
 #define tti_equal(a, b, n) (__builtin_memcmp(a, b, n) == 0)
 
-enum { TTI_ITEM_WORK = 128 * 1024 };
+enum { TTI_ITEM_WORK = 64 * 1024, TTI_ITEMS_EACH = 32 };
 
 static inline uint32_t tti_min(uint32_t a, uint32_t b) { return a < b ? a : b; }
 static inline uint32_t tti_divide_up(uint32_t total, uint32_t each) { return (total + each - 1) / each; }
@@ -115,8 +115,7 @@ void tti_part_leave(const tti_program *p);
 
 /* Y-planes of a spilled map's block. */
 static inline tti_rows tti_spill_rows(const tt_spill *spill, uint32_t block) {
-  const tti_rows rows = {block * spill->rows, tti_min((block + 1) * spill->rows, spill->height)};
-  return rows;
+  return (tti_rows){block * spill->rows, tti_min((block + 1) * spill->rows, spill->height)};
 }
 
 /* Checks one instruction against the counters and advances them: the validator's rule, and the engine's bookkeeping. */
@@ -150,8 +149,7 @@ static inline tti_winograd_size tti_winograd_size_of(const tt_op *op, const tt_t
   const uint32_t tiles = (out->width - 1) / 4 + 1, each = in_pairs ? 2 : 1, most = tti_divide_up(out->height, each);
   const uint32_t some = tti_min(tiles < TT_WINOGRAD_TILES ? TT_WINOGRAD_TILES / tiles : 1, most);
   const uint32_t rows = each * (all ? most : some), inputs = in_pairs ? 2 * rows : rows + op->kernel_y - 1;
-  const tti_winograd_size size = {tiles, rows, inputs, each * rows, all ? in_pairs ? 6 : 4 : 0, rows >= out->height};
-  return size;
+  return (tti_winograd_size){tiles, rows, inputs, each * rows, all ? in_pairs ? 6 : 4 : 0, rows >= out->height};
 }
 tti_block tti_block_at(const tti_program *p, const tt_op *op, uint32_t b);
 static inline int tti_in_streams(const tt_op *op) { return op->variant >= TT_CODING_I8_RANS; }
@@ -265,12 +263,11 @@ typedef struct tti_stretch {
 static inline tti_stretch tti_i8_stretch(const tt_op *op, const tt_tensor *in) {
   const int merged = op->groups == 1 && (op->dilation_x == 1 || op->kernel_x == 1);
   const uint32_t depth = in->channels / op->groups, length = merged ? op->kernel_x * depth : depth;
-  const tti_stretch s = {length, (length + 3) / 4, merged ? 1 : op->kernel_x};
-  return s;
+  return (tti_stretch){length, (length + 3) / 4, merged ? 1 : op->kernel_x};
 }
 
 /* Work that threads share: see tt_port.parallel. */
-typedef void (*tti_work)(void *argument, uint32_t item, uint32_t worker);
+typedef void (*tti_work)(void *argument, uint32_t begin, uint32_t end, uint32_t worker);
 
 static inline uint32_t tti_workers(const struct tt_engine *e) {
   return e->port->parallel ? e->program.head->workers : 1;
@@ -281,14 +278,14 @@ static inline void tti_parallel(const struct tt_engine *e, tti_work work, void *
   if (items > 1 && workers > 1)
     e->port->parallel(e->port->context, workers, work, argument, items);
   else
-    for (uint32_t item = 0; item < items; item++) work(argument, item, 0);
+    work(argument, 0, items, 0);
 }
 
 /* Into how many items to divide work of so many multiply-accumulates (or as much else): few enough that handing one out
  * costs little beside it, enough for threads of unequal speed. 1 if there is but one thread. */
 static inline uint32_t tti_items(const struct tt_engine *e, uint64_t work) {
   const uint32_t workers = tti_workers(e);
-  const uint64_t items = work / TTI_ITEM_WORK, most = 16 * (uint64_t)workers;
+  const uint64_t items = work / TTI_ITEM_WORK, most = TTI_ITEMS_EACH * (uint64_t)workers;
   return workers == 1 || items < 2 ? 1 : (uint32_t)(items < most ? items : most);
 }
 
@@ -316,19 +313,25 @@ typedef struct tti_conv_call {
       resident; /* the block is all panels, which have been in the arena for long: out of the caches, perhaps */
   tti_ahead *expected;
 } tti_conv_call;
-/* The panels of an item, and its y-planes *y0 .. *y1. */
-static inline tti_block tti_conv_part(const tti_conv_call *call, uint32_t item, uint32_t *y0, uint32_t *y1) {
+/* Of items *item .. end, the first ones that are panels times y-planes: these panels, and y-planes *y0 .. *y1. *item
+ * goes on behind them. What goes first is in one piece as far as it can be, so that weights serve many y-planes. */
+static inline tti_block tti_conv_part(const tti_conv_call *call, uint32_t *item, uint32_t end, uint32_t *y0,
+                                      uint32_t *y1) {
   const tti_block *b = call->block;
-  const uint32_t panel = call->by_rows ? item % call->panel_parts : item / call->row_parts;
-  const uint32_t row = call->by_rows ? item / call->panel_parts : item % call->row_parts;
-  const uint32_t begin = b->panel_begin + panel * call->panels_each;
-  const tti_block part = {begin, tti_min(begin + call->panels_each, b->panel_end), b->k_begin, b->k_end};
-  *y0 = call->y0 + row * call->rows_each;
-  *y1 = tti_min(*y0 + call->rows_each, call->y1);
+  const uint32_t inner = call->by_rows ? call->panel_parts : call->row_parts;
+  const uint32_t from = *item % inner, whole = from ? 0 : (end - *item) / inner;
+  const uint32_t first[2] = {*item / inner, from};
+  const uint32_t count[2] = {whole ? whole : 1, whole ? inner : tti_min(inner - from, end - *item)};
+  const uint32_t panel = b->panel_begin + first[call->by_rows] * call->panels_each;
+  const uint32_t panel_end = panel + count[call->by_rows] * call->panels_each;
+  const tti_block part = {panel, tti_min(panel_end, b->panel_end), b->k_begin, b->k_end};
+  *y0 = call->y0 + first[!call->by_rows] * call->rows_each;
+  *y1 = tti_min(*y0 + count[!call->by_rows] * call->rows_each, call->y1);
+  *item += count[0] * count[1];
   return part;
 }
 /* The tti_work of a convolution on uint8. */
-void tti_i8_conv_item(void *call, uint32_t item, uint32_t worker);
+void tti_i8_conv_items(void *call, uint32_t item, uint32_t end, uint32_t worker);
 /* A convolution by Winograd's method, and by Strassen's. */
 void tti_winograd(struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *block);
 void tti_strassen(struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *block, int resident);
@@ -336,17 +339,16 @@ void tti_strassen(struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1
 /* Has a row of so many rows of weights bring near what is expected: as much as its arithmetic leaves time for. */
 void tti_bring_near(tti_ahead *expected, uint32_t worker, size_t rows, tti_conv_row *row);
 
-/* An activation that the kernel does not apply as it stores: over pixels x0 .. x1 and a complete block's channels. */
-void tti_activate_block(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, uint32_t x0, uint32_t x1,
+void tti_fill_padding(const struct tt_engine *e, const tt_tensor *t, uint32_t y0, uint32_t y1);
+/* What is left to do of a complete block's channels at pixels x0 .. x1: an activation that the kernel does not apply as
+ * it stores, and the padding of a y-plane that begins here. */
+void tti_complete_block(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, uint32_t x0, uint32_t x1,
                         const tti_block *b);
 
 /* What a convolution's kernels do of its activation as they store: all of it, if that is a clamp or hard swish. */
 tti_finish tti_finish_of(const tt_op *op);
 /* Of sums that go on. */
-static inline tti_finish tti_unfinished(void) {
-  const tti_finish none = {-__builtin_inff(), __builtin_inff(), 0};
-  return none;
-}
+static inline tti_finish tti_unfinished(void) { return (tti_finish){-__builtin_inff(), __builtin_inff(), 0}; }
 
 /* Kernel rows ky that meet the map at output y-plane y: from .. to. */
 void tti_ky_range(const tt_op *op, uint32_t height, uint32_t y, uint32_t *from, uint32_t *to);

@@ -141,8 +141,7 @@ static tt_load wanted_load(const tt_engine *e) {
   if (instr.code == TT_INSTR_LOAD) return p->loads[instr.arg];
   const tt_op *op = &p->ops[instr.index];
   const uint32_t bytes = (uint32_t)tti_block_bytes(op, tti_block_at(p, op, e->block));
-  const tt_load load = {op->first_chunk + e->block, op->weights, bytes};
-  return load;
+  return (tt_load){op->first_chunk + e->block, op->weights, bytes};
 }
 
 static uint32_t piece_count(const tti_program *p, uint32_t bytes) { return (bytes - 1) / p->head->piece_bytes + 1; }
@@ -212,7 +211,7 @@ tt_status tt_poll(const tt_engine *e, tt_want *want) {
 /* ---- running */
 
 /* Padding holds the zero point. */
-static void fill_padding(const tt_engine *e, const tt_tensor *t, uint32_t y0, uint32_t y1) {
+void tti_fill_padding(const tt_engine *e, const tt_tensor *t, uint32_t y0, uint32_t y1) {
   const size_t pixel = (size_t)t->channels * t->elem_bytes;
   for (uint32_t y = y0; y < y1 && (t->pad_left || t->pad_right); y++) {
     uint8_t *slot = tti_slot(e, t, y);
@@ -228,7 +227,7 @@ static void activate_rows(const tt_engine *e, const tt_op *op, uint32_t y0, uint
                                  (size_t)out->width * out->channels);
 }
 
-/* A call of an operator whose y-planes do not depend on one another: item i computes 'rows' of y0 .. y1. */
+/* A call of an operator whose y-planes do not depend on one another: an item is 'rows' of y0 .. y1. */
 typedef struct rows_call {
   const tt_engine *e;
   const tt_op *op;
@@ -241,39 +240,30 @@ static int leaves_activation(const tt_engine *e, const tt_op *op) {
 }
 
 static void compute_rows(const tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1) {
-  switch (op->kind) {
-    case TT_OP_DEPTHWISE:
-      tti_depthwise(e, op, y0, y1);
-      break;
-    case TT_OP_MAX_POOL:
-    case TT_OP_AVERAGE_POOL:
-      tti_pool(e, op, y0, y1);
-      break;
-    case TT_OP_BINARY:
-      tti_binary(e, op, y0, y1);
-      break;
-    case TT_OP_SOFTMAX:
-    case TT_OP_LAYER_NORM:
-    case TT_OP_LRN:
-    case TT_OP_ARG_MAX:
-      tti_normalize(e, op, y0, y1);
-      break;
-    default:
-      tti_move_rows(e, op, y0, y1);
-  }
+  const uint32_t kind = op->kind;
+  if (kind == TT_OP_DEPTHWISE)
+    tti_depthwise(e, op, y0, y1);
+  else if (kind == TT_OP_MAX_POOL || kind == TT_OP_AVERAGE_POOL)
+    tti_pool(e, op, y0, y1);
+  else if (kind == TT_OP_BINARY)
+    tti_binary(e, op, y0, y1);
+  else if (kind == TT_OP_SOFTMAX || kind == TT_OP_LAYER_NORM || kind == TT_OP_LRN || kind == TT_OP_ARG_MAX)
+    tti_normalize(e, op, y0, y1);
+  else
+    tti_move_rows(e, op, y0, y1);
 }
 
-static void run_rows(void *argument, uint32_t item, uint32_t worker) {
+static void run_rows(void *argument, uint32_t begin, uint32_t end, uint32_t worker) {
   const rows_call *call = argument;
   const tt_engine *e = call->e;
   const tt_op *op = call->op;
-  const uint32_t y0 = call->y0 + item * call->rows, y1 = tti_min(y0 + call->rows, call->y1);
+  const uint32_t y0 = call->y0 + begin * call->rows, y1 = tti_min(call->y0 + end * call->rows, call->y1);
   if (tti_is_i8(&e->program, op))
     tti_i8_rows(e, op, y0, y1, worker);
   else
     compute_rows(e, op, y0, y1);
   if (leaves_activation(e, op)) activate_rows(e, op, y0, y1);
-  fill_padding(e, &e->program.tensors[op->output], y0, y1);
+  tti_fill_padding(e, &e->program.tensors[op->output], y0, y1);
 }
 
 /* Computes y-planes op->done .. end of an operator; block is NULL where all its weights are in the arena. */
@@ -282,12 +272,11 @@ static void run_op(tt_engine *e, const tt_op *op, uint32_t end, const tti_block 
   const tt_tensor *out = &e->program.tensors[op->output];
   if (op->kind == TT_OP_CONV) {
     tti_conv(e, op, y0, end, block);
-    fill_padding(e, out, y0, end);
   } else if (op->kind == TT_OP_REDUCE) {
     (tti_is_i8(&e->program, op) ? tti_i8_reduce : tti_reduce)(e, op, y0, end);
     if (end < tti_op_height(&e->program, op)) return;
     if (op->activation) activate_rows(e, op, 0, 1);
-    fill_padding(e, out, 0, 1);
+    tti_fill_padding(e, out, 0, 1);
   } else {
     const uint64_t taps = op->kernel_y && op->kernel_x ? (uint64_t)op->kernel_y * op->kernel_x : 1;
     const uint64_t work = 4 * taps * (end - y0) * out->width * out->channels;
@@ -361,7 +350,7 @@ static void spread_rows(const tt_engine *e, const tt_tensor *t, uint32_t y0, uin
     uint8_t *to = tti_pixels(e, t, y);
     if (to != dense) tti_move(to, dense, row);
   }
-  fill_padding(e, t, y0, y1);
+  tti_fill_padding(e, t, y0, y1);
 }
 
 /* A chunk of weights that is being opened; an item is a piece. */
@@ -372,24 +361,26 @@ typedef struct opening {
   int bad;
 } opening;
 
-static void open_piece(void *argument, uint32_t item, uint32_t worker) {
+static void open_pieces(void *argument, uint32_t item, uint32_t end, uint32_t worker) {
   opening *o = argument;
   const tt_port *port = o->e->port;
-  const uint32_t size = o->e->program.head->piece_bytes, begin = item * size;
-  const uint32_t bytes = tti_min(size, o->load.bytes - begin);
-  const uint8_t *sealed = o->sealed + begin + (size_t)item * TT_TAG_BYTES;
+  const uint32_t size = o->e->program.head->piece_bytes;
   uint8_t nonce[TT_NONCE_BYTES];
   (void)worker;
-  make_nonce(nonce, TT_DOMAIN_CHUNK, item, o->load.chunk);
-  if (port->open(port->context, TT_KEY_BUNDLE, nonce, NULL, 0, sealed, bytes, sealed + bytes,
-                 o->e->arena + o->load.offset + begin))
-    __atomic_store_n(&o->bad, 1, __ATOMIC_RELAXED);
+  for (; item < end; item++) {
+    const uint32_t begin = item * size, bytes = tti_min(size, o->load.bytes - begin);
+    const uint8_t *sealed = o->sealed + begin + (size_t)item * TT_TAG_BYTES;
+    make_nonce(nonce, TT_DOMAIN_CHUNK, item, o->load.chunk);
+    if (port->open(port->context, TT_KEY_BUNDLE, nonce, NULL, 0, sealed, bytes, sealed + bytes,
+                   o->e->arena + o->load.offset + begin))
+      __atomic_store_n(&o->bad, 1, __ATOMIC_RELAXED);
+  }
 }
 
 /* Opens the wanted chunk of weights or instructions into its place. Whether it failed. */
 static int open_load(const tt_engine *e, const uint8_t *sealed) {
   opening o = {e, sealed, wanted_load(e), 0};
-  tti_parallel(e, open_piece, &o, piece_count(&e->program, o.load.bytes));
+  tti_parallel(e, open_pieces, &o, piece_count(&e->program, o.load.bytes));
   return o.bad;
 }
 

@@ -156,16 +156,14 @@ uint32_t tti_block_count(const tti_program *p, const tt_op *op) {
 tti_block tti_block_at(const tti_program *p, const tt_op *op, uint32_t b) {
   const uint32_t depth = tti_conv_depth(p, op), splits = (depth - 1) / op->k_per_block + 1;
   const uint32_t panel = b / splits * op->panels_per_block, k = b % splits * op->k_per_block;
-  const tti_block block = {panel, panel + tti_min(op->panels_per_block, tti_conv_panels(p, op) - panel), k,
-                           k + tti_min(op->k_per_block, depth - k)};
-  return block;
+  return (tti_block){panel, panel + tti_min(op->panels_per_block, tti_conv_panels(p, op) - panel), k,
+                     k + tti_min(op->k_per_block, depth - k)};
 }
 
 /* The transform reads whole tiles of input pixels, and has its workspace. */
 static int check_winograd(const tti_program *p, const tt_op *op, const tt_tensor *in, const tt_tensor *out) {
   if (op->kernel_x != 3 || op->stride_x != 1 || op->dilation_x != 1 || op->dilation_y != 1 || op->groups != 1) return 0;
-  if (op->kernel_y > TT_WINOGRAD_KERNEL_Y) return 0;
-  if (op->stride_y != 1) return 0;
+  if (op->kernel_y > TT_WINOGRAD_KERNEL_Y || op->stride_y != 1) return 0;
   if (tti_in_pairs(op) && (op->kernel_y != 3 || op->pad_top > 2 || out->height > in->height + op->pad_top)) return 0;
   const tti_winograd_size size = tti_winograd_size_of(op, out);
   const uint64_t tiles = size.tiles, workers = p->head->workers;
@@ -227,12 +225,10 @@ static int check_conv(const tti_program *p, const tt_op *op, const tt_tensor *in
 }
 
 static int check_depthwise(const tti_program *p, const tt_op *op, const tt_tensor *in, const tt_tensor *out) {
-  const uint64_t row = (uint64_t)in->channels * sizeof(float);
-  if (in->elem_bytes == 1)
-    return in->channels == out->channels && check_window(op, in, out, 1) &&
-           in_data(p, op->weights, row * ((op->kernel_y + 3u) / 4) * op->kernel_x) && in_data(p, op->bias, 2 * row);
+  const int bytes = in->elem_bytes == 1; /* weights of four rows together, and two constants */
+  const uint64_t row = (uint64_t)in->channels * sizeof(float), rows = bytes ? (op->kernel_y + 3u) / 4 : op->kernel_y;
   return in->channels == out->channels && check_window(op, in, out, 1) &&
-         in_data(p, op->weights, row * op->kernel_y * op->kernel_x) && in_data(p, op->bias, row);
+         in_data(p, op->weights, row * rows * op->kernel_x) && in_data(p, op->bias, bytes ? 2 * row : row);
 }
 
 static int broadcasts(uint32_t extent, uint32_t to) { return extent == to || extent == 1; }
@@ -403,9 +399,8 @@ static int check_op(const tti_program *p, const tt_op *op) {
 
 static tti_instr unpack(const tti_program *p, uint32_t at) {
   const uint32_t bits = p->instrs[at].bits;
-  const tti_instr instr = {bits & ((1u << TT_INSTR_INDEX_SHIFT) - 1), bits >> TT_INSTR_INDEX_SHIFT & TT_INSTR_MAX_INDEX,
-                           bits >> TT_INSTR_ARG_SHIFT};
-  return instr;
+  return (tti_instr){bits & ((1u << TT_INSTR_INDEX_SHIFT) - 1), bits >> TT_INSTR_INDEX_SHIFT & TT_INSTR_MAX_INDEX,
+                     bits >> TT_INSTR_ARG_SHIFT};
 }
 
 /* How many instructions the loop at word 'loop' has, and what each time adds to the arg of the one numbered so. */
@@ -422,8 +417,7 @@ tti_instr tti_instr_at(const tti_program *p, tti_cursor cursor) {
 
 tti_cursor tti_cursor_at(const tti_program *p, uint32_t at) {
   const int loops = at < p->part->instr_count && unpack(p, at).code == TT_INSTR_REPEAT;
-  const tti_cursor cursor = {at + (uint32_t)loops, loops ? at + 1 : 0, 0};
-  return cursor;
+  return (tti_cursor){at + (uint32_t)loops, loops ? at + 1 : 0, 0};
 }
 
 tti_cursor tti_cursor_after(const tti_program *p, tti_cursor cursor) {
@@ -551,28 +545,13 @@ static int step_output(const tti_program *p, tti_instr instr) {
 }
 
 tt_status tti_step(const tti_program *p, tti_instr instr) {
+  const uint32_t code = instr.code;
   int good = 0;
-  switch (instr.code) {
-    case TT_INSTR_RUN:
-    case TT_INSTR_STREAM:
-      good = step_run(p, instr);
-      break;
-    case TT_INSTR_LOAD:
-      good = instr.arg < p->part->load_count;
-      break;
-    case TT_INSTR_INPUT:
-      good = step_input(p, instr);
-      break;
-    case TT_INSTR_OUTPUT:
-      good = step_output(p, instr);
-      break;
-    case TT_INSTR_SPILL:
-    case TT_INSTR_FETCH:
-      good = step_spill(p, instr, instr.code == TT_INSTR_FETCH);
-      break;
-    default:
-      break;
-  }
+  if (code == TT_INSTR_RUN || code == TT_INSTR_STREAM) good = step_run(p, instr);
+  if (code == TT_INSTR_LOAD) good = instr.arg < p->part->load_count;
+  if (code == TT_INSTR_INPUT) good = step_input(p, instr);
+  if (code == TT_INSTR_OUTPUT) good = step_output(p, instr);
+  if (code == TT_INSTR_SPILL || code == TT_INSTR_FETCH) good = step_spill(p, instr, code == TT_INSTR_FETCH);
   return good ? TT_OK : TT_ERROR_PROGRAM;
 }
 

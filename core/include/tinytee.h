@@ -68,11 +68,13 @@ typedef struct tt_port {
               const uint8_t *plain, size_t bytes, uint8_t *ciphertext, uint8_t *tag);
   int (*random)(void *context, uint8_t *bytes, size_t count);
   void (*forget)(void *context); /* wipes every key */
-  /* Calls work(argument, item, worker) once for every item below 'items', on at most 'workers' threads at a time, each
-   * with a number of its own below 'workers', and returns when all is done. From within, 'open' is called by several
-   * threads at once. NULL: the core does it all on the thread that called it. */
-  void (*parallel)(void *context, uint32_t workers, void (*work)(void *argument, uint32_t item, uint32_t worker),
-                   void *argument, uint32_t items);
+  /* Calls work(argument, begin, end, worker) for stretches of items begin .. end that together are the items below
+   * 'items', on at most 'workers' threads at a time, each with a number of its own below 'workers', and returns when
+   * all is done. From within, 'open' is called by several threads at once. NULL: the core does it all on the thread
+   * that called it. */
+  void (*parallel)(void *context, uint32_t workers,
+                   void (*work)(void *argument, uint32_t begin, uint32_t end, uint32_t worker), void *argument,
+                   uint32_t items);
   const struct tti_kernels *kernels;
 } tt_port;
 

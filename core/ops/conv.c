@@ -14,7 +14,7 @@ tti_finish tti_finish_of(const tt_op *op) {
   return finish;
 }
 
-void tti_activate_block(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, uint32_t x0, uint32_t x1,
+void tti_complete_block(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, uint32_t x0, uint32_t x1,
                         const tti_block *b) {
   const tt_tensor *out = &e->program.tensors[op->output];
   const uint32_t channels = out->channels / op->groups, group_panels = (channels + op->panel - 1) / op->panel;
@@ -23,6 +23,7 @@ void tti_activate_block(const struct tt_engine *e, const tt_op *op, uint32_t y0,
   const uint32_t end = b->panel_end / group_panels * channels + b->panel_end % group_panels * op->panel;
   const int whole = end - first == out->channels;
   const size_t count = whole ? (size_t)(x1 - x0) * out->channels : end - first;
+  if (!x0 && !b->panel_begin) tti_fill_padding(e, out, y0, y1);
   if (op->activation <= TT_ACT_CLIP || op->activation == TT_ACT_HARD_SWISH) return;
   for (uint32_t y = y0; y < y1; y++)
     for (uint32_t x = x0; x < (whole ? x0 + 1 : x1); x++)
@@ -155,7 +156,7 @@ static uint32_t rows_at_once(const struct tt_engine *e, const tt_op *op, uint32_
   return is_narrow(e, op) ? tti_divide_up(rows, tti_divide_up(rows, NEAR_ROWS)) : rows;
 }
 
-static void conv_item(void *argument, uint32_t item, uint32_t worker) {
+static void conv_items(void *argument, uint32_t item, uint32_t end, uint32_t worker) {
   const tti_conv_call *call = argument;
   const struct tt_engine *e = call->e;
   const tt_op *op = call->op;
@@ -164,8 +165,6 @@ static void conv_item(void *argument, uint32_t item, uint32_t worker) {
   const tt_tensor *residual = op->flags & TT_FLAG_RESIDUAL ? tti_operand(&e->program, op, 1) : NULL;
   const uint32_t depth = in->channels / op->groups, channels = out->channels / op->groups;
   const uint32_t group_panels = tti_divide_up(channels, op->panel), k_total = tti_conv_depth(&e->program, op);
-  uint32_t y0, y1;
-  const tti_block part = tti_conv_part(call, item, &y0, &y1);
   const float *bias = (const float *)(const void *)(e->arena + op->bias);
   const int in_line = tti_is_in_line(&e->program, op);
   const uint32_t slice = rows_at_once(e, op, b->k_end - b->k_begin);
@@ -177,53 +176,57 @@ static void conv_item(void *argument, uint32_t item, uint32_t worker) {
                       .out_stride = out->channels,
                       .begin_stride = out->channels,
                       .residual_stride = out->channels};
-  for (uint32_t panel = part.panel_begin; panel < part.panel_end; panel++) {
-    const uint32_t group = panel / group_panels, first = panel % group_panels * op->panel;
-    const uint32_t channel = group * channels + first;
-    const uint8_t *weights =
-        e->arena + op->weights + (panel - b->panel_begin) * tti_panel_bytes(op, b->k_end - b->k_begin);
-    row.columns = tti_min(op->panel, channels - first);
-    const int next = call->resident && !op->variant && panel + 1 < part.panel_end;
-    for (uint32_t k0 = b->k_begin, k1; k0 < b->k_end; k0 = k1) {
-      k1 = tti_min(slice, b->k_end - k0) + k0;
-      row.weights = (const float *)(const void *)weights + (size_t)(k0 - b->k_begin) * op->panel;
-      if (op->variant) {
-        decode_rows(e, op, weights, k0 - b->k_begin, k1 - b->k_begin, decoded);
-        row.weights = decoded;
-      }
-      for (uint32_t y = y0, rows; y < y1; y += rows) {
-        uint32_t k = k0;
-        rows = in_line ? tti_rows_in_line(&e->program, op, y, y1 - y) : 1;
-        row.width = (size_t)rows * out->width;
-        row.out = tti_row(e, out, y) + channel;
-        row.bias = k == 0 ? bias + (size_t)panel * op->panel : NULL;
-        row.begin = k == 0 ? NULL : row.out;
-        if (next && k1 == b->k_end) { /* the next panel, a part with every y-plane */
-          const size_t each = tti_panel_bytes(op, k_total) / (y1 - y0);
-          row.ahead_bytes = rows * each;
-          row.ahead = weights + tti_panel_bytes(op, k_total) + (y - y0) * each;
-        } else {
-          tti_bring_near(call->expected, worker, k1 - k0, &row);
+  while (item < end) {
+    uint32_t y0, y1;
+    const tti_block part = tti_conv_part(call, &item, end, &y0, &y1);
+    for (uint32_t panel = part.panel_begin; panel < part.panel_end; panel++) {
+      const uint32_t group = panel / group_panels, first = panel % group_panels * op->panel;
+      const uint32_t channel = group * channels + first;
+      const uint8_t *weights =
+          e->arena + op->weights + (panel - b->panel_begin) * tti_panel_bytes(op, b->k_end - b->k_begin);
+      row.columns = tti_min(op->panel, channels - first);
+      const int next = call->resident && !op->variant && panel + 1 < part.panel_end;
+      for (uint32_t k0 = b->k_begin, k1; k0 < b->k_end; k0 = k1) {
+        k1 = tti_min(slice, b->k_end - k0) + k0;
+        row.weights = (const float *)(const void *)weights + (size_t)(k0 - b->k_begin) * op->panel;
+        if (op->variant) {
+          decode_rows(e, op, weights, k0 - b->k_begin, k1 - b->k_begin, decoded);
+          row.weights = decoded;
         }
-        do {
-          row.run_count = collect_runs(e, op, in, y, group * depth, depth, k0, k1, &k, runs);
-          row.residual = row.begin || !residual ? NULL : tti_row(e, residual, y) + channel;
-          row.finish = k == k_total ? tti_finish_of(op) : tti_unfinished();
-          e->port->kernels->conv_row(&row);
-          row.bias = NULL;
-          row.begin = row.out;
-        } while (k < k1);
+        for (uint32_t y = y0, rows; y < y1; y += rows) {
+          uint32_t k = k0;
+          rows = in_line ? tti_rows_in_line(&e->program, op, y, y1 - y) : 1;
+          row.width = (size_t)rows * out->width;
+          row.out = tti_row(e, out, y) + channel;
+          row.bias = k == 0 ? bias + (size_t)panel * op->panel : NULL;
+          row.begin = k == 0 ? NULL : row.out;
+          if (next && k1 == b->k_end) { /* the next panel, a part with every y-plane */
+            const size_t each = tti_panel_bytes(op, k_total) / (y1 - y0);
+            row.ahead_bytes = rows * each;
+            row.ahead = weights + tti_panel_bytes(op, k_total) + (y - y0) * each;
+          } else {
+            tti_bring_near(call->expected, worker, k1 - k0, &row);
+          }
+          do {
+            row.run_count = collect_runs(e, op, in, y, group * depth, depth, k0, k1, &k, runs);
+            row.residual = row.begin || !residual ? NULL : tti_row(e, residual, y) + channel;
+            row.finish = k == k_total ? tti_finish_of(op) : tti_unfinished();
+            e->port->kernels->conv_row(&row);
+            row.bias = NULL;
+            row.begin = row.out;
+          } while (k < k1);
+        }
       }
     }
+    if (b->k_end == k_total) tti_complete_block(e, op, y0, y1, 0, out->width, &part);
   }
-  if (b->k_end == k_total) tti_activate_block(e, op, y0, y1, 0, out->width, &part);
 }
 
-/* Whether threads share y-planes, so that each mostly reads input that it has written, rather than panels, weights that
- * it has opened: whichever are more bytes, which come slowly from another processor's cache. */
+/* Whether threads share y-planes, so that each mostly reads input that it has written and writes what it will read,
+ * rather than panels, weights that it has opened: whichever are more, for they come slowly from another's cache. */
 int tti_by_rows(const struct tt_engine *e, const tt_op *op, uint32_t rows, uint64_t weights) {
-  const tt_tensor *in = tti_operand(&e->program, op, 0);
-  return (uint64_t)rows * op->stride_y * in->width * in->channels > weights;
+  const tt_tensor *in = tti_operand(&e->program, op, 0), *out = &e->program.tensors[op->output];
+  return rows * ((uint64_t)op->stride_y * in->width * in->channels + (uint64_t)out->width * out->channels) > weights;
 }
 
 void tti_conv(struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *block) {
@@ -250,7 +253,8 @@ void tti_conv(struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, co
   call.panels_each =
       tti_divide_up(panels, tti_min(call.by_rows ? tti_divide_up(items, call.row_parts) : items, panels));
   call.panel_parts = tti_divide_up(panels, call.panels_each);
-  tti_parallel(e, tti_is_i8(&e->program, op) ? tti_i8_conv_item : conv_item, &call, call.panel_parts * call.row_parts);
+  tti_parallel(e, tti_is_i8(&e->program, op) ? tti_i8_conv_items : conv_items, &call,
+               call.panel_parts * call.row_parts);
 }
 
 /* Rows of the map under the window of output y-plane y. */

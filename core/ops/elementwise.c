@@ -29,16 +29,14 @@ typedef struct side {
 } side;
 
 static side tensor_side(const struct tt_engine *e, const tt_tensor *t, uint32_t y) {
-  const side s = {tti_row(e, t, t->height == 1 ? 0 : y), t->width == 1 ? 0 : t->channels, t->channels == 1 ? 0 : 1};
-  return s;
+  return (side){tti_row(e, t, t->height == 1 ? 0 : y), t->width == 1 ? 0 : t->channels, t->channels == 1 ? 0 : 1};
 }
 
 static side constant_side(const struct tt_engine *e, const tt_op *op, uint32_t channels, uint32_t y) {
   const uint32_t depth = op->groups ? op->groups : channels;
   const float *values = (const float *)(const void *)(e->arena + op->weights);
-  const side s = {values + (size_t)(op->kernel_y == 1 ? 0 : y) * op->kernel_x * depth, op->kernel_x == 1 ? 0 : depth,
-                  depth == 1 ? 0 : 1};
-  return s;
+  return (side){values + (size_t)(op->kernel_y == 1 ? 0 : y) * op->kernel_x * depth, op->kernel_x == 1 ? 0 : depth,
+                depth == 1 ? 0 : 1};
 }
 
 void tti_binary(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1) {
@@ -46,16 +44,11 @@ void tti_binary(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_
   const tt_tensor *out = &e->program.tensors[op->output];
   const uint32_t channels = out->channels;
   for (uint32_t y = y0; y < y1; y++) {
-    side a = tensor_side(e, tti_operand(&e->program, op, 0), y), b;
-    if (op->flags & TT_FLAG_CONSTANT)
-      b = constant_side(e, op, channels, y);
-    else
-      b = tensor_side(e, tti_operand(&e->program, op, 1), y);
-    if (op->flags & TT_FLAG_CONSTANT_FIRST) {
-      const side swap = a;
-      a = b;
-      b = swap;
-    }
+    const side first = tensor_side(e, tti_operand(&e->program, op, 0), y);
+    const side second = op->flags & TT_FLAG_CONSTANT ? constant_side(e, op, channels, y)
+                                                     : tensor_side(e, tti_operand(&e->program, op, 1), y);
+    side a = op->flags & TT_FLAG_CONSTANT_FIRST ? second : first,
+         b = op->flags & TT_FLAG_CONSTANT_FIRST ? first : second;
     if (channels == 1) a.step = a.pixel_step, b.step = b.pixel_step; /* pixels as channels elsewhere */
     float *row = tti_row(e, out, y);
     const int whole_a = (a.step && a.pixel_step) || (!a.step && !a.pixel_step);

@@ -46,7 +46,7 @@ static size_t collect_runs(const struct tt_engine *e, const tt_op *op, const tt_
   return count;
 }
 
-void tti_i8_conv_item(void *argument, uint32_t item, uint32_t worker) {
+void tti_i8_conv_items(void *argument, uint32_t item, uint32_t end, uint32_t worker) {
   const tti_conv_call *call = argument;
   const struct tt_engine *e = call->e;
   const tt_op *op = call->op;
@@ -54,8 +54,6 @@ void tti_i8_conv_item(void *argument, uint32_t item, uint32_t worker) {
   const tt_tensor *in = tti_operand(&e->program, op, 0), *out = &e->program.tensors[op->output];
   const uint32_t depth = in->channels / op->groups, channels = out->channels / op->groups;
   const uint32_t group_panels = (channels + op->panel - 1) / op->panel, k_total = tti_conv_depth(&e->program, op);
-  uint32_t y0, y1;
-  const tti_block part = tti_conv_part(call, item, &y0, &y1);
   const int in_line = tti_is_in_line(&e->program, op);
   int32_t *kept = (int32_t *)(void *)(e->arena + op->workspace);
   tti_i8_run runs[TTI_I8_RUNS];
@@ -69,24 +67,30 @@ void tti_i8_conv_item(void *argument, uint32_t item, uint32_t worker) {
                          .out_stride = out->channels,
                          .rounding = rounding_of(op, out)};
   (void)worker;
-  for (uint32_t panel = part.panel_begin; panel < part.panel_end; panel++) {
-    const uint32_t group = panel / group_panels, first = panel % group_panels * op->panel;
-    const size_t row_bytes = (size_t)op->panel * 4;
-    row.columns = tti_min(op->panel, channels - first);
-    const uint8_t *fed = e->arena + op->weights + (panel - b->panel_begin) * tti_panel_bytes(op, b->k_end - b->k_begin);
-    const uint8_t *constants = tti_fed_rows(op) ? fed : e->arena + op->bias + panel * 3 * row_bytes;
-    row.weights = (const int8_t *)(fed + tti_fed_rows(op) * row_bytes);
-    row.constants = (const int32_t *)(const void *)constants;
-    for (uint32_t y = y0, rows; y < y1; y += rows) {
-      rows = in_line ? tti_rows_in_line(&e->program, op, y, y1 - y) : 1;
-      row.width = (size_t)rows * out->width;
-      int32_t *sums = kept + (size_t)(y - op->done) * out->width * op->panel;
-      row.run_count = collect_runs(e, op, in, y, group * depth, b, runs);
-      row.out = tti_pixels(e, out, y) + (size_t)(group * channels + first) * out->elem_bytes;
-      row.begin = b->k_begin ? sums : NULL;
-      row.end = b->k_end < k_total ? sums : NULL;
-      e->port->kernels->i8->conv_row(&row);
+  while (item < end) {
+    uint32_t y0, y1;
+    const tti_block part = tti_conv_part(call, &item, end, &y0, &y1);
+    for (uint32_t panel = part.panel_begin; panel < part.panel_end; panel++) {
+      const uint32_t group = panel / group_panels, first = panel % group_panels * op->panel;
+      const size_t row_bytes = (size_t)op->panel * 4;
+      row.columns = tti_min(op->panel, channels - first);
+      const uint8_t *fed =
+          e->arena + op->weights + (panel - b->panel_begin) * tti_panel_bytes(op, b->k_end - b->k_begin);
+      const uint8_t *constants = tti_fed_rows(op) ? fed : e->arena + op->bias + panel * 3 * row_bytes;
+      row.weights = (const int8_t *)(fed + tti_fed_rows(op) * row_bytes);
+      row.constants = (const int32_t *)(const void *)constants;
+      for (uint32_t y = y0, rows; y < y1; y += rows) {
+        rows = in_line ? tti_rows_in_line(&e->program, op, y, y1 - y) : 1;
+        row.width = (size_t)rows * out->width;
+        int32_t *sums = kept + (size_t)(y - op->done) * out->width * op->panel;
+        row.run_count = collect_runs(e, op, in, y, group * depth, b, runs);
+        row.out = tti_pixels(e, out, y) + (size_t)(group * channels + first) * out->elem_bytes;
+        row.begin = b->k_begin ? sums : NULL;
+        row.end = b->k_end < k_total ? sums : NULL;
+        e->port->kernels->i8->conv_row(&row);
+      }
     }
+    if (b->k_end == k_total) tti_complete_block(e, op, y0, y1, 0, out->width, &part);
   }
 }
 

@@ -63,16 +63,17 @@ static float *pixels_of(const strassen_call *call, const tt_tensor *t, uint32_t 
   return tti_row(call->e, t, y * stride_y) + (size_t)x * stride_x * t->channels;
 }
 
-static void sum_item(void *argument, uint32_t item, uint32_t worker) {
+static void sum_items(void *argument, uint32_t item, uint32_t end, uint32_t worker) {
   const strassen_call *call = argument;
   const tt_op *op = call->op;
   const tt_tensor *in = tti_operand(&call->e->program, op, 0);
   const size_t half = in->channels / 2;
   (void)worker;
-  call->e->port->kernels->strassen_in(pixels_of(call, in, item, 0, op->stride_y, op->stride_x),
-                                      pixels_of(call, in, item, 1, op->stride_y, op->stride_x),
-                                      (ptrdiff_t)op->stride_x * in->channels, call->width, half, call->most * half,
-                                      call->sums + (size_t)item * call->width * half);
+  for (; item < end; item++)
+    call->e->port->kernels->strassen_in(pixels_of(call, in, item, 0, op->stride_y, op->stride_x),
+                                        pixels_of(call, in, item, 1, op->stride_y, op->stride_x),
+                                        (ptrdiff_t)op->stride_x * in->channels, call->width, half, call->most * half,
+                                        call->sums + (size_t)item * call->width * half);
 }
 
 static void run_pass(const strassen_call *call, const pass *s, uint32_t panel, uint32_t pair, uint32_t worker,
@@ -135,8 +136,7 @@ static void run_pass(const strassen_call *call, const pass *s, uint32_t panel, u
   e->port->kernels->conv_row(&row);
 }
 
-static void product_item(void *argument, uint32_t item, uint32_t worker) {
-  const strassen_call *call = argument;
+static void product_item(const strassen_call *call, uint32_t item, uint32_t worker) {
   if (item >= call->items) {
     item -= call->items;
     call = call->beside;
@@ -152,7 +152,11 @@ static void product_item(void *argument, uint32_t item, uint32_t worker) {
       for (uint32_t pair = first; pair < last; pair++) run_pass(call, &call->passes[i], panel, pair, worker, products);
   const uint32_t y0 = call->y + (call->within ? 0 : 2 * first), y1 = call->y + (call->within ? 1 : 2 * last);
   const uint32_t stretches = call->within && call->passes == of_pairs ? 2 : 1;
-  tti_activate_block(call->e, call->op, y0, y1, call->x, call->x + stretches * call->width, &part);
+  tti_complete_block(call->e, call->op, y0, y1, call->x, call->x + stretches * call->width, &part);
+}
+
+static void product_items(void *call, uint32_t item, uint32_t end, uint32_t worker) {
+  for (; item < end; item++) product_item(call, item, worker);
 }
 
 static void divide(strassen_call *call) {
@@ -170,8 +174,8 @@ static void run_call(strassen_call *call, int summed, strassen_call *beside) {
   divide(call);
   if (beside) divide(beside);
   call->beside = beside;
-  if (call->passes == of_pairs && !summed) tti_parallel(call->e, sum_item, call, call->pairs);
-  tti_parallel(call->e, product_item, call, call->items + (beside ? beside->items : 0));
+  if (call->passes == of_pairs && !summed) tti_parallel(call->e, sum_items, call, call->pairs);
+  tti_parallel(call->e, product_items, call, call->items + (beside ? beside->items : 0));
 }
 
 /* As many pairs of y-planes at a time as there is place for the sums of; a last one of its own is divided, or done in

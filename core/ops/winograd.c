@@ -171,7 +171,7 @@ static void winograd_activate(const winograd_part *part, uint32_t y0, uint32_t y
   const winograd_call *call = part->call;
   const uint32_t x0 = 4 * part->first_tile, width = call->e->program.tensors[call->op->output].width;
   const tti_block panels = {begin, end, call->block->k_begin, call->block->k_end};
-  tti_activate_block(call->e, call->op, y0, y1, x0, tti_min(x0 + 4 * part->tiles, width), &panels);
+  tti_complete_block(call->e, call->op, y0, y1, x0, tti_min(x0 + 4 * part->tiles, width), &panels);
 }
 
 /* Transforms what the part's output y-planes read. Keeps what is transformed: input below *ready that is needed. */
@@ -192,8 +192,7 @@ static void winograd_go_on(winograd_part *part, uint32_t *ready) {
 
 /* Over several y-planes, as many panels at a time as a cache holds, each time transforming the input anew; the
  * products are convolutions of one column, summed over the kernel's rows. */
-static void winograd_item(void *argument, uint32_t item, uint32_t worker) {
-  const winograd_call *call = argument;
+static void winograd_item(const winograd_call *call, uint32_t item, uint32_t worker) {
   const tt_op *op = call->op;
   const tti_block *b = call->block;
   const uint32_t across = call->panel_parts * call->tile_parts;
@@ -220,12 +219,16 @@ static void winograd_item(void *argument, uint32_t item, uint32_t worker) {
   winograd_activate(&part, y0, y1, begin, end);
 }
 
-static void winograd_input_item(void *argument, uint32_t item, uint32_t worker) {
+static void winograd_items(void *call, uint32_t item, uint32_t end, uint32_t worker) {
+  for (; item < end; item++) winograd_item(call, item, worker);
+}
+
+static void winograd_input_items(void *argument, uint32_t item, uint32_t end, uint32_t worker) {
   const winograd_call *call = argument;
   const winograd_part part = winograd_part_of(call, 0, worker);
-  const uint32_t y0 = call->y0 + 2 * item;
+  const uint32_t y0 = call->y0 + 2 * item, y1 = tti_min(call->y0 + 2 * end, call->y1);
   const uint32_t from = item ? tti_rows_needed(&call->e->program, call->op, 0, call->y0, y0).hi : 0;
-  winograd_read(&part, y0, tti_min(y0 + 2, call->y1), from);
+  winograd_read(&part, y0, y1, from);
 }
 
 /* Winograd's F(4, 3) along x and, in pairs, F(2, 3) along y. Threads share the panels where these can be shared out
@@ -261,6 +264,6 @@ void tti_winograd(struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1
   call.row_parts = tti_divide_up(y1 - y0, call.rows_each);
   call.panel_parts = tti_divide_up(panels, call.panels_each);
   call.tile_parts = tti_divide_up(tiles, call.tiles_each);
-  if (size.together && b->panel_begin == 0) tti_parallel(e, winograd_input_item, &call, tti_divide_up(y1 - y0, 2));
-  tti_parallel(e, winograd_item, &call, call.panel_parts * call.tile_parts * call.row_parts);
+  if (size.together && b->panel_begin == 0) tti_parallel(e, winograd_input_items, &call, tti_divide_up(y1 - y0, 2));
+  tti_parallel(e, winograd_items, &call, call.panel_parts * call.tile_parts * call.row_parts);
 }

@@ -69,7 +69,8 @@ static void help(tthi_pool *pool, uint32_t number) {
     const uint64_t count = (end - first + sharers - 1) / sharers;
     const uint64_t claimed = number == 0 ? ticket + count : ticket - (count << ITEM_BITS);
     if (!atomic_compare_exchange_weak(&pool->ticket, &ticket, claimed)) continue;
-    for (uint64_t i = 0; i < count; i++) work(argument, (uint32_t)(number == 0 ? first + i : end - 1 - i), number);
+    const uint32_t begin = (uint32_t)(number == 0 ? first : end - count);
+    work(argument, begin, begin + (uint32_t)count, number);
     atomic_fetch_add(&pool->finished, (uint32_t)count);
     ticket = atomic_load(&pool->ticket);
   }
@@ -147,7 +148,7 @@ tthi_pool *tthi_pool_open(uint32_t workers) {
 }
 
 void tthi_pool_share(tthi_pool *pool, uint32_t workers, tthi_work work, void *argument, uint32_t items) {
-  for (; items > ITEM_MASK; items--) work(argument, items - 1, 0);
+  for (; items > ITEM_MASK; items--) work(argument, items - 1, items, 0);
   const uint64_t call = (atomic_load(&pool->ticket) >> 2 * ITEM_BITS) + 1;
   atomic_store(&pool->wanted, workers);
   atomic_store(&pool->work, work);

@@ -90,8 +90,9 @@ static void hook_forget(void *context) {
     for (int slot = 0; slot < TT_KEY_SLOTS; slot++) tthi_aead_forget(&port->workers[w].slots[slot]);
 }
 
-static void hook_parallel(void *context, uint32_t workers, void (*work)(void *argument, uint32_t item, uint32_t worker),
-                          void *argument, uint32_t items) {
+static void hook_parallel(void *context, uint32_t workers,
+                          void (*work)(void *argument, uint32_t begin, uint32_t end, uint32_t worker), void *argument,
+                          uint32_t items) {
   tth_port *port = context;
   tthi_pool_share(port->pool, workers < port->threads ? workers : port->threads, work, argument, items);
 }
