@@ -208,12 +208,18 @@ static inline uint32_t tti_planes_each(const tti_program *p, const tt_op *op, ui
   return (uint32_t)((uint64_t)in->width * in->channels / ((uint64_t)out->width * out->channels));
 }
 
+/* Elements from one pixel to the next: more than its channels in a map that lies among the channels of another. */
+static inline uint32_t tti_pixel_step(const tt_tensor *t) {
+  return t->row_bytes / ((t->pad_left + t->width + t->pad_right) * t->elem_bytes);
+}
+static inline int tti_is_dense(const tt_tensor *t) { return tti_pixel_step(t) == t->channels; }
+
 /* The slot of y-plane y, padding included, and its first pixel. */
 static inline uint8_t *tti_slot(const struct tt_engine *e, const tt_tensor *t, uint32_t y) {
   return e->arena + t->offset + (size_t)(y % t->capacity) * t->row_bytes;
 }
 static inline uint8_t *tti_pixels(const struct tt_engine *e, const tt_tensor *t, uint32_t y) {
-  return tti_slot(e, t, y) + (size_t)t->pad_left * t->channels * t->elem_bytes;
+  return tti_slot(e, t, y) + (size_t)t->pad_left * tti_pixel_step(t) * t->elem_bytes;
 }
 static inline float *tti_row(const struct tt_engine *e, const tt_tensor *t, uint32_t y) {
   return (float *)(void *)tti_pixels(e, t, y);

@@ -210,10 +210,10 @@ tt_status tt_poll(const tt_engine *e, tt_want *want) {
 
 /* ---- running */
 
-/* Padding holds the zero point. */
+/* Padding holds the zero point; that of a map within another is the other's. */
 void tti_fill_padding(const tt_engine *e, const tt_tensor *t, uint32_t y0, uint32_t y1) {
   const size_t pixel = (size_t)t->channels * t->elem_bytes;
-  for (uint32_t y = y0; y < y1 && (t->pad_left || t->pad_right); y++) {
+  for (uint32_t y = y0; y < y1 && (t->pad_left || t->pad_right) && tti_is_dense(t); y++) {
     uint8_t *slot = tti_slot(e, t, y);
     tti_set(slot, t->zero_point, t->pad_left * pixel);
     tti_set(slot + t->row_bytes - t->pad_right * pixel, t->zero_point, t->pad_right * pixel);

@@ -116,15 +116,15 @@ static int check_tensor(const tti_program *p, const tt_tensor *t) {
   if (t->home > p->head->spill_count + p->head->kept_count) return 0;
   if (t->home && t->home <= p->head->spill_count && p->spills[t->home - 1].height != t->height) return 0;
   if (t->width > INT32_MAX / 4 || t->channels > INT32_MAX / 4) return 0;
-  const uint64_t row_bytes = ((uint64_t)t->pad_left + t->width + t->pad_right) * t->channels * t->elem_bytes;
-  return row_bytes == t->row_bytes && in_data(p, t->offset, row_bytes * t->capacity);
-}
-
-static int same_extent(const tt_tensor *a, const tt_tensor *b) {
-  return a->height == b->height && a->width == b->width && a->channels == b->channels;
+  const uint32_t step = tti_pixel_step(t);
+  if (step < t->channels || t->row_bytes != step * ((uint64_t)t->pad_left + t->width + t->pad_right) * t->elem_bytes)
+    return 0;
+  const uint64_t others = (uint64_t)(step - t->channels) * t->elem_bytes; /* of the last pixel */
+  return in_data(p, t->offset, (uint64_t)t->row_bytes * t->capacity - others);
 }
 
 static int same_map(const tt_tensor *a, const tt_tensor *b) { return a->height == b->height && a->width == b->width; }
+static int same_extent(const tt_tensor *a, const tt_tensor *b) { return same_map(a, b) && a->channels == b->channels; }
 
 /* A window operator reads, in x, no farther than the padding that its input carries. */
 static int check_window(const tt_op *op, const tt_tensor *in, const tt_tensor *out, int padded) {
@@ -388,10 +388,14 @@ static int check_op(const tti_program *p, const tt_op *op) {
     return 0;
   if (op->first_operand > p->part->operand_count || op->operand_count > p->part->operand_count - op->first_operand)
     return 0;
-  for (uint32_t i = 0; i < op->operand_count; i++)
-    if (p->operands[op->first_operand + i] >= p->part->tensor_count) return 0;
+  const int joins = op->kind == TT_OP_CONCAT && op->variant == TT_CONCAT_C;
+  for (uint32_t i = 0; i < op->operand_count; i++) {
+    const uint32_t tensor = p->operands[op->first_operand + i];
+    if (tensor >= p->part->tensor_count || (!joins && !tti_is_dense(&p->tensors[tensor]))) return 0;
+  }
   if (op->operand_count == 0 && op->kind != TT_OP_CONSTANT) return 0;
   const tt_tensor *out = &p->tensors[op->output];
+  if (!tti_is_dense(out) && (op->kind != TT_OP_CONV || op->flags & TT_FLAG_RESIDUAL)) return 0;
   return check_types(p, op, out) && check_kind(p, op, op->operand_count ? tti_operand(p, op, 0) : NULL, out);
 }
 
@@ -516,7 +520,7 @@ static int step_spill(const tti_program *p, tti_instr instr, int fetch) {
   tt_spill *s = &p->spills[t->home - 1];
   if (instr.arg >= spill_blocks(s)) return 0;
   const tti_rows r = tti_spill_rows(s, instr.arg);
-  if (!contiguous(t, r.lo, r.hi) || s->lost) return 0;
+  if (!contiguous(t, r.lo, r.hi) || s->lost || !tti_is_dense(t)) return 0;
   if (!fetch) {
     if (instr.arg != s->sealed || !present(t, r)) return 0;
     if (!s->sealed++) take_tags(p, s);
@@ -530,7 +534,7 @@ static int step_spill(const tti_program *p, tti_instr instr, int fetch) {
 static int step_input(const tti_program *p, tti_instr instr) {
   if (instr.index >= p->part->port_count) return 0;
   tt_tensor *t = &p->tensors[p->ports[instr.index].tensor];
-  if (!contiguous(t, t->produced, instr.arg)) return 0;
+  if (!contiguous(t, t->produced, instr.arg) || !tti_is_dense(t)) return 0;
   t->produced = instr.arg;
   return 1;
 }
@@ -539,7 +543,7 @@ static int step_output(const tti_program *p, tti_instr instr) {
   if (instr.index >= p->part->port_count) return 0;
   const tt_port_tensor *port = &p->ports[instr.index];
   const tt_tensor *t = &p->tensors[port->tensor];
-  if (instr.arg >= t->height || t->pad_left || t->pad_right) return 0;
+  if (instr.arg >= t->height || t->pad_left || t->pad_right || !tti_is_dense(t)) return 0;
   const tti_rows r = {instr.arg, tti_min(port->rows_per_chunk, t->height - instr.arg) + instr.arg};
   return contiguous(t, r.lo, r.hi) && present(t, r);
 }

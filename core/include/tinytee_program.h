@@ -147,10 +147,14 @@ enum {
 
 /* A feature map in the arena, y, x, c: whole (capacity = height) or a ring of y-planes: y-plane y lies in slot y %
  * capacity. Elements are float32 (elem_bytes 4) or uint8 (1), for scale * (q - zero_point), whose scale operators and
- * tt_port_tensor alone know. A slot holds pad_left + width + pad_right pixels, padding zero_point (float32: 0). */
+ * tt_port_tensor alone know. A slot holds pad_left + width + pad_right pixels, padding zero_point (float32: 0).
+ *
+ * A map may lie among the channels of another: its pixels are then as far from one another as the other's, its slots as
+ * long and as many, and 'offset' is that of its first channel. Convolutions without a residual write such maps, and
+ * concatenations along channels read them, who find in place what lies where it would be copied to. */
 typedef struct tt_tensor {
   uint32_t offset;    /* of slot 0 in the arena, bytes */
-  uint32_t row_bytes; /* of one slot: (pad_left + width + pad_right) * channels * elem_bytes */
+  uint32_t row_bytes; /* of one slot: (pad_left + width + pad_right) * (channels, or the other's) * elem_bytes */
   uint32_t width, channels;
   uint16_t height, capacity; /* y-planes; slots */
   uint16_t pad_left, pad_right;

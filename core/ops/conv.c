@@ -21,14 +21,15 @@ void tti_complete_block(const struct tt_engine *e, const tt_op *op, uint32_t y0,
   /* Channel at which a panel begins; after the last one, all channels. */
   const uint32_t first = b->panel_begin / group_panels * channels + b->panel_begin % group_panels * op->panel;
   const uint32_t end = b->panel_end / group_panels * channels + b->panel_end % group_panels * op->panel;
-  const int whole = end - first == out->channels;
-  const size_t count = whole ? (size_t)(x1 - x0) * out->channels : end - first;
+  const uint32_t step = tti_pixel_step(out);
+  const int whole = end - first == step;
+  const size_t count = whole ? (size_t)(x1 - x0) * step : end - first;
   if (!x0 && !b->panel_begin) tti_fill_padding(e, out, y0, y1);
   if (op->activation <= TT_ACT_CLIP || op->activation == TT_ACT_HARD_SWISH) return;
   for (uint32_t y = y0; y < y1; y++)
     for (uint32_t x = x0; x < (whole ? x0 + 1 : x1); x++)
-      e->port->kernels->activation(op->activation, op->alpha, op->beta,
-                                   tti_row(e, out, y) + (size_t)x * out->channels + first, count);
+      e->port->kernels->activation(op->activation, op->alpha, op->beta, tti_row(e, out, y) + (size_t)x * step + first,
+                                   count);
 }
 
 void tti_ky_range(const tt_op *op, uint32_t height, uint32_t y, uint32_t *from, uint32_t *to) {
@@ -173,8 +174,8 @@ static void conv_items(void *argument, uint32_t item, uint32_t end, uint32_t wor
   tti_conv_row row = {.runs = runs,
                       .pixel_stride = (ptrdiff_t)op->stride_x * in->channels,
                       .panel = op->panel,
-                      .out_stride = out->channels,
-                      .begin_stride = out->channels,
+                      .out_stride = tti_pixel_step(out),
+                      .begin_stride = tti_pixel_step(out),
                       .residual_stride = out->channels};
   while (item < end) {
     uint32_t y0, y1;

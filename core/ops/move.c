@@ -23,8 +23,10 @@ static void concat_row(const struct tt_engine *e, const tt_op *op, const tt_tens
       tti_move(row + at, tti_pixels(e, in, y), bytes);
       at += bytes;
     } else {
-      const uint8_t *from = tti_pixels(e, in, y);
-      for (uint32_t x = 0; x < out->width; x++) tti_move(row + x * pixel + at, from + x * depth, depth);
+      const uint8_t *from = tti_pixels(e, in, y); /* or there already */
+      const size_t step = (size_t)tti_pixel_step(in) * in->elem_bytes;
+      for (uint32_t x = 0; x < out->width && from != row + at; x++)
+        tti_move(row + x * pixel + at, from + x * step, depth);
       at += depth;
     }
   }

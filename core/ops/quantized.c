@@ -64,7 +64,7 @@ void tti_i8_conv_items(void *argument, uint32_t item, uint32_t end, uint32_t wor
                          .products = op->flags & TT_FLAG_FOUR_FIT  ? 4
                                      : op->flags & TT_FLAG_TWO_FIT ? 2
                                                                    : 1,
-                         .out_stride = out->channels,
+                         .out_stride = tti_pixel_step(out),
                          .rounding = rounding_of(op, out)};
   (void)worker;
   while (item < end) {
@@ -203,8 +203,7 @@ typedef struct side {
 } side;
 
 static side side_of(const uint8_t *row, uint32_t width, uint32_t channels, float zero) {
-  const side s = {row, width == 1 ? 0 : channels, channels == 1 ? 0 : 1, zero};
-  return s;
+  return (side){row, width == 1 ? 0 : channels, channels == 1 ? 0 : 1, zero};
 }
 
 static side tensor_side(const struct tt_engine *e, const tt_op *op, uint32_t which, uint32_t y) {

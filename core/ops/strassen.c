@@ -60,7 +60,7 @@ static float *pixels_of(const strassen_call *call, const tt_tensor *t, uint32_t 
                         uint32_t stride_y, uint32_t stride_x) {
   const uint32_t y = call->within ? call->y : call->y + 2 * pair + second;
   const uint32_t x = call->within ? call->x + second * call->width : call->x;
-  return tti_row(call->e, t, y * stride_y) + (size_t)x * stride_x * t->channels;
+  return tti_row(call->e, t, y * stride_y) + (size_t)x * stride_x * tti_pixel_step(t);
 }
 
 static void sum_items(void *argument, uint32_t item, uint32_t end, uint32_t worker) {
@@ -130,7 +130,7 @@ static void run_pass(const strassen_call *call, const pass *s, uint32_t panel, u
       row.residual_stride = out->channels;
     }
     row.out = pixels_of(call, out, pair, quarter / 2, 1, 1) + at;
-    row.out_stride = out->channels;
+    row.out_stride = tti_pixel_step(out);
     row.finish = tti_finish_of(op);
   }
   e->port->kernels->conv_row(&row);

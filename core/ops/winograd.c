@@ -146,7 +146,7 @@ static void winograd_store(const winograd_part *part, uint32_t p) {
   const tt_tensor *residual = op->flags & TT_FLAG_RESIDUAL ? tti_operand(&e->program, op, 1) : NULL;
   const size_t panel = op->panel, each = part->tiles * panel, channel = p * panel;
   const uint32_t pixel = 4 * part->first_tile;
-  const size_t at = (size_t)pixel * out->channels + channel;
+  const size_t step = tti_pixel_step(out), at = pixel * step + channel;
   tti_winograd_row row = {.tiles = part->tiles,
                           .plane = call->size.products * each,
                           .apart = tti_in_pairs(op) ? call->size.rows / 2 * each : 0,
@@ -154,7 +154,7 @@ static void winograd_store(const winograd_part *part, uint32_t p) {
                           .width = tti_min(part->tiles * 4, out->width - pixel),
                           .columns = tti_min(op->panel, out->channels - (uint32_t)channel),
                           .bias = (const float *)(const void *)(e->arena + op->bias) + channel,
-                          .out_stride = out->channels,
+                          .out_stride = (ptrdiff_t)step,
                           .finish = tti_finish_of(op)};
   for (uint32_t y = part->y0; y < part->y1; y++) {
     const uint32_t i = y - part->first;

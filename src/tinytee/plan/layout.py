@@ -1,12 +1,16 @@
 """From a partition to memory: which buffers there are, how long each lives, where each lies.
 
 A tensor may have several *instances*: one whole map that lives from its producer to its last reader, or, if it is
-spilled, a ring in the producer's segment and one in each reader's.
+spilled, a ring in the producer's segment and one in each reader's. What convolutions compute for a concatenation along
+channels may lie within its instance, and is then not copied (``Network.joined``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from tinytee.plan import arena
 from tinytee.plan.arena import Buffer
@@ -18,11 +22,13 @@ from tinytee.plan.weights import aligned
 
 @dataclass(frozen=True)
 class Instance:
-    """A tensor's place: buffer number, and capacity in y-planes."""
+    """A tensor's place: buffer number, capacity in y-planes, and whether it lies within that of the concatenation that
+    it is joined to."""
 
     tensor: int
     buffer: int
     capacity: int
+    is_joined: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +45,7 @@ class Layout:
         pinned: node to the offset of its pinned weights.
         peak_bytes: end of the highest buffer.
         growths: frontiers and capacities of each segment.
+        joins: whether tensors lie within others.
     """
 
     buffers: tuple[Buffer, ...]
@@ -51,6 +58,7 @@ class Layout:
     pinned: dict[int, int]
     peak_bytes: int
     growths: tuple[Growth, ...]
+    joins: bool
 
 
 def grow(network: Network, choice: Choice) -> Growth:
@@ -61,9 +69,10 @@ def grow(network: Network, choice: Choice) -> Growth:
 
 
 class _Builder:
-    def __init__(self, network: Network, choices: list[Choice]) -> None:
+    def __init__(self, network: Network, choices: list[Choice], joined: Mapping[int, tuple[int, int]]) -> None:
         self.network = network
         self.choices = choices
+        self.joined = joined
         self.growths = [grow(network, choice) for choice in choices]
         self.segment_of = {n: s for s, c in enumerate(choices) for n in range(c.segment.first, c.segment.last + 1)}
         self.spilled = frozenset(t for c in choices for t in c.spilled)
@@ -71,10 +80,10 @@ class _Builder:
         self.instances: list[Instance] = []
         self.instance_of: dict[tuple[int, int], int] = {}
 
-    def _add_instance(self, tensor: int, buffer: int, capacity: int, segments: range | list[int]) -> None:
+    def _add_instance(self, tensor: int, buffer: int, capacity: int, segments: list[int], joined: bool = False) -> None:
         for segment in segments:
             self.instance_of[segment, tensor] = len(self.instances)
-        self.instances.append(Instance(tensor, buffer, capacity))
+        self.instances.append(Instance(tensor, buffer, capacity, joined))
 
     def _add_buffer(self, name: str, size: int, begin: int, end: int) -> int:
         self.buffers.append(Buffer(name, size, begin, end))
@@ -84,13 +93,22 @@ class _Builder:
         info = self.network.tensors[tensor]
         return sorted({self.segment_of[n] for n in (info.producer, *info.consumers)})
 
+    def _is_whole(self, tensor: int) -> bool:
+        return len(self._readers(tensor)) > 1 and tensor not in self.spilled
+
     def whole_tensors(self) -> None:
-        """Tensors that cross a cut in the arena; one that is overwritten shares its successor's buffer."""
+        """Tensors that cross a cut in the arena, and those within them; one that is overwritten shares its successor's
+        buffer."""
         home: dict[int, int] = {}
+        within: dict[int, list[int]] = {}
+        for tensor, (whole, _) in self.joined.items():
+            if self._is_whole(whole) and tensor not in self.spilled:
+                within.setdefault(whole, []).append(tensor)
+        inside = {tensor for tensors in within.values() for tensor in tensors}
         order = sorted(range(len(self.network.tensors)), key=lambda t: self.network.tensors[t].producer)
         for tensor in order:
             segments = self._readers(tensor)
-            if len(segments) == 1 or tensor in self.spilled:
+            if not self._is_whole(tensor) or tensor in inside:
                 continue
             info = self.network.tensors[tensor]
             segment = self.choices[segments[0]].segment
@@ -100,20 +118,31 @@ class _Builder:
                 old = self.buffers[buffer]
                 self.buffers[buffer] = Buffer(f"{old.name}, {info.name}", old.bytes, old.begin, segments[-1])
             else:
-                buffer = self._add_buffer(info.name, info.whole_bytes, segments[0], segments[-1])
+                begin = min(self._readers(t)[0] for t in [tensor, *within.get(tensor, [])])
+                buffer = self._add_buffer(info.name, info.whole_bytes, begin, segments[-1])
             home[tensor] = buffer
             self._add_instance(tensor, buffer, info.shape.height, segments)
+            for part in within.get(tensor, []):
+                self._add_instance(part, buffer, info.shape.height, self._readers(part), joined=True)
 
     def rings(self) -> None:
-        """Tensors inside one segment, and those that are spilled; an overwritten one shares its successor's ring."""
+        """Tensors inside one segment, and those that are spilled. An overwritten one shares its successor's ring; one
+        that goes as far in every step as what it is joined to, that one's."""
         latest_first = sorted(enumerate(self.network.tensors), key=lambda found: -found[1].producer)
         rings: dict[int, int] = {}
         for tensor, info in latest_first:
             segments = self._readers(tensor)
-            if len(segments) > 1 and tensor not in self.spilled:
+            if self._is_whole(tensor) or (segments[0], tensor) in self.instance_of:
                 continue
             for segment in segments:
                 growth = self.growths[segment]
+                if len(segments) == 1 and tensor in self.joined:
+                    whole = self.joined[tensor][0]
+                    writers = info.producer, self.network.tensors[whole].producer
+                    if np.array_equal(*(growth.frontiers[node] for node in writers)):
+                        there = self.instances[self.instance_of[segment, whole]]
+                        self._add_instance(tensor, there.buffer, there.capacity, segments, joined=True)
+                        continue
                 capacity, successor = growth.slots[tensor], growth.shared.get(tensor)
                 if successor is None:
                     size = aligned(capacity * info.row_bytes)
@@ -164,9 +193,18 @@ def lay_out(
     """Places a partition's tensors and weights; pinned nodes' weights lie apart, above everything else.
 
     The peak is at least what lives at once, and at most a few per cent more (see ``arena.place``). Given the layout of
-    the same without pinned weights, all that is not pinned takes at most as much as it does there.
+    the same without pinned weights, all that is not pinned takes at most as much as it does there. Nothing is joined
+    where that would take more memory.
     """
-    builder = _Builder(network, choices)
+    ways = [True, False] if unpinned is None else [unpinned.joins]
+    layouts = [_lay_out(network, choices, pinned, unpinned, joins) for joins in ways if network.joined or not joins]
+    return min(layouts, key=lambda layout: layout.peak_bytes)
+
+
+def _lay_out(
+    network: Network, choices: list[Choice], pinned: frozenset[int], unpinned: Layout | None, joins: bool
+) -> Layout:
+    builder = _Builder(network, choices, network.joined if joins else {})
     builder.whole_tensors()
     builder.rings()
     tensor_buffers = len(builder.buffers)
@@ -199,4 +237,5 @@ def lay_out(
         pinned=above,
         peak_bytes=peak,
         growths=tuple(builder.growths),
+        joins=joins,
     )

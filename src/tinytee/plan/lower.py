@@ -197,15 +197,17 @@ class _Program:
         home = self._spilled.number(placed.tensor)
         if instance in self._kept:
             home = len(self._spilled.tensors) + 1 + self._kept[instance]
+        whole, first = self.network.joined[placed.tensor] if placed.is_joined else (placed.tensor, 0)
+        around = self.network.tensors[whole]
         return {
-            "offset": self.layout.offsets[placed.buffer],
-            "row_bytes": info.row_bytes,
+            "offset": self.layout.offsets[placed.buffer] + first * info.elem_bytes,
+            "row_bytes": around.row_bytes,
             "height": info.shape.height,
             "width": info.shape.width,
             "channels": info.shape.channels,
             "capacity": placed.capacity,
-            "pad_left": info.pad_left,
-            "pad_right": info.pad_right,
+            "pad_left": around.pad_left,
+            "pad_right": around.pad_right,
             "elem_bytes": info.elem_bytes,
             "zero_point": info.zero_point,
             "home": home,

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from tinytee.bundle.abi import constants
-from tinytee.ir.graph import Binary, Conv, DepthwiseConv, Graph, LayerNorm, Lrn, Op, Shape, Unary
+from tinytee.ir.graph import Binary, Concat, Conv, DepthwiseConv, Graph, LayerNorm, Lrn, Op, Shape, Unary
 from tinytee.ir.quantized import QBinary, QConv, QDepthwiseConv, QLrn, QLut
 from tinytee.plan import products, quantized, rowmap, scans, weights
 from tinytee.plan.cost import (
@@ -156,6 +156,25 @@ class Network:
         """The loop of every node that is in one: all of it is in one segment, and goes y-plane by y-plane."""
         loops = scans.find_loops((reader, info.producer) for info in self.tensors for reader in info.consumers)
         return {node: loop for loop in loops for node in range(loop[0], loop[1] + 1)}
+
+    @cached_property
+    def joined(self) -> dict[int, tuple[int, int]]:
+        """Tensors that a convolution may write among the channels of the one concatenation that reads them, instead of
+        their being copied there: to that one's output, and their first channel in it."""
+        found = {}
+        for number, node in enumerate(self.nodes):
+            if not isinstance(node.op, Concat) or node.op.axis != "c" or number in self.loop_of:
+                continue
+            channel = 0
+            for tensor in node.inputs:
+                info = self.tensors[tensor]
+                writer = self.nodes[info.producer]
+                is_alone = node.inputs.count(tensor) == 1 and info.consumers == (number,)
+                writes = isinstance(writer.op, Conv | QConv) and len(writer.inputs) == 1
+                if is_alone and writes and info.producer not in self.loop_of:
+                    found[tensor] = (node.output, channel)
+                channel += info.shape.channels
+        return found
 
     def is_within_loop(self, cut: int) -> bool:
         """Whether a cut before the node of that number would divide a loop."""
@@ -465,7 +484,18 @@ def build(
         )
         for name, shape in shapes.items()
     )
-    return Network(graph, tuple(nodes), tensors, profile.threads, profile.cache_bytes)
+    return _without_copies(Network(graph, tuple(nodes), tensors, profile.threads, profile.cache_bytes))
+
+
+def _without_copies(network: Network) -> Network:
+    """The same, concatenations taking no time for what is joined as it is computed."""
+    nodes = list(network.nodes)
+    for number in {network.tensors[whole].producer for whole, _ in network.joined.values()}:
+        node = nodes[number]
+        copied = sum(network.tensors[t].shape.elems for t in node.inputs if t not in network.joined)
+        elems = network.tensors[node.output].shape.elems
+        nodes[number] = replace(node, seconds=node.seconds * copied / elems)
+    return replace(network, nodes=tuple(nodes))
 
 
 LRN_IN_PLACE_SIZE = 9

@@ -144,18 +144,36 @@ class Oracle:
         t = self.program.tensors[tensor]
         return t.offset + y % t.capacity * t.row_bytes
 
+    def places(self, tensor: int, y: int) -> list[tuple[int, int]]:
+        """(offset, bytes) of a y-plane: a slot, or its pixels' channels if it lies among those of another."""
+        t, at = self.program.tensors[tensor], self.slot(tensor, y)
+        step, pixel = t.row_bytes // (t.pad_left + t.width + t.pad_right), t.channels * t.elem_bytes
+        if step == pixel:
+            return [(at, t.row_bytes)]
+        return [(at + (t.pad_left + x) * step, pixel) for x in range(t.width)]
+
     def write_row(self, tensor: int, y: int) -> None:
         row = self.name("row", self.map_name(tensor), y)
-        self.write(self.slot(tensor, y), self.program.tensors[tensor].row_bytes, row)
+        for offset, count in self.places(tensor, y):
+            self.write(offset, count, row)
 
     def check_row(self, tensor: int, y: int, why: str) -> None:
         name = self.name("row", self.map_name(tensor), y)
-        self.check(
-            self.slot(tensor, y),
-            self.program.tensors[tensor].row_bytes,
-            name,
-            f"y-plane {y} of tensor {tensor} for {why}",
-        )
+        for offset, count in self.places(tensor, y):
+            self.check(offset, count, name, f"y-plane {y} of tensor {tensor} for {why}")
+
+    def joined(self, op: Any) -> set[int]:
+        """Operands of a concatenation that lie where they would be copied to."""
+        found, before, out = set(), 0, self.program.tensors[op.output]
+        for tensor in self.operands(op) if op.kind == C.TT_OP_CONCAT and op.variant == C.TT_CONCAT_C else ():
+            t = self.program.tensors[tensor]
+            if out.offset <= t.offset < out.offset + out.row_bytes:
+                assert t.offset == out.offset + before, "it lies among other channels"
+                assert (t.row_bytes, t.capacity) == (out.row_bytes, out.capacity), "its slots are others"
+                assert (t.pad_left, t.pad_right) == (out.pad_left, out.pad_right), "its pixels are others"
+                found.add(tensor)
+            before += t.channels * t.elem_bytes
+        return found
 
     def operands(self, op: Any) -> list[int]:
         return self.program.operands[op.first_operand : op.first_operand + op.operand_count]
@@ -232,6 +250,7 @@ class Oracle:
         # What was read, and lies elsewhere, is still there when the writing is over.
         for unit, (which, tensor) in product(range(self.done[number], end), enumerate(self.operands(op))):
             same = self.program.tensors[tensor].offset == self.program.tensors[op.output].offset
+            same = same or tensor in self.joined(op)
             for y in () if same else self.rows_read(op, which, unit):
                 self.check_row(tensor, y, f"operator {number} itself")
         self.check_weights(number, op)
