@@ -7,7 +7,7 @@ channels may lie within its instance, and is then not copied (``Network.joined``
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -45,7 +45,7 @@ class Layout:
         pinned: node to the offset of its pinned weights.
         peak_bytes: end of the highest buffer.
         growths: frontiers and capacities of each segment.
-        joins: whether tensors lie within others.
+        joins: whole maps that others lie within, which are whole, too.
     """
 
     buffers: tuple[Buffer, ...]
@@ -58,7 +58,7 @@ class Layout:
     pinned: dict[int, int]
     peak_bytes: int
     growths: tuple[Growth, ...]
-    joins: bool
+    joins: frozenset[int]
 
 
 def grow(network: Network, choice: Choice) -> Growth:
@@ -69,10 +69,10 @@ def grow(network: Network, choice: Choice) -> Growth:
 
 
 class _Builder:
-    def __init__(self, network: Network, choices: list[Choice], joined: Mapping[int, tuple[int, int]]) -> None:
+    def __init__(self, network: Network, choices: list[Choice], joins: frozenset[int]) -> None:
         self.network = network
         self.choices = choices
-        self.joined = joined
+        self.joins = joins
         self.growths = [grow(network, choice) for choice in choices]
         self.segment_of = {n: s for s, c in enumerate(choices) for n in range(c.segment.first, c.segment.last + 1)}
         self.spilled = frozenset(t for c in choices for t in c.spilled)
@@ -96,14 +96,38 @@ class _Builder:
     def _is_whole(self, tensor: int) -> bool:
         return len(self._readers(tensor)) > 1 and tensor not in self.spilled
 
+    def parts_of(self, tensors: Container[int]) -> dict[int, list[int]]:
+        """Of whole maps, the other whole ones that may lie within them."""
+        found: dict[int, list[int]] = {}
+        for part, (tensor, _) in self.network.joined.items():
+            if tensor in tensors and self._is_whole(tensor) and self._is_whole(part):
+                found.setdefault(tensor, []).append(part)
+        return found
+
+    def joins_for_nothing(self) -> frozenset[int]:
+        """Tensors that others may lie within although they are there for longer then: what lives at once, in any
+        segment, takes no more than the most that does without. Needs all buffers, and no joins yet."""
+        load = np.zeros(len(self.choices), np.int64)
+        for buffer in self.buffers:
+            load[buffer.begin : buffer.end + 1] += buffer.bytes
+        most, found = load.max(initial=0), set()
+        for tensor, parts in self.parts_of(range(len(self.network.tensors))).items():
+            places = [self.buffers[self.instances[self.instance_of[self._readers(t)[0], t]].buffer] for t in parts]
+            whole = self.buffers[self.instances[self.instance_of[self._readers(tensor)[0], tensor]].buffer]
+            then = load.copy()
+            then[min(place.begin for place in places) : whole.begin] += whole.bytes
+            for place in places:
+                then[place.begin : place.end + 1] -= place.bytes
+            if then.max() <= most:
+                load = then
+                found.add(tensor)
+        return frozenset(found)
+
     def whole_tensors(self) -> None:
         """Tensors that cross a cut in the arena, and those within them; one that is overwritten shares its successor's
         buffer."""
         home: dict[int, int] = {}
-        within: dict[int, list[int]] = {}
-        for tensor, (whole, _) in self.joined.items():
-            if self._is_whole(whole) and tensor not in self.spilled:
-                within.setdefault(whole, []).append(tensor)
+        within = self.parts_of(self.joins)
         inside = {tensor for tensors in within.values() for tensor in tensors}
         order = sorted(range(len(self.network.tensors)), key=lambda t: self.network.tensors[t].producer)
         for tensor in order:
@@ -126,24 +150,21 @@ class _Builder:
                 self._add_instance(part, buffer, info.shape.height, self._readers(part), joined=True)
 
     def rings(self) -> None:
-        """Tensors inside one segment, and those that are spilled. An overwritten one shares its successor's ring; one
-        that goes as far in every step as what it is joined to, that one's."""
+        """Tensors inside one segment, and those that are spilled. An overwritten one shares its successor's ring; a
+        joined one lies within such a ring, or a whole map."""
         latest_first = sorted(enumerate(self.network.tensors), key=lambda found: -found[1].producer)
         rings: dict[int, int] = {}
         for tensor, info in latest_first:
             segments = self._readers(tensor)
-            if self._is_whole(tensor) or (segments[0], tensor) in self.instance_of:
+            if self._is_whole(tensor):
                 continue
             for segment in segments:
                 growth = self.growths[segment]
-                if len(segments) == 1 and tensor in self.joined:
-                    whole = self.joined[tensor][0]
-                    writers = info.producer, self.network.tensors[whole].producer
-                    if np.array_equal(*(growth.frontiers[node] for node in writers)):
-                        there = self.instances[self.instance_of[segment, whole]]
-                        self._add_instance(tensor, there.buffer, there.capacity, segments, joined=True)
-                        continue
                 capacity, successor = growth.slots[tensor], growth.shared.get(tensor)
+                if successor is not None and tensor in self.network.joined:
+                    there = self.instances[self.instance_of[segment, successor]]
+                    self._add_instance(tensor, there.buffer, there.capacity, segments, joined=True)
+                    continue
                 if successor is None:
                     size = aligned(capacity * info.row_bytes)
                     rings[tensor] = self._add_buffer(info.name, size, segment, segment)
@@ -193,23 +214,29 @@ def lay_out(
     """Places a partition's tensors and weights; pinned nodes' weights lie apart, above everything else.
 
     The peak is at least what lives at once, and at most a few per cent more (see ``arena.place``). Given the layout of
-    the same without pinned weights, all that is not pinned takes at most as much as it does there. Nothing is joined
-    where that would take more memory.
+    the same without pinned weights, all that is not pinned takes at most as much as it does there. Whole maps that
+    could lie within others, which are then there for longer, do so unless that takes more memory.
     """
-    ways = [True, False] if unpinned is None else [unpinned.joins]
-    layouts = [_lay_out(network, choices, pinned, unpinned, joins) for joins in ways if network.joined or not joins]
-    return min(layouts, key=lambda layout: layout.peak_bytes)
+    if unpinned is not None:
+        return _lay_out(network, choices, pinned, unpinned, unpinned.joins)[0]
+    layout, joins = _lay_out(network, choices, pinned, None, frozenset())
+    if not joins:
+        return layout
+    joined, _ = _lay_out(network, choices, pinned, None, joins)
+    return joined if joined.peak_bytes <= layout.peak_bytes else layout
 
 
 def _lay_out(
-    network: Network, choices: list[Choice], pinned: frozenset[int], unpinned: Layout | None, joins: bool
-) -> Layout:
-    builder = _Builder(network, choices, network.joined if joins else {})
+    network: Network, choices: list[Choice], pinned: frozenset[int], unpinned: Layout | None, joins: frozenset[int]
+) -> tuple[Layout, frozenset[int]]:
+    """A layout with these joins; without any, those that there could be."""
+    builder = _Builder(network, choices, joins)
     builder.whole_tensors()
     builder.rings()
     tensor_buffers = len(builder.buffers)
     inside, staging = builder.weights(pinned)
     workspaces = builder.workspaces()
+    possible = frozenset() if joins else builder.joins_for_nothing()
     offsets, peak = arena.place(builder.buffers)
     if unpinned is not None and peak > unpinned.peak_bytes:  # smaller buffers, by chance less closely
         places = list(zip(unpinned.buffers, unpinned.offsets, strict=True))
@@ -226,7 +253,7 @@ def _lay_out(
     for node, offset in above.items():
         buffers.append(Buffer("pinned weights", network.nodes[node].weight_bytes, 0, len(choices) - 1))
         offsets.append(offset)
-    return Layout(
+    layout = Layout(
         buffers=tuple(buffers),
         offsets=tuple(offsets),
         instances=tuple(builder.instances),
@@ -239,3 +266,4 @@ def _lay_out(
         growths=tuple(builder.growths),
         joins=joins,
     )
+    return layout, possible

@@ -97,6 +97,7 @@ class _Span:
         held_bytes: of the tensors around and the workspace, if nothing is spilled.
         least_bytes: of these, if all is spilled that may be.
         overwritten: a tensor before and the one after that may be written over it, if neither is spilled.
+        joined: likewise, tensors before and the ones after that they lie within.
         compute_seconds: of the nodes.
         far_seconds: of tensors written, if they are not spilled.
         resident: all weights in the arena.
@@ -108,6 +109,7 @@ class _Span:
     held_bytes: int
     least_bytes: int
     overwritten: tuple[int, int] | None
+    joined: tuple[tuple[int, int], ...]
     compute_seconds: float
     far_seconds: dict[int, float]
     resident: WeightChoice
@@ -377,7 +379,8 @@ class Partitioner:
         key = (first, last)
         if key not in self._spans:
             network = self.network
-            live = set(network.live[first]) | set(network.live[last + 1])
+            before, after = set(network.live[first]), set(network.live[last + 1])
+            live = before | after
             held_bytes = sum(self._whole_bytes[t] for t in live) + workspace_bytes(network, first, last)
             pair = overwrites(network, first) if first == last else None
             each_step = self._step_seconds[last + 1] - self._step_seconds[first]
@@ -385,7 +388,10 @@ class Partitioner:
                 s.instructions * self.profile.step_seconds + s.steps * each_step + self.profile.far_seconds(s.far_bytes)
                 for s in segments
             ]
+            written = after - before
+            joined = tuple((t, whole) for t, (whole, _) in network.joined.items() if t in before and whole in written)
             spared = frozenset().union(*self._states[first], *self._states[last + 1], pair[1:] if pair else ())
+            spared = spared.union(t for t, _ in joined)
             self._spans[key] = _Span(
                 first=first,
                 segments=list(zip(segments, costs, strict=True)),
@@ -393,6 +399,7 @@ class Partitioner:
                 held_bytes=held_bytes,
                 least_bytes=held_bytes - sum(self._whole_bytes[t] for t in live & spared),
                 overwritten=pair if pair and live.issuperset(pair) else None,
+                joined=joined,
                 compute_seconds=self._node_seconds[last + 1] - self._node_seconds[first],
                 far_seconds={
                     t: self._far_seconds[t] for t in network.live[last + 1] if network.tensors[t].producer >= first
@@ -429,6 +436,7 @@ class Partitioner:
                 fixed = span.held_bytes - sum(whole[t] for t in away)
                 if span.overwritten and away.isdisjoint(span.overwritten):
                     fixed -= whole[span.overwritten[1]]
+                fixed -= sum(whole[t] for t, around in span.joined if not away & {t, around})
                 if fixed > budget:
                     continue
                 start = seconds_in + span.compute_seconds + far_out

@@ -65,7 +65,8 @@ class Growth:
         self.slots: dict[int, int] = {}
         """For every tensor written or read inside: its ring's capacity in y-planes (whole height at most)."""
         self.shared: dict[int, int] = {}
-        """Tensors inside that are overwritten, to the one that takes their ring: their rows are as many, as far."""
+        """Tensors inside that are overwritten or joined, to the one whose ring they are in: their rows are as many, as
+        far."""
         self._needs: dict[int, Rows] = {}
         self._frees: dict[int, Rows] = {}
         self._rings_in: dict[int, int] = {}
@@ -177,13 +178,16 @@ class Growth:
             self._far_bytes += info.whole_bytes if ring > self.network.cache_bytes else 0
 
     def _successor(self, tensor: int, frontier: Rows | None) -> int | None:
-        """The tensor that is written over this one, step by step, where its only reader may do so and both live inside.
+        """The tensor that is written over this one, step by step, where its only reader may do so and both live inside;
+        or the one that it is joined to (``Network.joined``), if that goes as far in every step.
 
         Whatever the reader's readers still want lies in slots that the ring has for them; every other slot is free when
         a step begins, for rows of this tensor that the same step replaces."""
         info = self.network.tensors[tensor]
         if frontier is None or len(info.consumers) != 1 or info.last_use > self.last:
             return None
+        if tensor in self.network.joined:
+            return self.network.joined[tensor][0] if np.array_equal(frontier, self.frontiers[info.last_use]) else None
         pair = overwrites(self.network, info.last_use)
         if pair is None or pair[0] != tensor or self.network.tensors[pair[1]].last_use > self.last:
             return None
