@@ -182,7 +182,10 @@ TTI_INLINE void strip(const int vectors, const int partial, const int differ, co
   size_t tiles = (end - x + most - 1) / most, rows = 0;
   for (size_t r = 0; r < c->run_count; r++) rows += c->runs[r].count;
   tile_ahead ahead = {(const char *)c->weights, rows};
-  if (c->ahead_bytes && !column) ahead = (tile_ahead){c->ahead, rows * tiles / (c->ahead_bytes / LINE_BYTES + 1) + 1};
+  if (c->ahead_bytes && !column) {
+    const size_t every = rows * tiles / ((c->ahead_bytes + LINE_BYTES - 1) / LINE_BYTES);
+    ahead = (tile_ahead){c->ahead, every ? every : 1};
+  }
   for (; tiles; tiles--) {
     const size_t pixels = (end - x + tiles - 1) / tiles;
     switch (pixels) {

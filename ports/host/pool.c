@@ -1,10 +1,10 @@
 /* See the header.
  *
  * Calls are short (some microseconds) and come close after one another, so a thread without work spins for a while
- * before it sleeps, and items are claimed a few at a time, the fewer the fewer are left (Polychronopoulos and Kuck
- * 1987), so that a thread that is held up delays no other and claims are few. The caller claims from the first item on
- * and the workers from the last one back: what is near a processor since the call before, neighbouring rows, panels or
- * pieces of a chunk, it mostly gets again.
+ * before it sleeps, and items are claimed several at a time, the fewer the fewer are left (Polychronopoulos and Kuck
+ * 1987), so that a thread that is held up delays no other and claims are few: three quarters of a thread's share at
+ * first, then half. The caller claims from the first item on and the workers from the last one back: what is near a
+ * processor since the call before, neighbouring rows, panels or pieces of a chunk, it mostly gets again.
  *
  * 'ticket' holds everything that a claim depends on: the call's number, the items left, and the next one of them.
  * Whoever has claimed an item knows that its call is not over, so that 'work' and 'argument' are still that call's. */
@@ -60,15 +60,16 @@ static void pause_a_moment(void) {
 
 /* Works on the present call's items until none is left to claim. */
 static void help(tthi_pool *pool, uint32_t number) {
-  const uint64_t sharers = 2 * (uint64_t)(pool->thread_count + 1);
-  uint64_t ticket = atomic_load(&pool->ticket);
+  const uint64_t quarters = 4 * (uint64_t)(pool->thread_count + 1);
+  uint64_t ticket = atomic_load(&pool->ticket), share = 3;
   uint64_t first, end;
   while ((first = ticket & ITEM_MASK) < (end = ticket >> ITEM_BITS & ITEM_MASK)) {
     const tthi_work work = atomic_load(&pool->work);
     void *argument = atomic_load(&pool->argument);
-    const uint64_t count = (end - first + sharers - 1) / sharers;
+    const uint64_t count = (share * (end - first) + quarters - 1) / quarters;
     const uint64_t claimed = number == 0 ? ticket + count : ticket - (count << ITEM_BITS);
     if (!atomic_compare_exchange_weak(&pool->ticket, &ticket, claimed)) continue;
+    share = 2;
     const uint32_t begin = (uint32_t)(number == 0 ? first : end - count);
     work(argument, begin, begin + (uint32_t)count, number);
     atomic_fetch_add(&pool->finished, (uint32_t)count);

@@ -34,11 +34,16 @@ SMALLER_STAGING_BYTES = (160 * 1024, 96 * 1024, 32 * 1024, 8 * 1024, 4 * 1024, 2
 SMALL_TENSOR_ELEMS = 4 * 1024
 """Tensors up to this size are not worth spilling."""
 
-CHUNK_BYTES = 256 * 1024
-"""Weights that stay resident are fed in chunks of at most this size."""
+CHUNK_BYTES, SHARED_CHUNK_BYTES = 256 * 1024, 1024 * 1024
+"""Weights that stay resident are fed in chunks of at most this size; such that threads share of at most that, for they
+wait for one another at each chunk's end."""
 
 ROUNDING = 1 + 1e-12
 """A bound that was summed up in another order may be larger than it is by so much."""
+
+
+def chunk_bytes(network: Network) -> int:
+    return CHUNK_BYTES if network.threads == 1 else SHARED_CHUNK_BYTES
 
 
 @dataclass(frozen=True)
@@ -213,7 +218,7 @@ class Partitioner:
         return info.stream_bytes / self.profile.far_bytes_per_second
 
     def _open_seconds(self, count_bytes: int) -> float:
-        return self.profile.aead_seconds(self.suite, count_bytes, -(-count_bytes // CHUNK_BYTES))
+        return self.profile.aead_seconds(self.suite, count_bytes, -(-count_bytes // chunk_bytes(self.network)))
 
     def _stream_costs(self, node: int, staging_bytes: int) -> tuple[float, float, int]:
         """Seconds to stream a node's weights: in every step, and once (passes over the output of split panels); and the

@@ -18,8 +18,8 @@ default one."""
 OF_VENDOR = {("AuthenticAMD", "avx512"): "x86-64-avx512-zen4", ("AuthenticAMD", "avx512vnni"): "x86-64-avx512-zen4"}
 """Likewise, where processors of a vendor, as CPUID names it, differ from others with the same instructions."""
 
-SHARING_SECONDS = 1e-6
-"""What it costs to hand an instruction's or a chunk's work to other threads."""
+SHARING_SECONDS = 3e-6
+"""What it costs to hand an instruction's or a chunk's work to other threads, and to wait for the last of them."""
 
 SHARING_EFFICIENCY, OPENING_EFFICIENCY = 0.7, 0.4
 """Of each thread beyond the first, measured on the built-in profile's machine: they share caches and memory, which

@@ -9,7 +9,7 @@ from typing import Literal
 
 from tinytee.plan.layout import Layout
 from tinytee.plan.network import Network, block_floor
-from tinytee.plan.partition import CHUNK_BYTES, Choice, stream_blocks
+from tinytee.plan.partition import Choice, chunk_bytes, stream_blocks
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,6 @@ class RowStep:
 Step = LoadStep | RunStep | RowStep
 
 
-def pieces(total: int) -> Iterator[tuple[int, int]]:
-    """Splits so many bytes into chunks."""
-    for begin in range(0, total, CHUNK_BYTES):
-        yield begin, min(begin + CHUNK_BYTES, total)
-
-
 def resident_bytes(network: Network, choice: Choice, pinned: dict[int, int]) -> int:
     """Weights of a segment that are loaded whole at its start."""
     return sum(
@@ -73,11 +67,12 @@ def _blocks(begin: int, end: int, rows: int) -> Iterator[tuple[int, int]]:
 
 def unroll(network: Network, choices: list[Choice], layout: Layout) -> Iterator[Step]:
     """All steps of one run, in order; the pinned weights' loads (setup) come first, as segment -1."""
-    for begin, end in pieces(sum(network.nodes[n].weight_bytes for n in layout.pinned)):
+    chunk = chunk_bytes(network)
+    for begin, end in _blocks(0, sum(network.nodes[n].weight_bytes for n in layout.pinned), chunk):
         yield LoadStep(-1, begin, end)
     spilled = frozenset(t for choice in choices for t in choice.spilled)
     for number, choice in enumerate(choices):
-        for begin, end in pieces(resident_bytes(network, choice, layout.pinned)):
+        for begin, end in _blocks(0, resident_bytes(network, choice, layout.pinned), chunk):
             yield LoadStep(number, begin, end)
         yield from _unroll_segment(network, number, choice, layout, spilled)
 
