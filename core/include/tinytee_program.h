@@ -21,8 +21,8 @@
 
 enum {
   TT_PROGRAM_MAGIC = 0x50545454, /* "TTTP" */
-  TT_PROGRAM_VERSION = 9,
-  TT_BUNDLE_VERSION = 11,
+  TT_PROGRAM_VERSION = 10,
+  TT_BUNDLE_VERSION = 12,
   TT_ENGINE_BYTES = 256, /* the engine's state, at the start of the arena; the program follows */
   TT_TAG_BYTES = 16,     /* tag of every sealed chunk, whatever the suite */
   TT_NONCE_BYTES = 32,   /* room for a nonce; a suite with shorter ones uses the first bytes */

@@ -117,6 +117,11 @@ static void announce(tthi_pool *pool) {
     (void)syscall(SYS_futex, &pool->calls, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 
+void tthi_pool_wake(tthi_pool *pool) {
+  make_way(pool);
+  announce(pool);
+}
+
 tthi_pool *tthi_pool_open(uint32_t workers) {
   const size_t bytes = sizeof(tthi_pool) + workers * sizeof(worker);
   tthi_pool *pool = aligned_alloc(64, (bytes + 63) / 64 * 64);
@@ -156,8 +161,7 @@ void tthi_pool_share(tthi_pool *pool, uint32_t workers, tthi_work work, void *ar
   atomic_store(&pool->argument, argument);
   atomic_store(&pool->finished, 0);
   atomic_store(&pool->ticket, call << 2 * ITEM_BITS | (uint64_t)items << ITEM_BITS);
-  make_way(pool);
-  announce(pool);
+  tthi_pool_wake(pool);
   help(pool, 0);
   for (int spin = 0; atomic_load_explicit(&pool->finished, memory_order_acquire) != items; spin++) {
     pause_a_moment();

@@ -13,6 +13,9 @@ tthi_pool *tthi_pool_open(uint32_t workers);
  * 'workers' threads, the caller's being worker 0, and returns when all is done. One caller at a time. */
 void tthi_pool_share(tthi_pool *pool, uint32_t workers, tthi_work work, void *argument, uint32_t items);
 
+/* Wakes threads that sleep: there is work soon. It takes them longer to wake than a call takes. */
+void tthi_pool_wake(tthi_pool *pool);
+
 /* Which worker the calling thread is; 0 outside of a pool. */
 uint32_t tthi_pool_worker(void);
 

@@ -159,6 +159,9 @@ tth_port *tth_port_open(const tth_options *options) {
 
 const tt_port *tth_port_hooks(const tth_port *port) { return &port->hooks; }
 const char *tth_port_isa(const tth_port *port) { return port->isa; }
+void tthi_port_wake(const tth_port *port) {
+  if (port->pool != NULL) tthi_pool_wake(port->pool);
+}
 double tthi_port_aead_seconds(const tth_port *port) {
   double sum = 0.0;
   for (uint32_t w = 0; w < port->threads; w++) sum += port->workers[w].aead_seconds;

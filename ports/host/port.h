@@ -3,6 +3,9 @@
 #define TTHI_PORT_H
 #include "tinytee_host.h"
 
+/* A run begins: wakes threads while its first input is prepared. */
+void tthi_port_wake(const tth_port *port);
+
 /* Seconds spent in the AEAD hooks. */
 double tthi_port_aead_seconds(const tth_port *port);
 

@@ -427,6 +427,7 @@ static tt_status run(tth_session *session, const tth_input *inputs, size_t input
                      size_t output_count) {
   if (session->status != TT_OK) return session->status;
   double begun = tthi_seconds();
+  tthi_port_wake(session->port);
   free(session->given);
   session->given = calloc(output_count + 1, sizeof *session->given);
   if (session->given == NULL) return no_memory(session, output_count * sizeof *session->given);
