@@ -12,7 +12,7 @@ from tamper.driver import CoreError, core_on
 from tamper.programs import passthrough_bundle
 from tinytee.api import compile_graph
 from tinytee.bundle.abi import constants as c
-from tinytee.ir.graph import Activation, Concat, Conv, Graph, Op, Pool, Port, Shape, Unary
+from tinytee.ir.graph import Activation, ActivationKind, Concat, Conv, Graph, Op, Pool, Port, Shape, Unary
 from tinytee.ir.reference import evaluate
 from tinytee.plan.api import least_budget, lower, make_plan
 from tinytee.runtime.session import Session
@@ -23,7 +23,7 @@ KEY = bytes(range(32))
 HEIGHT, WIDTH, CHANNELS = 20, 13, 16
 
 
-def network(activation: str = "relu") -> Graph:
+def network(activation: ActivationKind = "relu") -> Graph:
     """Two convolutions and a pooling, side by side, that a convolution reads which wants padding; one of the two is by
     Winograd's method where that pays."""
     rng = np.random.default_rng(7)
@@ -66,7 +66,7 @@ def joined(graph: Graph, budget: int, threads: int = 1) -> set[str]:
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("activation", ["relu", "sigmoid", "hard_swish"])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_joined_as_they_are_computed(isa: str, activation: str, threads: int) -> None:
+def test_joined_as_they_are_computed(isa: str, activation: ActivationKind, threads: int) -> None:
     graph = network(activation)
     inputs = {"x": np.random.default_rng(0).standard_normal((HEIGHT, WIDTH, CHANNELS)).astype(np.float32)}
     want = evaluate(graph, inputs)["e"]
