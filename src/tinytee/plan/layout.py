@@ -69,11 +69,13 @@ def grow(network: Network, choice: Choice) -> Growth:
 
 
 class _Builder:
-    def __init__(self, network: Network, choices: list[Choice], joins: frozenset[int]) -> None:
+    def __init__(
+        self, network: Network, choices: list[Choice], growths: tuple[Growth, ...], joins: frozenset[int]
+    ) -> None:
         self.network = network
         self.choices = choices
         self.joins = joins
-        self.growths = [grow(network, choice) for choice in choices]
+        self.growths = growths
         self.segment_of = {n: s for s, c in enumerate(choices) for n in range(c.segment.first, c.segment.last + 1)}
         self.spilled = frozenset(t for c in choices for t in c.spilled)
         self.buffers: list[Buffer] = []
@@ -96,6 +98,10 @@ class _Builder:
     def _is_whole(self, tensor: int) -> bool:
         return len(self._readers(tensor)) > 1 and tensor not in self.spilled
 
+    def _place_of(self, tensor: int) -> Buffer:
+        """Of a whole tensor."""
+        return self.buffers[self.instances[self.instance_of[self._readers(tensor)[0], tensor]].buffer]
+
     def parts_of(self, tensors: Container[int]) -> dict[int, list[int]]:
         """Of whole maps, the other whole ones that may lie within them."""
         found: dict[int, list[int]] = {}
@@ -112,8 +118,7 @@ class _Builder:
             load[buffer.begin : buffer.end + 1] += buffer.bytes
         most, found = load.max(initial=0), set()
         for tensor, parts in self.parts_of(range(len(self.network.tensors))).items():
-            places = [self.buffers[self.instances[self.instance_of[self._readers(t)[0], t]].buffer] for t in parts]
-            whole = self.buffers[self.instances[self.instance_of[self._readers(tensor)[0], tensor]].buffer]
+            whole, places = self._place_of(tensor), [self._place_of(part) for part in parts]
             then = load.copy()
             then[min(place.begin for place in places) : whole.begin] += whole.bytes
             for place in places:
@@ -218,19 +223,25 @@ def lay_out(
     could lie within others, which are then there for longer, do so unless that takes more memory.
     """
     if unpinned is not None:
-        return _lay_out(network, choices, pinned, unpinned, unpinned.joins)[0]
-    layout, joins = _lay_out(network, choices, pinned, None, frozenset())
+        return _lay_out(network, choices, unpinned.growths, pinned, unpinned, unpinned.joins)[0]
+    growths = tuple(grow(network, choice) for choice in choices)
+    layout, joins = _lay_out(network, choices, growths, pinned, None, frozenset())
     if not joins:
         return layout
-    joined, _ = _lay_out(network, choices, pinned, None, joins)
+    joined, _ = _lay_out(network, choices, growths, pinned, None, joins)
     return joined if joined.peak_bytes <= layout.peak_bytes else layout
 
 
 def _lay_out(
-    network: Network, choices: list[Choice], pinned: frozenset[int], unpinned: Layout | None, joins: frozenset[int]
+    network: Network,
+    choices: list[Choice],
+    growths: tuple[Growth, ...],
+    pinned: frozenset[int],
+    unpinned: Layout | None,
+    joins: frozenset[int],
 ) -> tuple[Layout, frozenset[int]]:
     """A layout with these joins; without any, those that there could be."""
-    builder = _Builder(network, choices, joins)
+    builder = _Builder(network, choices, growths, joins)
     builder.whole_tensors()
     builder.rings()
     tensor_buffers = len(builder.buffers)
@@ -263,7 +274,7 @@ def _lay_out(
         workspaces=tuple(offsets[b] if b >= 0 else -1 for b in workspaces),
         pinned=above,
         peak_bytes=peak,
-        growths=tuple(builder.growths),
+        growths=growths,
         joins=joins,
     )
     return layout, possible
