@@ -3,17 +3,17 @@
 
 enum { CACHED_BYTES = 384 * 1024 };
 
-/* A call of a convolution by Winograd's method: y-planes y0 .. y1 of the panels of a block, size.rows y-planes computed
- * together. An item takes panels_each of the panels, tiles_each of the tiles and rows_each of the y-planes, counted in
- * this order, by_rows, or the y-planes first. Where all y-planes are computed together, their input has been
- * transformed before, for all workers and blocks; else an item transforms what it needs in its worker's workspace. */
+/* A call of a convolution by Winograd's method: some y-planes of the panels of a block, size.rows of them computed
+ * together. It is divided by y-planes and panels or, by_tiles, tiles. Where all y-planes are computed together, their
+ * input has been transformed before, for all workers and blocks; else an item transforms what it needs in its worker's
+ * workspace. */
 typedef struct winograd_call {
   const struct tt_engine *e;
   const tt_op *op;
   const tti_block *block;
   tti_winograd_size size;
-  uint32_t y0, y1, panels_each, panel_parts, tiles_each, tile_parts, rows_each, row_parts;
-  int by_rows;
+  tti_conv_call division;
+  int by_tiles;
   tti_ahead *expected;
 } winograd_call;
 
@@ -46,10 +46,9 @@ static winograd_span winograd_span_of(const winograd_part *part, uint32_t row) {
   return tti_in_pairs(op) ? of_pairs : met;
 }
 
-static winograd_part winograd_part_of(const winograd_call *call, uint32_t tile_part, uint32_t worker) {
+static winograd_part winograd_part_of(const winograd_call *call, const tti_block *tiles, uint32_t worker) {
   const tt_op *op = call->op;
   const tti_winograd_size *size = &call->size;
-  const uint32_t tile = tile_part * call->tiles_each;
   const size_t channels = tti_operand(&call->e->program, op, 0)->channels,
                transformed = (size_t)6 * size->inputs * size->tiles * channels;
   const size_t products = (size_t)6 * size->products * size->tiles * op->panel;
@@ -57,10 +56,10 @@ static winograd_part winograd_part_of(const winograd_call *call, uint32_t tile_p
   float *workspace = (float *)(void *)(call->e->arena + op->workspace);
   float *own = workspace + shared + worker * (transformed - shared + products + weights);
   const winograd_part part = {.call = call,
-                              .first_tile = tile,
-                              .tiles = tti_min(call->tiles_each, size->tiles - tile),
+                              .first_tile = tiles->panel_begin,
+                              .tiles = tiles->panel_end - tiles->panel_begin,
                               .worker = worker,
-                              .first = call->y0,
+                              .first = call->division.y0,
                               .transformed = size->together ? workspace : own,
                               .products = own + transformed - shared,
                               .weights = own + transformed - shared + products};
@@ -192,78 +191,77 @@ static void winograd_go_on(winograd_part *part, uint32_t *ready) {
 
 /* Over several y-planes, as many panels at a time as a cache holds, each time transforming the input anew; the
  * products are convolutions of one column, summed over the kernel's rows. */
-static void winograd_item(const winograd_call *call, uint32_t item, uint32_t worker) {
-  const tt_op *op = call->op;
-  const tti_block *b = call->block;
-  const uint32_t across = call->panel_parts * call->tile_parts;
-  const uint32_t row = call->by_rows ? item / across : item % call->row_parts;
-  item = call->by_rows ? item % across : item / call->row_parts;
-  const uint32_t begin = b->panel_begin + item % call->panel_parts * call->panels_each;
-  const uint32_t end = tti_min(begin + call->panels_each, b->panel_end), most = call->size.rows;
-  const uint32_t y0 = call->y0 + row * call->rows_each;
-  const uint32_t y1 = tti_min(y0 + call->rows_each, call->y1);
-  const size_t panel_bytes = b->k_end * op->panel * sizeof(float);
-  const uint32_t at_once = y1 - y0 <= 2 * most ? end - begin : (uint32_t)(most * CACHED_BYTES / panel_bytes) + 1;
-  winograd_part part = winograd_part_of(call, item / call->panel_parts, worker);
-  for (uint32_t p = begin; p < end; p += at_once) {
+static void winograd_compute(winograd_part *part, uint32_t y0, uint32_t y1, const tti_block *panels) {
+  const winograd_call *call = part->call;
+  const uint32_t end = panels->panel_end, most = call->size.rows;
+  const size_t panel_bytes = call->block->k_end * call->op->panel * sizeof(float);
+  const uint32_t at_once = y1 - y0 <= 2 * most ? end : (uint32_t)(most * CACHED_BYTES / panel_bytes) + 1;
+  for (uint32_t p = panels->panel_begin; p < end; p += at_once) {
     for (uint32_t y = y0, ready = 0; y < y1; y += most) {
-      part.y0 = y;
-      part.y1 = tti_min(y + most, y1);
-      if (!call->size.together) winograd_go_on(&part, &ready);
+      part->y0 = y;
+      part->y1 = tti_min(y + most, y1);
+      if (!call->size.together) winograd_go_on(part, &ready);
       for (uint32_t i = p; i < tti_min(p + at_once, end); i++) {
-        winograd_products(&part, i);
-        winograd_store(&part, i);
+        winograd_products(part, i);
+        winograd_store(part, i);
       }
     }
   }
-  winograd_activate(&part, y0, y1, begin, end);
+  winograd_activate(part, y0, y1, panels->panel_begin, end);
 }
 
-static void winograd_items(void *call, uint32_t item, uint32_t end, uint32_t worker) {
-  for (; item < end; item++) winograd_item(call, item, worker);
+static void winograd_items(void *argument, uint32_t item, uint32_t end, uint32_t worker) {
+  const winograd_call *call = argument;
+  while (item < end) {
+    uint32_t y0, y1;
+    const tti_block range = tti_conv_part(&call->division, &item, end, &y0, &y1), all = {0, call->size.tiles, 0, 0};
+    winograd_part part = winograd_part_of(call, call->by_tiles ? &range : &all, worker);
+    winograd_compute(&part, y0, y1, call->by_tiles ? call->block : &range);
+  }
 }
 
 static void winograd_input_items(void *argument, uint32_t item, uint32_t end, uint32_t worker) {
   const winograd_call *call = argument;
-  const winograd_part part = winograd_part_of(call, 0, worker);
-  const uint32_t y0 = call->y0 + 2 * item, y1 = tti_min(call->y0 + 2 * end, call->y1);
-  const uint32_t from = item ? tti_rows_needed(&call->e->program, call->op, 0, call->y0, y0).hi : 0;
+  const tti_block all = {0, call->size.tiles, 0, 0};
+  const winograd_part part = winograd_part_of(call, &all, worker);
+  const uint32_t y0 = call->division.y0 + 2 * item, y1 = tti_min(call->division.y0 + 2 * end, call->division.y1);
+  const uint32_t from = item ? tti_rows_needed(&call->e->program, call->op, 0, call->division.y0, y0).hi : 0;
   winograd_read(&part, y0, y1, from);
 }
 
-/* Winograd's F(4, 3) along x and, in pairs, F(2, 3) along y. Threads share the panels where these can be shared out
- * evenly, and otherwise the tiles; where those are few or y-planes are computed together, panels in small parts or, if
- * there are not many, y-planes. Pairs of y-planes, which need nothing of one another, are shared, too. */
+/* Winograd's F(4, 3) along x and, in pairs, F(2, 3) along y. Pairs of y-planes that are not computed together need
+ * nothing of one another: threads share them, and the last one's tiles. Otherwise they share the panels where these can
+ * be shared out evenly, and else the tiles; where those are few or y-planes are computed together, panels in small
+ * parts or, if there are not many, y-planes. */
 void tti_winograd(struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *b) {
   const tti_winograd_size size = tti_winograd_size_of(op, &e->program.tensors[op->output]);
   const uint32_t tiles = size.tiles, panels = b->panel_end - b->panel_begin, each = tti_in_pairs(op) ? 2 : 1;
   const uint32_t depth = 6 * op->kernel_y * tti_operand(&e->program, op, 0)->channels;
   const uint64_t weights = (uint64_t)panels * depth * op->panel;
-  const uint32_t items = tti_items(e, (y1 - y0) * tiles * weights);
+  const uint32_t items = tti_items(e, (y1 - y0) * tiles * weights), units = tti_divide_up(y1 - y0, each);
   const uint32_t workers = tti_min(items, tti_workers(e));
-  const int by_blocks = tti_in_pairs(op) && !size.together && y1 - y0 >= 2 * workers * size.rows;
-  const int by_rows = by_blocks && tti_by_rows(e, op, e->program.tensors[op->output].height, weights);
-  const int even = panels % workers == 0;
-  const int narrow = size.together || tiles < (even ? 4 : 4 * workers);
-  const int few = narrow && !even && panels < 4 * workers;
-  const uint32_t panel_parts = few || by_rows ? 1 : narrow ? tti_min(panels, items) : even ? workers : 1;
-  const uint32_t tile_parts = narrow || even || by_rows ? 1 : workers;
-  const uint32_t unit = by_blocks ? size.rows : each, units = tti_divide_up(y1 - y0, unit);
-  const uint32_t parts = by_blocks ? tti_divide_up(items, panel_parts * tile_parts) : few ? workers : 1;
+  const int even = panels % workers == 0, apart = !size.together;
+  const int by_rows = apart && (!even || tti_by_rows(e, op, e->program.tensors[op->output].height, weights));
+  const int narrow = !by_rows && (size.together || tiles < (even ? 4 : 4 * workers));
+  const int few = narrow && !even && panels < 4 * workers, by_tiles = by_rows || !(narrow || even);
+  const int whole = few || (by_rows && (units % workers == 0 || tiles < 4 * workers));
+  const uint32_t across = by_tiles ? tiles : panels, parts = whole ? 1 : narrow ? tti_min(panels, items) : workers;
+  const uint32_t row_parts = apart ? tti_divide_up(items, parts) : few ? workers : 1;
+  const tti_block range = {by_tiles ? 0 : b->panel_begin, by_tiles ? tiles : b->panel_end, 0, 0};
   winograd_call call = {.e = e,
                         .op = op,
                         .block = b,
                         .size = size,
-                        .y0 = y0,
-                        .y1 = y1,
-                        .panels_each = tti_divide_up(panels, panel_parts),
-                        .tiles_each = tti_divide_up(tiles, tile_parts),
-                        .rows_each = tti_divide_up(units, tti_min(parts, units)) * unit,
-                        .by_rows = by_rows,
+                        .division = {.block = &range,
+                                     .y0 = y0,
+                                     .y1 = y1,
+                                     .panels_each = tti_divide_up(across, parts),
+                                     .rows_each = tti_divide_up(units, tti_min(row_parts, units)) * each,
+                                     .by_rows = by_rows},
+                        .by_tiles = by_tiles,
                         .expected = e->expected};
-  call.row_parts = tti_divide_up(y1 - y0, call.rows_each);
-  call.panel_parts = tti_divide_up(panels, call.panels_each);
-  call.tile_parts = tti_divide_up(tiles, call.tiles_each);
+  call.division.row_parts = tti_divide_up(y1 - y0, call.division.rows_each);
+  call.division.panel_parts = tti_divide_up(across, call.division.panels_each);
   if (size.together && b->panel_begin == 0) tti_parallel(e, winograd_input_items, &call, tti_divide_up(y1 - y0, 2));
-  tti_parallel(e, winograd_items, &call, call.panel_parts * call.tile_parts * call.row_parts);
+  tti_parallel(e, winograd_items, &call, call.division.panel_parts * call.division.row_parts);
 }

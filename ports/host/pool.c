@@ -23,7 +23,7 @@
 
 #include "../float_mode.h"
 
-enum { SPINS = 20000, ITEM_BITS = 20 };
+enum { SPINS = 20000, ITEM_BITS = 20, FIRST_QUARTERS = 3, NEXT_QUARTERS = 2 };
 
 #define ITEM_MASK ((UINT64_C(1) << ITEM_BITS) - 1)
 
@@ -33,15 +33,17 @@ typedef struct worker {
   pthread_t thread;
 } worker;
 
+/* What different threads write while others wait lies in cache lines of its own. */
 struct tthi_pool {
   _Alignas(64) _Atomic uint64_t ticket; /* call << 40 | end of the items left << 20 | the first of them */
-  _Alignas(64) _Atomic uint32_t finished;
-  _Alignas(64) _Atomic uint32_t calls; /* calls begun: what the threads wait for */
-  _Atomic uint32_t sleepers, stop, wanted;
   _Atomic(tthi_work) work;
   _Atomic(void *) argument;
-  cpu_set_t allowed; /* processors of the thread that opened the pool */
-  int caller;        /* processor that the workers keep off */
+  _Atomic uint32_t wanted;
+  _Alignas(64) _Atomic uint32_t finished;
+  _Alignas(64) _Atomic uint32_t calls; /* calls begun: what the threads wait for */
+  _Atomic uint32_t sleepers, stop;
+  _Alignas(64) cpu_set_t allowed; /* processors of the thread that opened the pool */
+  int caller;                     /* processor that the workers keep off */
   uint32_t thread_count;
   worker workers[];
 };
@@ -58,22 +60,27 @@ static void pause_a_moment(void) {
 #endif
 }
 
+/* Of so many items left, those to claim next: so many quarters of a thread's share. */
+static uint64_t part_of(const tthi_pool *pool, uint64_t left, uint32_t quarters) {
+  const uint64_t all = 4 * (uint64_t)(pool->thread_count + 1);
+  return (quarters * left + all - 1) / all;
+}
+
 /* Works on the present call's items until none is left to claim. */
-static void help(tthi_pool *pool, uint32_t number) {
-  const uint64_t quarters = 4 * (uint64_t)(pool->thread_count + 1);
-  uint64_t ticket = atomic_load(&pool->ticket), share = 3;
+static void help(tthi_pool *pool, uint32_t number, uint32_t quarters) {
+  uint64_t ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
   uint64_t first, end;
   while ((first = ticket & ITEM_MASK) < (end = ticket >> ITEM_BITS & ITEM_MASK)) {
-    const tthi_work work = atomic_load(&pool->work);
-    void *argument = atomic_load(&pool->argument);
-    const uint64_t count = (share * (end - first) + quarters - 1) / quarters;
+    const tthi_work work = atomic_load_explicit(&pool->work, memory_order_relaxed);
+    void *argument = atomic_load_explicit(&pool->argument, memory_order_relaxed);
+    const uint64_t count = part_of(pool, end - first, quarters);
     const uint64_t claimed = number == 0 ? ticket + count : ticket - (count << ITEM_BITS);
     if (!atomic_compare_exchange_weak(&pool->ticket, &ticket, claimed)) continue;
-    share = 2;
+    quarters = NEXT_QUARTERS;
     const uint32_t begin = (uint32_t)(number == 0 ? first : end - count);
     work(argument, begin, begin + (uint32_t)count, number);
     atomic_fetch_add(&pool->finished, (uint32_t)count);
-    ticket = atomic_load(&pool->ticket);
+    ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
   }
 }
 
@@ -93,7 +100,7 @@ static void *serve(void *argument) {
       atomic_fetch_sub(&pool->sleepers, 1);
     }
     seen = atomic_load(&pool->calls);
-    if (me->number < atomic_load(&pool->wanted)) help(pool, me->number);
+    if (me->number < atomic_load(&pool->wanted)) help(pool, me->number, FIRST_QUARTERS);
   }
   return NULL;
 }
@@ -155,14 +162,18 @@ tthi_pool *tthi_pool_open(uint32_t workers) {
 
 void tthi_pool_share(tthi_pool *pool, uint32_t workers, tthi_work work, void *argument, uint32_t items) {
   for (; items > ITEM_MASK; items--) work(argument, items - 1, items, 0);
-  const uint64_t call = (atomic_load(&pool->ticket) >> 2 * ITEM_BITS) + 1;
-  atomic_store(&pool->wanted, workers);
-  atomic_store(&pool->work, work);
-  atomic_store(&pool->argument, argument);
-  atomic_store(&pool->finished, 0);
-  atomic_store(&pool->ticket, call << 2 * ITEM_BITS | (uint64_t)items << ITEM_BITS);
+  const uint32_t mine = (uint32_t)part_of(pool, items, FIRST_QUARTERS);
+  const uint64_t call = (atomic_load_explicit(&pool->ticket, memory_order_relaxed) >> 2 * ITEM_BITS) + 1;
+  atomic_store_explicit(&pool->wanted, workers, memory_order_relaxed);
+  atomic_store_explicit(&pool->work, work, memory_order_relaxed);
+  atomic_store_explicit(&pool->argument, argument, memory_order_relaxed);
+  atomic_store_explicit(&pool->finished, 0, memory_order_relaxed);
+  atomic_store_explicit(&pool->ticket, call << 2 * ITEM_BITS | (uint64_t)items << ITEM_BITS | mine,
+                        memory_order_release);
   tthi_pool_wake(pool);
-  help(pool, 0);
+  work(argument, 0, mine, 0);
+  atomic_fetch_add(&pool->finished, mine);
+  help(pool, 0, NEXT_QUARTERS);
   for (int spin = 0; atomic_load_explicit(&pool->finished, memory_order_acquire) != items; spin++) {
     pause_a_moment();
     if (spin > SPINS) (void)sched_yield();

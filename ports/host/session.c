@@ -14,7 +14,7 @@
 #include "tinytee_program.h"
 #include "wipe.h"
 
-enum { WRAPPED_BYTES = TT_KEY_BYTES + TT_TAG_BYTES, ERROR_TEXT_BYTES = 200 };
+enum { EXPECTED_BYTES = 64 * 1024, WRAPPED_BYTES = TT_KEY_BYTES + TT_TAG_BYTES, ERROR_TEXT_BYTES = 200 };
 
 typedef struct spill {
   uint8_t *sealed;
@@ -32,6 +32,7 @@ struct tth_session {
   size_t preamble_bytes;
   size_t *places; /* chunk k: bundle[places[k]] .. bundle[places[k + 1]] */
   uint32_t chunk_count;
+  uint32_t expected_after, expected_last; /* in this run, chunks that the core was told to expect */
   spill *spills;
   size_t spill_count;
   uint8_t *scratch; /* one sealed block of rows */
@@ -153,6 +154,18 @@ static tt_status need_spill(tth_session *session, uint32_t index, size_t bytes, 
   return TT_OK;
 }
 
+/* Tells the core what to bring near after a chunk: the next ones up to a large one, for biases that come between two
+ * blocks of weights are not worth it alone. That holds until the last of them comes. */
+static void expect_after(tth_session *session, uint32_t index) {
+  const size_t *places = session->places;
+  if (index >= session->expected_after && index < session->expected_last) return;
+  uint32_t last = index;
+  while (last + 1 < session->chunk_count && places[last + 1] - places[index + 1] < EXPECTED_BYTES) last++;
+  session->expected_after = index;
+  session->expected_last = last;
+  tt_expect(session->engine, session->bundle + places[index + 1], places[last + 1] - places[index + 1]);
+}
+
 static tt_status feed_chunk(tth_session *session, const tt_want *want) {
   if (want->index >= session->chunk_count)
     return fail(session, TT_ERROR_PROGRAM, "the program asks for chunk %u of %u", (unsigned)want->index,
@@ -164,8 +177,7 @@ static tt_status feed_chunk(tth_session *session, const tt_want *want) {
                 bytes, want->bytes);
   session->stats.chunks++;
   session->stats.chunk_bytes += bytes;
-  if (want->index + 1 < session->chunk_count)
-    tt_expect(session->engine, sealed + bytes, session->places[want->index + 2] - session->places[want->index + 1]);
+  expect_after(session, want->index);
   tt_status status = tt_feed(session->engine, sealed, bytes);
   return status == TT_OK ? TT_OK : core_failed(session, status);
 }
@@ -431,6 +443,7 @@ static tt_status run(tth_session *session, const tth_input *inputs, size_t input
   free(session->given);
   session->given = calloc(output_count + 1, sizeof *session->given);
   if (session->given == NULL) return no_memory(session, output_count * sizeof *session->given);
+  session->expected_after = session->expected_last = 0;
   tt_status status = tt_start(session->engine);
   if (status != TT_OK) return core_failed(session, status);
   status = pump(session, inputs, input_count, outputs, output_count);

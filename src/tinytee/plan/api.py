@@ -177,6 +177,7 @@ class _Placed:
 
 @dataclass(frozen=True, eq=False)
 class _Best:
+    variant: _Variant
     placed: _Placed
     pinned: frozenset[int]
     seconds: float
@@ -187,6 +188,9 @@ class _Variant:
 
     def __init__(self, network: Network, profile: Profile, suite: str, table: SegmentTable) -> None:
         self.network, self.profile, self.suite = network, profile, suite
+        self.stored: Graph | None = None
+        """The graph with its weights as they are stored, and how its convolutions are computed."""
+        self.ways: dict[str, Way] = {}
         self.partitioner = Partitioner(network, table, profile, suite)
         self._arithmetic = sum(node.seconds for node in network.nodes)
         self._weight_bytes = sum(node.weight_bytes for node in network.nodes)
@@ -321,7 +325,7 @@ class _Variant:
                 left -= size + 64
                 pinned.add(node)
                 saved += times * size / rate
-        return _Best(placed, frozenset(pinned), placed.seconds - saved)
+        return _Best(self, placed, frozenset(pinned), placed.seconds - saved)
 
     def _most_saved(self, found: Partition, budget_bytes: int) -> float:
         """What pinning saves at most if the partition is placed as closely as can be, and weights could be divided."""
@@ -360,18 +364,40 @@ class Planner:
         """With the least budget at which each is considered. Coded weights cost time in every step, and are for
         direct convolutions only: a network that has them is also planned as if it had not."""
         for stored, methods in self._stored(graph, known_entropy(entropy)):
-            seen: list[dict[str, Way]] = []
             for method_bytes in methods:
                 ways = choose_ways(stored, profile, self.suite, method_bytes)
                 least_bytes = int(LEAST_SHARE * method_bytes)
-                if least_bytes <= largest_budget_bytes and ways not in seen:
-                    seen.append(ways)
-                    network = build(weights.without_codes(stored, ways), profile, self.suite, ways)
-                    self._variants.append((least_bytes, self._variant(network)))
+                if least_bytes <= largest_budget_bytes and not self._is_known(stored, ways):
+                    self._variants.append((least_bytes, self._computing(stored, ways)))
         self._narrow: _Variant | None = None
         if any(isinstance(op, QConv) for op in graph.ops):
             network = build(weights.without_codes(graph), profile, self.suite, narrow=True)
             self._narrow = self._variant(network)
+
+    def _is_known(self, stored: Graph, ways: dict[str, Way]) -> bool:
+        return any(variant.stored is stored and variant.ways == ways for _, variant in self._variants)
+
+    def _computing(self, stored: Graph, ways: dict[str, Way]) -> _Variant:
+        variant = self._variant(build(weights.without_codes(stored, ways), self.profile, self.suite, ways))
+        variant.stored, variant.ways = stored, ways
+        return variant
+
+    def _mixed(self, best: _Best, others: list[_Best]) -> _Variant | None:
+        """The best of some variants, but each segment's convolutions computed as in the one that has the same segment
+        and takes least time there; None if that is one of them."""
+        stored, ways = best.variant.stored, dict(best.variant.ways)
+        for choice in best.placed.choices:
+            bounds, least = (choice.segment.first, choice.segment.last), choice.seconds
+            for other in others:
+                alike = [c.seconds for c in other.placed.choices if (c.segment.first, c.segment.last) == bounds]
+                if other.variant.stored is not stored or not alike or alike[0] >= least:
+                    continue
+                least = alike[0]
+                for node in other.placed.network.nodes[bounds[0] : bounds[1] + 1]:
+                    name = node.op.output if node.op else ""
+                    ways.pop(name, None)
+                    ways |= {name: other.variant.ways[name]} if name in other.variant.ways else {}
+        return None if stored is None or self._is_known(stored, ways) else self._computing(stored, ways)
 
     def _variant(self, network: Network) -> _Variant:
         """Networks whose maps lie in memory alike, however they convolve, have the same segments."""
@@ -424,12 +450,18 @@ class Planner:
             variants.append(self._narrow)
         least_seconds = [variant.least_seconds(budget_bytes) for variant in variants]
         best, chosen = None, 0  # of equally fast ones the first
+        fastest: list[_Best] = []
         for done, number in enumerate(sorted(range(len(variants)), key=least_seconds.__getitem__)):
             if best is not None and least_seconds[number] > best.seconds * ROUNDING:
                 break
-            found = variants[number].best(budget_bytes, _share(progress, done, len(variants)))
-            if found is not None and (best is None or (found.seconds, number) < (best.seconds, chosen)):
-                best, chosen = found, number
+            found = variants[number].best(budget_bytes, _share(progress, done, len(variants) + 1))
+            if found is not None:
+                fastest.append(found)
+                if best is None or (found.seconds, number) < (best.seconds, chosen):
+                    best, chosen = found, number
+        if best is not None and (mixed := self._mixed(best, fastest)):
+            found = mixed.best(budget_bytes, _share(progress, len(variants), len(variants) + 1))
+            best = found if found is not None and found.seconds < best.seconds else best
         if best is None and self._narrow not in (None, *variants):
             best = self._narrow.best(budget_bytes, progress)
         if best is None or (best.placed.in_parts and self._least_may_take(budget_bytes) < best.seconds):
@@ -470,7 +502,7 @@ class Planner:
         placed = direct.place(direct.partitioner.layerwise())
         pinned = frozenset(n for n, node in enumerate(direct.network.nodes) if node.weight_bytes)
         opened = sum(direct.partitioner.resident_choice(n, n).seconds for n in pinned)
-        plan = self._finish(_Best(placed, pinned, placed.seconds - opened), budget_bytes)
+        plan = self._finish(_Best(direct, placed, pinned, placed.seconds - opened), budget_bytes)
         if plan.peak_secure_memory_bytes > budget_bytes:
             raise BudgetError(plan.peak_secure_memory_bytes, budget_bytes)
         return plan
@@ -487,7 +519,7 @@ class Planner:
             if placed is None:
                 break
             if placed.peak_bytes <= budget_bytes:
-                return self._finish(_Best(placed, frozenset(), placed.seconds), budget_bytes)
+                return self._finish(_Best(layers, placed, frozenset(), placed.seconds), budget_bytes)
         while (placed := layers.placed(_rung_bytes(top))) is None or placed.peak_bytes <= budget_bytes:
             top += 1
             layers = self._layers(direct, top)

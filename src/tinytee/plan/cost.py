@@ -25,7 +25,7 @@ from tinytee.ir.quantized import Dequantize, QBinary, QConv, QDepthwiseConv, QLr
 from tinytee.plan.products import MapConv
 from tinytee.plan.profile import Profile
 from tinytee.plan.quantized import conv_rows
-from tinytee.plan.weights import IN_PAIRS, TOGETHER, Method, conv_depth
+from tinytee.plan.weights import IN_PAIRS, TOGETHER, Method, conv_depth, panel_count
 
 FREE_ACTIVATIONS = ("identity", "relu", "clip")
 """Those that a convolution applies as it stores; one that is not depthwise applies ``hard_swish``, too."""
@@ -55,6 +55,15 @@ MULTIPLICATIONS: dict[Method, float] = {
 
 WINOGRAD_CACHED_BYTES = 384 * 1024
 """Panels that a y-plane of transformed input serves before it is transformed anew (core/ops/winograd.c)."""
+
+WINOGRAD_SHARING: dict[Method, float] = {
+    "winograd": 1.5,
+    "winograd_together": 1.2,
+    "winograd_pairs": 1.2,
+    "winograd_pairs_together": 1.2,
+}
+"""Time of its products over that predicted, where threads share them: their weights come from another's cache, or each
+thread transforms what others do."""
 
 STRASSEN_LEAST_PIXELS = 7
 """Pixels of half of a y-plane from which on one that has no second to go with is divided (core/ops/strassen.c)."""
@@ -96,6 +105,7 @@ class WinogradSize(NamedTuple):
     """What ``tt_op`` says of a convolution by Winograd's method.
 
     Attributes:
+        height: output y-planes, in whole pairs.
         tiles: of an output y-plane.
         rows: output y-planes that are computed together.
         inputs, products: y-planes of transformed input and of products that these take.
@@ -103,6 +113,7 @@ class WinogradSize(NamedTuple):
         together: whether all y-planes are computed together.
     """
 
+    height: int
     tiles: int
     rows: int
     inputs: int
@@ -123,29 +134,62 @@ def winograd_size(op: Conv, out: Shape, method: Method) -> WinogradSize:
     rows = each * (most if method in TOGETHER else min(most, max(1, constants.TT_WINOGRAD_TILES // tiles)))
     inputs = 2 * rows if in_pairs else rows + op.weight.shape[1] - 1
     columns = (6 if in_pairs else 4) if method in TOGETHER else 0
-    return WinogradSize(tiles, rows, inputs, each * rows, columns, rows >= out.height)
+    return WinogradSize(each * most, tiles, rows, inputs, each * rows, columns, rows >= out.height)
 
 
-def winograd_seconds(op: Conv, out: Shape, profile: Profile, panel: int, method: Method) -> float:
+class WinogradReading(NamedTuple):
+    """Transforming a convolution's input, by Winograd's method.
+
+    Attributes:
+        seconds: to transform all of it once.
+        panels: that it serves then, at most, and of a block that is fed no more than the block's; 0: all of all blocks.
+    """
+
+    seconds: float
+    panels: int
+
+    def passes(self, panels: int, block_panels: int) -> int:
+        """How often it is transformed for so many panels that come in blocks of so many."""
+        if not self.panels:
+            return 1
+        blocks, rest = divmod(panels, block_panels)
+        return blocks * -(-block_panels // self.panels) + -(-rest // self.panels)
+
+
+def winograd_reading(op: Conv, out: Shape, profile: Profile, panel: int, method: Method) -> WinogradReading:
+    """Input transforms count as about 4 accesses of a vector for each that they read or write."""
+    size, panels = winograd_size(op, out, method), 0
+    if not size.together:
+        panels = 1 + size.rows * WINOGRAD_CACHED_BYTES // (conv_depth(op, method) * panel * 4)
+    vectors = size.tiles * math.ceil(op.weight.shape[3] / profile.lanes) * (3 if method in IN_PAIRS else 1)
+    return WinogradReading(12 * size.height * vectors * 2 * profile.depthwise_seconds, panels)
+
+
+def winograd_seconds(
+    op: Conv, out: Shape, profile: Profile, panel: int, method: Method, block_panels: int | None = None
+) -> float:
     """Time of a convolution by Winograd's F(4, 3) along x: six products for four pixels in place of twelve; and, in
-    pairs, F(2, 3) along y: 24 for eight pixels in place of 72.
+    pairs, F(2, 3) along y: 24 for eight pixels in place of 72. Of weights that are in the arena, or come in blocks of
+    so many panels.
 
-    Input and output transforms count as about 4 accesses of a vector for each that they read or write. Where not all
-    y-planes are computed together, the input is transformed anew for every few panels.
+    Output transforms count as input transforms do (``winograd_reading``). Where a core's own cache does not hold a
+    panel beside the input, read and transformed, the panel comes from farther away each time.
     """
     channels, kernel_y, _, depth = op.weight.shape
     size, in_pairs = winograd_size(op, out, method), method in IN_PAIRS
     calls, pixels = (24, size.rows // 2 * size.tiles) if in_pairs else (6 * kernel_y, size.rows * size.tiles)
-    steps = math.ceil(out.height / 2) / (size.rows // 2) if in_pairs else out.height / size.rows
     tap = replace(op, weight=op.weight[:, :1, :1])
-    products = calls * steps * conv_seconds(tap, Shape(1, pixels, channels), profile, panel)
-    at_once = channels
-    if not size.together:
-        at_once = panel * (1 + size.rows * WINOGRAD_CACHED_BYTES // (conv_depth(op, method) * panel * 4))
-    read = math.ceil(depth / profile.lanes) * math.ceil(channels / at_once) * (3 if in_pairs else 1)
-    written = math.ceil(channels / profile.lanes) * (2 if in_pairs else 1)
-    transforms = 12 * steps * size.rows * size.tiles * (read + written) * 2 * profile.depthwise_seconds
-    return products + transforms + activation_seconds(op, out.elems, profile)
+    products = calls * size.height / size.rows * conv_seconds(tap, Shape(1, pixels, channels), profile, panel)
+    panels, reading = panel_count(op, panel), winograd_reading(op, out, profile, panel, method)
+    read = reading.passes(panels, block_panels or panels) * reading.seconds
+    products *= WINOGRAD_SHARING[method] if profile.threads > 1 else 1.0
+    panel_bytes, read_bytes = conv_depth(op, method) * panel * 4, (size.rows + kernel_y - 1) * out.width * depth * 4
+    if not size.together and panel_bytes + read_bytes + 24 * size.inputs * size.tiles * depth > profile.cache_bytes:
+        far_bytes = size.height / size.rows * panels * panel_bytes
+        products += far_bytes / (profile.far_bytes_per_second * profile.threads)
+    vectors = size.tiles * math.ceil(channels / profile.lanes) * (2 if in_pairs else 1)
+    written = 12 * size.height * vectors * 2 * profile.depthwise_seconds
+    return products + read + written + activation_seconds(op, out.elems, profile)
 
 
 def strassen_seconds(op: Conv, out: Shape, profile: Profile, panel: int) -> float:

@@ -16,9 +16,11 @@ from tinytee.ir.graph import Binary, Concat, Conv, DepthwiseConv, Graph, LayerNo
 from tinytee.ir.quantized import QBinary, QConv, QDepthwiseConv, QLrn, QLut
 from tinytee.plan import products, quantized, rowmap, scans, weights
 from tinytee.plan.cost import (
+    WinogradReading,
     conv_seconds,
     op_seconds,
     strassen_seconds,
+    winograd_reading,
     winograd_seconds,
     winograd_size,
     winograd_tiles,
@@ -104,6 +106,7 @@ class Node:
         zero_point: of its first operand.
         seconds: predicted arithmetic (or sealing) time.
         step_seconds: predicted time to decode or transform its weights, which every step takes.
+        reading: by Winograd's method, what transforming its input takes; part of ``seconds`` for weights in the arena.
     """
 
     op: Op | None
@@ -124,6 +127,7 @@ class Node:
     zero_point: int = 0
     seconds: float = 0.0
     step_seconds: float = 0.0
+    reading: WinogradReading | None = None
 
     @property
     def weight_bytes(self) -> int:
@@ -267,8 +271,8 @@ def choose_panel(op: weights.AnyConv, out: Shape, profile: Profile, suite: str, 
 def choose_ways(graph: Graph, profile: Profile, suite: str, most_bytes: int) -> dict[str, Way]:
     """Convolutions to compute by Winograd's method or Strassen's: by their outputs.
 
-    Those for which it is predicted to be faster, with weights opened once, and for which a panel, which must be in the
-    arena whole, and the workspace take at most so many bytes together.
+    Those for which it is predicted to be faster, with weights opened once, in as large blocks as fit, and for which a
+    panel, which must be in the arena whole, and the workspace take at most so many bytes together.
     """
     chosen: dict[str, Way] = {}
     loops = scans.loops_of(graph.ops)
@@ -283,7 +287,9 @@ def choose_ways(graph: Graph, profile: Profile, suite: str, most_bytes: int) -> 
             panels = weights.panel_count(op, way.panel)
             more_bytes = panels * (fed * way.panel * 4 - weights.panel_bytes(op, way.panel, depth))
             spent = more_bytes / profile.aead_bytes_per_second[suite] + transform_seconds(op, profile, way)
-            seconds[way] = spent + winograd_seconds(op, out, profile, way.panel, way.method)
+            room = most_bytes - winograd_workspace(op, out, way.panel, profile.threads, way.method)
+            block = min(panels, room // (fed * way.panel * 4))
+            seconds[way] = spent + winograd_seconds(op, out, profile, way.panel, way.method, block)
         if way := _by_strassen(op, out, profile, most_bytes):
             seconds[way] = strassen_seconds(op, out, profile, way.panel)
         if best := min(seconds, key=lambda way: seconds[way]):
@@ -372,7 +378,7 @@ def _op_node(
         kept = shapes[op.output].width * panel * 4
         most_kept = weights.panel_bytes(op, panel, depth) if narrow else quantized.KEPT_BYTES
         seconds *= NARROW_SECONDS if narrow else 1.0
-    decoding = 0.0
+    decoding, reading = 0.0, None
     if isinstance(op, Conv) and op.coding:
         each = profile.entropy_seconds if op.coding.streams else profile.decode_seconds
         decoding = each * weights.panel_count(op, panel) * panel * depth
@@ -380,6 +386,7 @@ def _op_node(
     if isinstance(op, Conv) and method in weights.BY_WINOGRAD:
         seconds = winograd_seconds(op, shapes[op.output], profile, panel, method)
         workspace = winograd_workspace(op, shapes[op.output], panel, profile.threads, method)
+        reading = winograd_reading(op, shapes[op.output], profile, panel, method)
         decoding = transform_seconds(op, profile, Way(method, panel))
     if isinstance(op, Conv) and method == "strassen":
         seconds = strassen_seconds(op, shapes[op.output], profile, panel)
@@ -407,6 +414,7 @@ def _op_node(
         zero_point=zero_point,
         seconds=seconds,
         step_seconds=decoding,
+        reading=reading,
     )
 
 

@@ -25,8 +25,9 @@ from tinytee.plan.profile import Profile
 from tinytee.plan.segments import Growth, Segment, SegmentTable
 from tinytee.plan.weights import aligned
 
-STAGING_BYTES = (960 * 1024, 640 * 1024, 256 * 1024, 64 * 1024, 16 * 1024)
-"""Sizes of the place that streamed weight blocks pass through, at most: it is as large as the largest block."""
+STAGING_BYTES = (640 * 1024, 256 * 1024, 64 * 1024, 16 * 1024)
+"""Sizes of the place that streamed weight blocks pass through, at most: it is as large as the largest block. Of larger
+ones a core's own cache would not hold the block, what it was opened from and what is expected next."""
 
 SMALLER_STAGING_BYTES = (160 * 1024, 96 * 1024, 32 * 1024, 8 * 1024, 4 * 1024, 2 * 1024)
 """More of them for integer networks, whose panels are not to be split, and which run in less memory."""
@@ -131,8 +132,8 @@ _Table = list[_States]
 def stream_blocks(network: Network, node: int, staging_bytes: int) -> tuple[int, int, int]:
     """Geometry of a streamed convolution: (panels a block, panel rows a block, blocks).
 
-    Where weights are transformed as they are used, a thread's part of a block is half of what a core's own cache holds,
-    if that is a panel: the other half is for what they are transformed to. Threads share the panels of a block evenly.
+    Where weights are transformed as they are used, a thread's part of a block is a quarter of what a core's own cache
+    holds, if that is a panel: another is for what they are transformed to. Threads share the panels of a block evenly.
     """
     info = network.nodes[node]
     op: Any = info.op
@@ -140,7 +141,7 @@ def stream_blocks(network: Network, node: int, staging_bytes: int) -> tuple[int,
     per_block = min(panels, staging_bytes // panel_bytes)
     if per_block:
         if info.method in weights.TOGETHER:
-            per_block = min(per_block, network.threads * max(1, network.cache_bytes // 2 // panel_bytes))
+            per_block = min(per_block, network.threads * max(1, network.cache_bytes // 4 // panel_bytes))
         if per_block > network.threads:
             per_block -= per_block % network.threads
         return per_block, info.depth, -(-panels // per_block)
@@ -221,8 +222,8 @@ class Partitioner:
         return self.profile.aead_seconds(self.suite, count_bytes, -(-count_bytes // chunk_bytes(self.network)))
 
     def _stream_costs(self, node: int, staging_bytes: int) -> tuple[float, float, int]:
-        """Seconds to stream a node's weights: in every step, and once (passes over the output of split panels); and the
-        bytes of a block."""
+        """Seconds to stream a node's weights: in every step, and once (passes over the output of split panels, or over
+        the input that Winograd's method transforms); and the bytes of a block."""
         key = (node, staging_bytes)
         if key not in self._streams:
             info = self.network.nodes[node]
@@ -234,6 +235,10 @@ class Partitioner:
             rate = self.profile.aead_bytes_per_second[self.suite]
             each = info.stream_bytes / rate + blocks * (self.profile.chunk_seconds + self.profile.step_seconds)
             once = passes * self.network.tensors[info.output].shape.elems * self.profile.element_seconds
+            if info.reading:
+                count = weights.panel_count(op, info.panel)
+                more = info.reading.passes(count, panels) - info.reading.passes(count, count)
+                once += more * info.reading.seconds
             block = panels * weights.panel_bytes(op, info.panel, rows)
             if info.method in weights.TOGETHER and panels % self.network.threads:
                 each += (self.network.threads - 1) * info.step_seconds  # each transforms what the others do, too

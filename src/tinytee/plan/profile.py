@@ -21,9 +21,9 @@ OF_VENDOR = {("AuthenticAMD", "avx512"): "x86-64-avx512-zen4", ("AuthenticAMD", 
 SHARING_SECONDS = 3e-6
 """What it costs to hand an instruction's or a chunk's work to other threads, and to wait for the last of them."""
 
-SHARING_EFFICIENCY, OPENING_EFFICIENCY = 0.7, 0.4
-"""Of each thread beyond the first, measured on the built-in profile's machine: they share caches and memory, which
-opening chunks is nearly bound by already, and wait for the last of them."""
+MULTIPLYING_EFFICIENCY, SHARING_EFFICIENCY, OPENING_EFFICIENCY = 0.85, 0.7, 0.4
+"""Of each thread beyond the first, measured on the built-in profile's machine: what reads and writes more than it
+multiplies meets what lies in another's cache, opening chunks is nearly bound by memory already."""
 
 
 @dataclass(frozen=True)
@@ -100,12 +100,15 @@ class Profile:
         """
         if not 1 <= threads <= constants.TT_MAX_WORKERS:
             raise ValueError(f"a run is shared by 1 to {constants.TT_MAX_WORKERS} threads, not {threads}")
-        speed, opening = (
-            _speed(threads, e) / _speed(self.threads, e) for e in (SHARING_EFFICIENCY, OPENING_EFFICIENCY)
+        multiplying, speed, opening = (
+            _speed(threads, e) / _speed(self.threads, e)
+            for e in (MULTIPLYING_EFFICIENCY, SHARING_EFFICIENCY, OPENING_EFFICIENCY)
         )
         sharing = SHARING_SECONDS * ((threads > 1) - (self.threads > 1))
-        work = ("fma_seconds", "tile_seconds", "depthwise_seconds", "element_seconds", "function_seconds")
-        work += (
+        work = (
+            "depthwise_seconds",
+            "element_seconds",
+            "function_seconds",
             "decode_seconds",
             "entropy_seconds",
             "dot_seconds",
@@ -119,6 +122,7 @@ class Profile:
             step_seconds=self.step_seconds + sharing,
             chunk_seconds=self.chunk_seconds + sharing,
             aead_bytes_per_second={suite: rate * opening for suite, rate in self.aead_bytes_per_second.items()},
+            **{name: getattr(self, name) / multiplying for name in ("fma_seconds", "tile_seconds")},
             **{name: getattr(self, name) / speed for name in work},
         )
 

@@ -147,7 +147,7 @@ def test_y_planes_are_computed_together_where_there_is_place() -> None:
 
     graph, device = network(14, 14, 256, 256), profile.load()
     assert ways(graph, 2 << 20) == {"b": Way("winograd_pairs_together", 32)}
-    assert ways(graph, 700 << 10) == {"b": Way("winograd_pairs", 16)}
+    assert ways(graph, 700 << 10) == {"b": Way("winograd", 16)}  # whose input is transformed anew for each block
     assert ways(network(7, 7, 512, 512), 2 << 20) == {"b": Way("winograd_together", 32)}
     assert ways(network(14, 14, 256, 256, kernel_y=5), 2 << 20) == {"b": Way("winograd_together", 32)}
     assert ways(network(14, 14, 64, 256, kernel_y=1), 96 << 10) == {"b": Way("winograd", 32)}
