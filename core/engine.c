@@ -119,11 +119,6 @@ static const tt_spill *spill_of(const tti_program *p, tti_instr instr) {
   return &p->spills[p->tensors[instr.index].home - 1];
 }
 
-/* Where the tag of a row block that leaves or comes back lies. */
-static uint8_t *tag_of(const tti_program *p, tti_instr instr) {
-  return p->tags + (size_t)(spill_of(p, instr)->tag + instr.arg) * TT_TAG_BYTES;
-}
-
 static uint32_t output_rows(const tti_program *p, tti_instr instr) {
   const tt_port_tensor *port = &p->ports[instr.index];
   return tti_min(port->rows_per_chunk, p->tensors[port->tensor].height - instr.arg);
@@ -144,13 +139,11 @@ static tt_load wanted_load(const tt_engine *e) {
   return (tt_load){op->first_chunk + e->block, op->weights, bytes};
 }
 
-static uint32_t piece_count(const tti_program *p, uint32_t bytes) { return (bytes - 1) / p->head->piece_bytes + 1; }
-
 static void want_load(const tt_engine *e, tt_want *want) {
   const tt_load load = wanted_load(e);
   want->event = TT_WANT_CHUNK;
   want->index = load.chunk;
-  want->bytes = load.bytes + (size_t)piece_count(&e->program, load.bytes) * TT_TAG_BYTES;
+  want->bytes = load.bytes + (size_t)tti_divide_up(load.bytes, e->program.head->piece_bytes) * TT_TAG_BYTES;
 }
 
 /* What y-planes that cross the boundary are. */
@@ -353,35 +346,53 @@ static void spread_rows(const tt_engine *e, const tt_tensor *t, uint32_t y0, uin
   tti_fill_padding(e, t, y0, y1);
 }
 
-/* A chunk of weights that is being opened; an item is a piece. */
-typedef struct opening {
+/* A chunk that is opened, or a row block that leaves or comes back, whose tags stay here; an item is a piece. */
+typedef struct crossing {
   const tt_engine *e;
-  const uint8_t *sealed;
-  tt_load load;
-  int bad;
-} opening;
+  const uint8_t *from;
+  uint8_t *to, *tags;
+  uint32_t bytes, piece, index;
+  int leaves, bad;
+} crossing;
 
-static void open_pieces(void *argument, uint32_t item, uint32_t end, uint32_t worker) {
-  opening *o = argument;
-  const tt_port *port = o->e->port;
-  const uint32_t size = o->e->program.head->piece_bytes;
+static void cross_pieces(void *argument, uint32_t item, uint32_t end, uint32_t worker) {
+  crossing *c = argument;
+  const tt_port *port = c->e->port;
   uint8_t nonce[TT_NONCE_BYTES];
   (void)worker;
   for (; item < end; item++) {
-    const uint32_t begin = item * size, bytes = tti_min(size, o->load.bytes - begin);
-    const uint8_t *sealed = o->sealed + begin + (size_t)item * TT_TAG_BYTES;
-    make_nonce(nonce, TT_DOMAIN_CHUNK, item, o->load.chunk);
-    if (port->open(port->context, TT_KEY_BUNDLE, nonce, NULL, 0, sealed, bytes, sealed + bytes,
-                   o->e->arena + o->load.offset + begin))
-      __atomic_store_n(&o->bad, 1, __ATOMIC_RELAXED);
+    const uint32_t begin = item * c->piece, bytes = tti_min(c->piece, c->bytes - begin);
+    const size_t tag = (size_t)item * TT_TAG_BYTES;
+    const uint8_t *from = c->from + begin + (c->tags ? 0 : tag);
+    make_nonce(nonce, c->tags ? TT_DOMAIN_SPILL | item << 8 : TT_DOMAIN_CHUNK, c->tags ? c->e->run : item, c->index);
+    if (c->leaves ? port->seal(port->context, TT_KEY_SPILL, nonce, NULL, 0, from, bytes, c->to + begin, c->tags + tag)
+                  : port->open(port->context, c->tags ? TT_KEY_SPILL : TT_KEY_BUNDLE, nonce, NULL, 0, from, bytes,
+                               c->tags ? c->tags + tag : from + bytes, c->to + begin))
+      __atomic_store_n(&c->bad, 1, __ATOMIC_RELAXED);
   }
 }
 
-/* Opens the wanted chunk of weights or instructions into its place. Whether it failed. */
+/* Whether that failed. */
+static int cross(crossing *c) {
+  tti_parallel(c->e, cross_pieces, c, tti_divide_up(c->bytes, c->piece));
+  return c->bad;
+}
+
+/* Opens the wanted chunk of weights or instructions into its place. */
 static int open_load(const tt_engine *e, const uint8_t *sealed) {
-  opening o = {e, sealed, wanted_load(e), 0};
-  tti_parallel(e, open_pieces, &o, piece_count(&e->program, o.load.bytes));
-  return o.bad;
+  const tt_load load = wanted_load(e);
+  crossing c = {e, sealed, e->arena + load.offset, NULL, load.bytes, e->program.head->piece_bytes, load.chunk, 0, 0};
+  return cross(&c);
+}
+
+/* Seals or opens the wanted row block, each thread a piece. */
+static int cross_spill(const tt_engine *e, const tt_want *want, const uint8_t *from, uint8_t *to, int leaves) {
+  const tti_program *p = &e->program;
+  const tti_instr instr = next_instr(e);
+  const uint32_t bytes = (uint32_t)want->bytes, workers = p->head->workers;
+  uint8_t *tags = p->tags + (size_t)(spill_of(p, instr)->tag + instr.arg) * workers * TT_TAG_BYTES;
+  crossing c = {e, from, to, tags, bytes, tti_divide_up(bytes, workers * 64) * 64, want->index, leaves, 0};
+  return cross(&c);
 }
 
 static tt_status feed_part(tt_engine *e, const uint8_t *sealed) {
@@ -397,7 +408,6 @@ static tt_status feed_instr(tt_engine *e, const tt_want *want, const uint8_t *se
   const tti_program *p = &e->program;
   const tt_port *port = e->port;
   const tti_instr instr = next_instr(e);
-  uint8_t nonce[TT_NONCE_BYTES];
   int bad;
   if (want->event == TT_WANT_CHUNK) {
     bad = open_load(e, sealed);
@@ -409,10 +419,7 @@ static tt_status feed_instr(tt_engine *e, const tt_want *want, const uint8_t *se
     if (!bad) spread_rows(e, t, want->row, want->row + want->rows, dense);
     e->inputs_fed++;
   } else {
-    const tt_tensor *t = &p->tensors[instr.index];
-    make_nonce(nonce, TT_DOMAIN_SPILL, e->run, want->index);
-    bad = port->open(port->context, TT_KEY_SPILL, nonce, NULL, 0, sealed, want->bytes, tag_of(p, instr),
-                     tti_slot(e, t, want->row));
+    bad = cross_spill(e, want, sealed, tti_slot(e, &p->tensors[instr.index], want->row), 0);
   }
   if (bad) return fail(e, TT_ERROR_AUTHENTICATION);
   if (instr.code == TT_INSTR_STREAM) {
@@ -454,11 +461,7 @@ tt_status tt_take(tt_engine *e, uint8_t *sealed, size_t bytes) {
   const tti_instr instr = next_instr(e);
   int bad;
   if (want.event == TT_GIVE_SPILL) {
-    const tt_tensor *t = &p->tensors[instr.index];
-    uint8_t nonce[TT_NONCE_BYTES];
-    make_nonce(nonce, TT_DOMAIN_SPILL, e->run, want.index);
-    bad = port->seal(port->context, TT_KEY_SPILL, nonce, NULL, 0, tti_slot(e, t, want.row), bytes, sealed,
-                     tag_of(p, instr));
+    bad = cross_spill(e, &want, tti_slot(e, &p->tensors[instr.index], want.row), sealed, 1);
   } else {
     const tt_tensor *t = &p->tensors[p->ports[instr.index].tensor];
     const size_t plain = bytes - TT_TAG_BYTES;

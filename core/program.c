@@ -650,10 +650,11 @@ tt_status tti_program_open(tti_program *p, uint8_t *arena, size_t offset, size_t
     return TT_ERROR_PROGRAM;
   if (!h->workers || h->workers > TT_MAX_WORKERS || !h->piece_bytes || h->piece_bytes % sizeof(float))
     return TT_ERROR_PROGRAM;
-  const uint64_t behind = (uint64_t)h->tag_count * TT_TAG_BYTES + ((uint64_t)h->kept_count + 1) / 2 * 4;
+  const uint64_t tag_bytes = (uint64_t)h->tag_count * h->workers * TT_TAG_BYTES;
+  const uint64_t behind = tag_bytes + ((uint64_t)h->kept_count + 1) / 2 * 4;
   if (h->data_offset % 4 || behind > h->data_offset - (offset + bytes)) return TT_ERROR_PROGRAM;
   p->head = h;
-  p->tags = arena + h->data_offset - (size_t)h->tag_count * TT_TAG_BYTES;
+  p->tags = arena + h->data_offset - tag_bytes;
   p->kept = (uint16_t *)(void *)(arena + h->data_offset - behind);
   p->spills = (tt_spill *)(uintptr_t)section(&at, &left, h->spill_count, sizeof(tt_spill));
   if (!at || !check_spills(p)) return TT_ERROR_PROGRAM;

@@ -11,7 +11,7 @@
  * Chunk 0 is the head and part 0, which holds the setup. Where memory is plenty it holds all else as well; otherwise
  * there is a part for each few operators, a chunk of the bundle that a run is fed between those of weights and that
  * takes the place of the part before. What outlives a part stands between it and the data, where data_offset ends:
- * kept[kept_count] of 16 bits and the tags of what is spilled, tag_count places of TT_TAG_BYTES.
+ * kept[kept_count] of 16 bits and the tags of what is spilled, tag_count places of 'workers' tags.
  *
  * Fields marked 'runtime' are written by the core; the compiler leaves them zero.
  */
@@ -21,8 +21,8 @@
 
 enum {
   TT_PROGRAM_MAGIC = 0x50545454, /* "TTTP" */
-  TT_PROGRAM_VERSION = 10,
-  TT_BUNDLE_VERSION = 12,
+  TT_PROGRAM_VERSION = 11,
+  TT_BUNDLE_VERSION = 13,
   TT_ENGINE_BYTES = 256, /* the engine's state, at the start of the arena; the program follows */
   TT_TAG_BYTES = 16,     /* tag of every sealed chunk, whatever the suite */
   TT_NONCE_BYTES = 32,   /* room for a nonce; a suite with shorter ones uses the first bytes */
@@ -270,7 +270,7 @@ typedef struct tt_load {
  * last time before it leaves. */
 typedef struct tt_spill {
   uint32_t first; /* number of its first block: the blocks of all maps are numbered one after the other */
-  uint16_t tag;   /* place of its first block's tag; the others follow */
+  uint16_t tag;   /* place of its first block's tags, one for each worker's piece; the others follow */
   uint16_t rows, height;
   uint16_t sealed, sealed_before; /* runtime: blocks that have left in this run, each once only, for its nonce's sake;
                                      and before this part */
@@ -352,7 +352,7 @@ enum {
   TT_DOMAIN_CHUNK = 1,  /* bundle key; in place of the run the piece; index k */
   TT_DOMAIN_INPUT = 2,  /* I/O key; index counts the run's inputs */
   TT_DOMAIN_OUTPUT = 3, /* I/O key; index counts the run's outputs */
-  TT_DOMAIN_SPILL = 4   /* spill key (random, never leaves the engine); index: the block's number */
+  TT_DOMAIN_SPILL = 4   /* + 256 * piece: spill key (random, never leaves the engine); index: the block's number */
 };
 
 #endif

@@ -295,7 +295,7 @@ class _Program:
             part.finish()
         spills, tag_count = self._spilled.records()
         size = ffi.sizeof("tt_program") + ffi.sizeof("tt_spill") * len(spills) + max(part.bytes for part in self.parts)
-        size += -(-len(self._kept) // 2) * 4 + tag_count * constants.TT_TAG_BYTES
+        size += -(-len(self._kept) // 2) * 4 + tag_count * self.network.threads * constants.TT_TAG_BYTES
         data = weights.aligned(constants.TT_ENGINE_BYTES + size)
         head = {
             "magic": constants.TT_PROGRAM_MAGIC,

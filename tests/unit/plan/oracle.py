@@ -85,7 +85,7 @@ class Oracle:
         self.head = data.take("tt_program", 1)[0]
         self.spills = data.take("tt_spill", self.head.spill_count)
         self.part_place = C.TT_ENGINE_BYTES + data.at
-        behind = self.head.tag_count * C.TT_TAG_BYTES + (self.head.kept_count + 1) // 2 * 4
+        behind = self.head.tag_count * self.head.workers * C.TT_TAG_BYTES + (self.head.kept_count + 1) // 2 * 4
         self.part_end = self.head.data_offset - behind
         self.cells: np.ndarray = np.zeros(self.head.arena_bytes, np.int32)
         self.names: dict[tuple, int] = {}

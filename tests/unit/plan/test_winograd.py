@@ -7,9 +7,10 @@ import pytest
 from numpy.typing import NDArray
 
 from tinytee.api import compile_graph
-from tinytee.ir.graph import Activation, Conv, Graph, Op, Port, Shape, Unary
+from tinytee.ir.graph import Activation, Conv, Graph, Op, Pool, Port, Shape, Unary
 from tinytee.ir.reference import evaluate
 from tinytee.plan import api, profile, segments
+from tinytee.plan.cost import WinogradReading, winograd_reading, winograd_seconds
 from tinytee.plan.network import Way, choose_ways
 from tinytee.plan.weights import ALONG_X, IN_PAIRS, Method, can_be_winograd
 from tinytee.runtime.session import Session
@@ -139,6 +140,66 @@ def test_threads_give_the_same_bits(
     """They share panels or, of few, y-planes."""
     graph = network(14, 14, 64, channels, residual=True)
     assert_all_equal(answers(monkeypatch, graph, 2 << 20, isa, methods, (1, 2, 3, 5)))
+
+
+@pytest.mark.parametrize("isa", ["portable", None])
+@pytest.mark.parametrize(("height", "width"), [(4, 57), (10, 57), (13, 20), (28, 28)])
+@pytest.mark.parametrize("method", ["winograd", "winograd_pairs"])
+def test_threads_share_y_planes_and_tiles_and_give_the_same_bits(
+    monkeypatch: pytest.MonkeyPatch, isa: str | None, height: int, width: int, method: Method
+) -> None:
+    """Whole pairs, and the tiles of what is left where that does not divide evenly. In one step: see above."""
+    monkeypatch.setattr(segments, "step_counts", lambda height: [1])
+    graph = network(height, width, 24, 48, residual=True)
+    assert_all_equal(answers(monkeypatch, graph, 4 << 20, isa, (method,), (1, 2, 3)))
+
+
+def test_input_that_few_panels_share_is_transformed_again_for_the_others() -> None:
+    reading = WinogradReading(seconds=1.0, panels=3)
+    assert [reading.passes(8, block) for block in (1, 2, 3, 4, 8)] == [8, 4, 3, 4, 3]
+    assert WinogradReading(seconds=1.0, panels=0).passes(8, 1) == 1
+
+
+def test_blocks_of_one_panel_transform_the_input_for_each() -> None:
+    """As streamed panels do, for which there is place for one at a time; those that stay do not."""
+    graph, device = network(28, 28, 256, 256), profile.load()
+    op, out = graph.ops[-1], graph.shapes["b"]
+    assert isinstance(op, Conv)
+    reading = winograd_reading(op, out, device, 32, "winograd_pairs")
+    whole = winograd_seconds(op, out, device, 32, "winograd_pairs")
+    fed = winograd_seconds(op, out, device, 32, "winograd_pairs", 1)
+    assert reading.passes(8, 8) < 8
+    assert fed - whole == pytest.approx((8 - reading.passes(8, 8)) * reading.seconds)
+
+
+def test_a_plan_mixes_what_its_variants_do_fastest() -> None:
+    rng = np.random.default_rng(0)
+    ops: list[Op] = []
+    shapes = {"x": Shape(56, 56, 128)}
+    source = "x"
+    for side, depth, channels in ((56, 128, 128), (28, 128, 256), (14, 256, 512)):
+        if side < 56:
+            ops.append(
+                Pool(name=f"p{side}", inputs=(source,), output=f"p{side}", kernel=(2, 2), strides=(2, 2), kind="max")
+            )
+            shapes[f"p{side}"], source = Shape(side, side, depth), f"p{side}"
+        weight = rng.standard_normal((channels, 3, 3, depth)).astype(np.float32)
+        bias = np.zeros(channels, np.float32)
+        ops.append(
+            Conv(name=f"c{side}", inputs=(source,), output=f"c{side}", weight=weight, bias=bias, pads=(1, 1, 1, 1))
+        )
+        shapes[f"c{side}"], source = Shape(side, side, channels), f"c{side}"
+    given = Port("x", "x", (56, 56, 128), "float32", (0, 1, 2), False)
+    taken = Port("y", source, (14, 14, 512), "float32", (0, 1, 2), False)
+    graph, budget = Graph((given,), (taken,), shapes, tuple(ops)), 3 << 19
+    planner = api.Planner(graph, profile.load().with_threads(2), None, budget)
+    plan = planner.plan(budget)
+    alone = [best.seconds for least, v in planner._variants if least <= budget and (best := v.best(budget))]
+    assert plan.predicted_seconds < min(alone)
+    methods = {node.op.name: node.method for node in plan.network.nodes if node.op and node.depth}
+    assert methods not in [
+        {node.op.name: node.method for node in v.network.nodes if node.op and node.depth} for _, v in planner._variants
+    ]
 
 
 def test_y_planes_are_computed_together_where_there_is_place() -> None:
