@@ -4,16 +4,15 @@
 enum { CACHED_BYTES = 384 * 1024 };
 
 /* A call of a convolution by Winograd's method: some y-planes of the panels of a block, size.rows of them computed
- * together. It is divided by y-planes and panels or, by_tiles, tiles. Where all y-planes are computed together, their
- * input has been transformed before, for all workers and blocks; else an item transforms what it needs in its worker's
- * workspace. */
+ * together. It is divided by panels and y-planes or, by_rows, y-planes and tiles. Where all y-planes are computed
+ * together, their input has been transformed before, for all workers and blocks; else an item transforms what it needs
+ * in its worker's workspace. */
 typedef struct winograd_call {
   const struct tt_engine *e;
   const tt_op *op;
   const tti_block *block;
   tti_winograd_size size;
   tti_conv_call division;
-  int by_tiles;
   tti_ahead *expected;
 } winograd_call;
 
@@ -212,11 +211,12 @@ static void winograd_compute(winograd_part *part, uint32_t y0, uint32_t y1, cons
 
 static void winograd_items(void *argument, uint32_t item, uint32_t end, uint32_t worker) {
   const winograd_call *call = argument;
+  const int by_rows = call->division.by_rows;
   while (item < end) {
     uint32_t y0, y1;
     const tti_block range = tti_conv_part(&call->division, &item, end, &y0, &y1), all = {0, call->size.tiles, 0, 0};
-    winograd_part part = winograd_part_of(call, call->by_tiles ? &range : &all, worker);
-    winograd_compute(&part, y0, y1, call->by_tiles ? call->block : &range);
+    winograd_part part = winograd_part_of(call, by_rows ? &range : &all, worker);
+    winograd_compute(&part, y0, y1, by_rows ? call->block : &range);
   }
 }
 
@@ -229,10 +229,9 @@ static void winograd_input_items(void *argument, uint32_t item, uint32_t end, ui
   winograd_read(&part, y0, y1, from);
 }
 
-/* Winograd's F(4, 3) along x and, in pairs, F(2, 3) along y. Pairs of y-planes that are not computed together need
- * nothing of one another: threads share them, and the last one's tiles. Otherwise they share the panels where these can
- * be shared out evenly, and else the tiles; where those are few or y-planes are computed together, panels in small
- * parts or, if there are not many, y-planes. */
+/* Winograd's F(4, 3) along x and, in pairs, F(2, 3) along y. Where y-planes are not all computed together, threads
+ * share them, for pairs need nothing of one another, and the last ones' tiles; but panels, if these are larger than the
+ * maps and divide evenly. Otherwise they share panels or, if these are few, y-planes. */
 void tti_winograd(struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *b) {
   const tti_winograd_size size = tti_winograd_size_of(op, &e->program.tensors[op->output]);
   const uint32_t tiles = size.tiles, panels = b->panel_end - b->panel_begin, each = tti_in_pairs(op) ? 2 : 1;
@@ -242,12 +241,12 @@ void tti_winograd(struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1
   const uint32_t workers = tti_min(items, tti_workers(e));
   const int even = panels % workers == 0, apart = !size.together;
   const int by_rows = apart && (!even || tti_by_rows(e, op, e->program.tensors[op->output].height, weights));
-  const int narrow = !by_rows && (size.together || tiles < (even ? 4 : 4 * workers));
-  const int few = narrow && !even && panels < 4 * workers, by_tiles = by_rows || !(narrow || even);
-  const int whole = few || (by_rows && (units % workers == 0 || tiles < 4 * workers));
-  const uint32_t across = by_tiles ? tiles : panels, parts = whole ? 1 : narrow ? tti_min(panels, items) : workers;
+  const int few = !apart && !even && panels < 4 * workers;
+  const int whole = by_rows ? units % workers == 0 || tiles < 4 * workers : few;
+  const uint32_t across = by_rows ? tiles : panels, small = apart && (by_rows || tiles >= 4) ? workers : items;
+  const uint32_t parts = whole ? 1 : tti_min(across, small);
   const uint32_t row_parts = apart ? tti_divide_up(items, parts) : few ? workers : 1;
-  const tti_block range = {by_tiles ? 0 : b->panel_begin, by_tiles ? tiles : b->panel_end, 0, 0};
+  const tti_block range = {by_rows ? 0 : b->panel_begin, by_rows ? tiles : b->panel_end, 0, 0};
   winograd_call call = {.e = e,
                         .op = op,
                         .block = b,
@@ -258,7 +257,6 @@ void tti_winograd(struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1
                                      .panels_each = tti_divide_up(across, parts),
                                      .rows_each = tti_divide_up(units, tti_min(row_parts, units)) * each,
                                      .by_rows = by_rows},
-                        .by_tiles = by_tiles,
                         .expected = e->expected};
   call.division.row_parts = tti_divide_up(y1 - y0, call.division.rows_each);
   call.division.panel_parts = tti_divide_up(across, call.division.panels_each);

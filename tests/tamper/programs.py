@@ -40,11 +40,12 @@ def passthrough(
     port: Port | None = None,
     change: Callable[[dict[str, Any]], None] = lambda records: None,
     quant: Quant | None = None,
+    workers: int = 1,
 ) -> Lowered:
     """Input -> (spill, fetch back into another tensor, row block by row block) -> output; three chunks, one pinned.
 
     Chunks 1 (pinned), 2 and 3 are loaded, and not used. Spills and fetches are loops. change may spoil the records:
-    "head", "spills", "part", "tensors", "loads", "instrs", "ports". quant: the elements are uint8.
+    "head", "spills", "part", "tensors", "loads", "instrs", "ports". quant: the elements are uint8. workers: pieces of a row block.
     """
     elem_bytes = 1 if quant else 4
     row_bytes = shape.row_elems * elem_bytes
@@ -60,7 +61,7 @@ def passthrough(
     sizes = (("tt_program", 1), ("tt_spill", 1), ("tt_part", 1), ("tt_tensor", 2), ("tt_load", 3))
     sizes += (("tt_instr", len(instrs)), ("tt_port_tensor", 2))
     data_offset = c.TT_ENGINE_BYTES + sum(ffi.sizeof(name) * count for name, count in sizes)
-    data_offset = _round_up(data_offset + c.TT_TAG_BYTES * len(begins))
+    data_offset = _round_up(data_offset + c.TT_TAG_BYTES * workers * len(begins))
     map_bytes = _round_up(shape.height * row_bytes)
     weights_offset = data_offset + 2 * map_bytes
     head = {
@@ -72,7 +73,7 @@ def passthrough(
         "tag_count": len(begins),
         "chunk_count": 4,
         "setup_count": 1,
-        "workers": 1,
+        "workers": workers,
         "piece_bytes": PIECE_BYTES,
     }
     tensor = {"row_bytes": row_bytes, "height": shape.height, "width": shape.width, "channels": shape.channels}

@@ -10,7 +10,7 @@ import pytest
 from cryptography.exceptions import InvalidTag
 
 from tamper.driver import Core, CoreError, core_on
-from tamper.programs import CHUNK_BYTES, passthrough_bundle
+from tamper.programs import CHUNK_BYTES, passthrough, passthrough_bundle
 from tinytee.bundle import Bundle
 from tinytee.bundle.abi import constants as c
 from tinytee.bundle.preamble import HEADER_BYTES
@@ -181,6 +181,22 @@ def test_spills_of_one_plaintext_differ(core: Core) -> None:
     core.run(FIRST)
     assert all(core.spills[k] != before[k] for k in before)
     assert all(FIRST.tobytes()[:48] not in sealed for sealed in before.values())
+
+
+def test_pieces_of_a_spill() -> None:
+    """For two threads: each is authenticated, bound to its place and to the run."""
+    bundle = passthrough_bundle(KEY, lowered=passthrough(workers=2))
+    with core_on(bundle, KEY) as core:
+        core.open()
+        for sample in (FIRST, SECOND, FIRST):
+            np.testing.assert_array_equal(core.run(sample), sample)
+        stale = core.spills[1]
+        tamper_when(core, c.TT_WANT_FETCH, 1, lambda sealed: stale[:128] + sealed[128:])
+        refuses(core)
+    for change in (flip(0), flip(127), flip(128), flip(-1), lambda sealed: sealed[128:] + sealed[:128]):
+        with core_on(bundle, KEY) as core:
+            tamper_when(core, c.TT_WANT_FETCH, 1, change)
+            refuses(core)
 
 
 @pytest.mark.parametrize("place", [0, -1])

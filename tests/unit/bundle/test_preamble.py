@@ -57,7 +57,7 @@ def test_what_was_written_is_read() -> None:
 def test_header_has_the_documented_layout() -> None:
     """docs/bundle.md's table, against the C record."""
     magic, version, suite, header_bytes, _, chunk_count, arena_bytes = struct.unpack_from("<8s6I", SEALED)
-    assert (magic, version, suite) == (b"tinytee\0", 12, 1)
+    assert (magic, version, suite) == (b"tinytee\0", 13, 1)
     assert (header_bytes, chunk_count, arena_bytes) == (80, 4, passthrough().arena_bytes)
 
 
