@@ -45,7 +45,8 @@ def passthrough(
     """Input -> (spill, fetch back into another tensor, row block by row block) -> output; three chunks, one pinned.
 
     Chunks 1 (pinned), 2 and 3 are loaded, and not used. Spills and fetches are loops. change may spoil the records:
-    "head", "spills", "part", "tensors", "loads", "instrs", "ports". quant: the elements are uint8. workers: pieces of a row block.
+    "head", "spills", "part", "tensors", "loads", "instrs", "ports". quant: the elements are uint8. workers: pieces of
+    a row block.
     """
     elem_bytes = 1 if quant else 4
     row_bytes = shape.row_elems * elem_bytes
