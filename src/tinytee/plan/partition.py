@@ -25,9 +25,12 @@ from tinytee.plan.profile import Profile
 from tinytee.plan.segments import Growth, Segment, SegmentTable
 from tinytee.plan.weights import aligned
 
-STAGING_BYTES = (640 * 1024, 256 * 1024, 64 * 1024, 16 * 1024)
-"""Sizes of the place that streamed weight blocks pass through, at most: it is as large as the largest block. Of larger
-ones a core's own cache would not hold the block, what it was opened from and what is expected next."""
+STAGING_BYTES = (960 * 1024, 640 * 1024, 256 * 1024, 64 * 1024, 16 * 1024)
+"""Sizes of the place that streamed weight blocks pass through, at most: it is as large as the largest block."""
+
+BLOCK_BYTES = 640 * 1024
+"""Of a thread's part of a block, at most, unless a panel is larger: a core's own cache is to hold the block, what it was
+opened from and what is expected next."""
 
 SMALLER_STAGING_BYTES = (160 * 1024, 96 * 1024, 32 * 1024, 8 * 1024, 4 * 1024, 2 * 1024)
 """More of them for integer networks, whose panels are not to be split, and which run in less memory."""
@@ -138,7 +141,9 @@ def stream_blocks(network: Network, node: int, staging_bytes: int) -> tuple[int,
     info = network.nodes[node]
     op: Any = info.op
     panels, panel_bytes = weights.panel_count(op, info.panel), weights.panel_bytes(op, info.panel, info.depth)
-    per_block = min(panels, staging_bytes // panel_bytes)
+    per_block = min(panels, min(staging_bytes, network.threads * BLOCK_BYTES) // panel_bytes)
+    if per_block == 0 and panel_bytes <= staging_bytes:
+        per_block = 1
     if per_block:
         if info.method in weights.TOGETHER:
             per_block = min(per_block, network.threads * max(1, network.cache_bytes // 4 // panel_bytes))
@@ -164,7 +169,7 @@ class Partitioner:
         self.suite = suite
         self._stagings = STAGING_BYTES + (SMALLER_STAGING_BYTES if network.graph.quants else ())
         if network.threads > 1:  # whose panels may be large, and are shared evenly
-            self._stagings = (network.threads * STAGING_BYTES[0], *self._stagings)
+            self._stagings = (network.threads * BLOCK_BYTES, *self._stagings)
         self._weights: dict[tuple[int, int, int], list[WeightChoice]] = {}
         self._streams: dict[tuple[int, int], tuple[float, float, int]] = {}
         self._spill_seconds = [
