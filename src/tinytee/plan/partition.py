@@ -29,8 +29,8 @@ STAGING_BYTES = (960 * 1024, 640 * 1024, 256 * 1024, 64 * 1024, 16 * 1024)
 """Sizes of the place that streamed weight blocks pass through, at most: it is as large as the largest block."""
 
 BLOCK_BYTES = 640 * 1024
-"""Of a thread's part of a block, at most, unless a panel is larger: a core's own cache is to hold the block, what it was
-opened from and what is expected next."""
+"""Of a thread's part of a block, at most, unless a panel is larger: a core's own cache is to hold the block, what it
+was opened from and what is expected next."""
 
 SMALLER_STAGING_BYTES = (160 * 1024, 96 * 1024, 32 * 1024, 8 * 1024, 4 * 1024, 2 * 1024)
 """More of them for integer networks, whose panels are not to be split, and which run in less memory."""
