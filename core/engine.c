@@ -372,7 +372,7 @@ static void cross_pieces(void *argument, uint32_t item, uint32_t end, uint32_t w
   }
 }
 
-/* Whether that failed. */
+/* Whether a piece failed. */
 static int cross(crossing *c) {
   tti_parallel(c->e, cross_pieces, c, tti_divide_up(c->bytes, c->piece));
   return c->bad;

@@ -107,7 +107,7 @@ TT_MUST_USE tt_status tt_feed(tt_engine *engine, const uint8_t *sealed, size_t b
 void tt_expect(tt_engine *engine, const void *sealed, size_t bytes);
 
 /* Takes what tt_poll gives, into sealed[bytes], bytes = want.bytes: ciphertext then tag (a spill: ciphertext only;
- * its tag stays in the arena). */
+ * its tags stay in the arena). */
 TT_MUST_USE tt_status tt_take(tt_engine *engine, uint8_t *sealed, size_t bytes);
 
 /* High-water mark: end of the highest byte of the arena used since open, in bytes. From chunk 0 on it covers all that

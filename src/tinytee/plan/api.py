@@ -9,6 +9,7 @@ fastest. A larger budget admits the same rungs and more.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -181,6 +182,11 @@ class _Best:
     placed: _Placed
     pinned: frozenset[int]
     seconds: float
+
+    def segment_seconds(self, first: int, last: int) -> float:
+        """Of the segment of these nodes; infinite if it has none."""
+        alike = (c.seconds for c in self.placed.choices if (c.segment.first, c.segment.last) == (first, last))
+        return next(alike, math.inf)
 
 
 class _Variant:
@@ -385,19 +391,17 @@ class Planner:
     def _mixed(self, best: _Best, others: list[_Best]) -> _Variant | None:
         """The best of some variants, but each segment's convolutions computed as in the one that has the same segment
         and takes least time there; None if that is one of them."""
-        stored, ways = best.variant.stored, dict(best.variant.ways)
+        stored = best.variant.stored
+        if stored is None:
+            return None
+        alike = [best, *(other for other in others if other.variant.stored is stored)]
+        ways: dict[str, Way] = {}
         for choice in best.placed.choices:
-            bounds, least = (choice.segment.first, choice.segment.last), choice.seconds
-            for other in others:
-                alike = [c.seconds for c in other.placed.choices if (c.segment.first, c.segment.last) == bounds]
-                if other.variant.stored is not stored or not alike or alike[0] >= least:
-                    continue
-                least = alike[0]
-                for node in other.placed.network.nodes[bounds[0] : bounds[1] + 1]:
-                    name = node.op.output if node.op else ""
-                    ways.pop(name, None)
-                    ways |= {name: other.variant.ways[name]} if name in other.variant.ways else {}
-        return None if stored is None or self._is_known(stored, ways) else self._computing(stored, ways)
+            first, last = choice.segment.first, choice.segment.last
+            fastest = min(alike, key=lambda one: one.segment_seconds(first, last)).variant.ways
+            outputs = (node.op.output for node in best.placed.network.nodes[first : last + 1] if node.op)
+            ways |= {output: fastest[output] for output in outputs if output in fastest}
+        return None if self._is_known(stored, ways) else self._computing(stored, ways)
 
     def _variant(self, network: Network) -> _Variant:
         """Networks whose maps lie in memory alike, however they convolve, have the same segments."""

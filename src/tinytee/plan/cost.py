@@ -157,38 +157,48 @@ class WinogradReading(NamedTuple):
 
 
 def winograd_reading(op: Conv, out: Shape, profile: Profile, panel: int, method: Method) -> WinogradReading:
-    """Input transforms count as about 4 accesses of a vector for each that they read or write."""
+    """Input transforms, by what ``_transforming`` says of them."""
     size, panels = winograd_size(op, out, method), 0
     if not size.together:
         panels = 1 + size.rows * WINOGRAD_CACHED_BYTES // (conv_depth(op, method) * panel * 4)
-    vectors = size.tiles * math.ceil(op.weight.shape[3] / profile.lanes) * (3 if method in IN_PAIRS else 1)
-    return WinogradReading(12 * size.height * vectors * 2 * profile.depthwise_seconds, panels)
+    each = 3 if method in IN_PAIRS else 1
+    return WinogradReading(_transforming(size, op.weight.shape[3], each, profile), panels)
+
+
+def _transforming(size: WinogradSize, channels: int, each: int, profile: Profile) -> float:
+    """Time to transform a map of so many channels, of which a tile is read or written ``each`` times: about 4 accesses
+    of a vector for each that is read or written."""
+    vectors = size.tiles * math.ceil(channels / profile.lanes) * each
+    return 12 * size.height * vectors * 2 * profile.depthwise_seconds
+
+
+def _winograd_products(op: Conv, out: Shape, profile: Profile, panel: int, method: Method) -> float:
+    """Time of the products: six for four pixels in place of twelve and, in pairs, 24 for eight pixels in place of 72.
+    Where a core's own cache does not hold a panel beside the input, read and transformed, the panel comes from farther
+    away each time."""
+    channels, kernel_y, _, depth = op.weight.shape
+    size, in_pairs = winograd_size(op, out, method), method in IN_PAIRS
+    calls, pixels = (24, size.rows // 2 * size.tiles) if in_pairs else (6 * kernel_y, size.rows * size.tiles)
+    tap = replace(op, weight=op.weight[:, :1, :1])
+    seconds = calls * size.height / size.rows * conv_seconds(tap, Shape(1, pixels, channels), profile, panel)
+    seconds *= WINOGRAD_SHARING[method] if profile.threads > 1 else 1.0
+    panel_bytes, read_bytes = conv_depth(op, method) * panel * 4, (size.rows + kernel_y - 1) * out.width * depth * 4
+    if not size.together and panel_bytes + read_bytes + 24 * size.inputs * size.tiles * depth > profile.cache_bytes:
+        far_bytes = size.height / size.rows * panel_count(op, panel) * panel_bytes
+        seconds += far_bytes / (profile.far_bytes_per_second * profile.threads)
+    return seconds
 
 
 def winograd_seconds(
     op: Conv, out: Shape, profile: Profile, panel: int, method: Method, block_panels: int | None = None
 ) -> float:
-    """Time of a convolution by Winograd's F(4, 3) along x: six products for four pixels in place of twelve; and, in
-    pairs, F(2, 3) along y: 24 for eight pixels in place of 72. Of weights that are in the arena, or come in blocks of
-    so many panels.
-
-    Output transforms count as input transforms do (``winograd_reading``). Where a core's own cache does not hold a
-    panel beside the input, read and transformed, the panel comes from farther away each time.
-    """
-    channels, kernel_y, _, depth = op.weight.shape
-    size, in_pairs = winograd_size(op, out, method), method in IN_PAIRS
-    calls, pixels = (24, size.rows // 2 * size.tiles) if in_pairs else (6 * kernel_y, size.rows * size.tiles)
-    tap = replace(op, weight=op.weight[:, :1, :1])
-    products = calls * size.height / size.rows * conv_seconds(tap, Shape(1, pixels, channels), profile, panel)
+    """Time of a convolution by Winograd's F(4, 3) along x and, in pairs, F(2, 3) along y: of weights that are in the
+    arena, or come in blocks of so many panels."""
     panels, reading = panel_count(op, panel), winograd_reading(op, out, profile, panel, method)
     read = reading.passes(panels, block_panels or panels) * reading.seconds
-    products *= WINOGRAD_SHARING[method] if profile.threads > 1 else 1.0
-    panel_bytes, read_bytes = conv_depth(op, method) * panel * 4, (size.rows + kernel_y - 1) * out.width * depth * 4
-    if not size.together and panel_bytes + read_bytes + 24 * size.inputs * size.tiles * depth > profile.cache_bytes:
-        far_bytes = size.height / size.rows * panels * panel_bytes
-        products += far_bytes / (profile.far_bytes_per_second * profile.threads)
-    vectors = size.tiles * math.ceil(channels / profile.lanes) * (2 if in_pairs else 1)
-    written = 12 * size.height * vectors * 2 * profile.depthwise_seconds
+    each = 2 if method in IN_PAIRS else 1
+    written = _transforming(winograd_size(op, out, method), op.weight.shape[0], each, profile)
+    products = _winograd_products(op, out, profile, panel, method)
     return products + read + written + activation_seconds(op, out.elems, profile)
 
 
