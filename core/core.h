@@ -34,9 +34,11 @@ typedef struct tti_program {
 
 /* A part of a convolution's weights: panels panel_begin .. panel_end (over all groups), of each the kernel's rows
  * k_begin .. k_end. The part that begins at 0 starts from bias and residual (so that the output may lie over the
- * residual), others add to what the output holds; the one that reaches the last row applies the activation. */
+ * residual), others add to what the output holds; the one that reaches the last row applies the activation. What is
+ * sealed still is opened piece by piece, by whoever computes with it. */
 typedef struct tti_block {
   uint32_t panel_begin, panel_end, k_begin, k_end;
+  const uint8_t *sealed; /* NULL: it is in the arena */
 } tti_block;
 
 enum { TTI_I8_RUNS = 256 }; /* most stretches of a convolution on uint8 */
@@ -152,6 +154,8 @@ static inline tti_winograd_size tti_winograd_size_of(const tt_op *op, const tt_t
   return (tti_winograd_size){tiles, rows, inputs, each * rows, all ? in_pairs ? 6 : 4 : 0, rows >= out->height};
 }
 tti_block tti_block_at(const tti_program *p, const tt_op *op, uint32_t b);
+/* Rows of the pieces that a panel is sealed in to be opened as it is used; 0: blocks are opened first. */
+static inline uint32_t tti_piece_rows(const tt_op *op) { return op->variant ? 0 : op->stream_rows; }
 static inline int tti_in_streams(const tt_op *op) { return op->variant >= TT_CODING_I8_RANS; }
 
 /* Rows that coded weights are divided by: whole groups, and whole streams. */
@@ -305,8 +309,18 @@ void tti_binary(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_
 void tti_move_rows(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1);
 void tti_i8_reduce(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1);
 void tti_normalize(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1);
-/* Any other on uint8, by the worker numbered so. */
-void tti_i8_rows(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, uint32_t worker);
+/* Y-plane y of any other on uint8, by the worker numbered so. */
+void tti_i8_row(const struct tt_engine *e, const tt_op *op, uint32_t y, uint32_t worker);
+
+/* Operand 'which' of a binary operator at an output y-plane: elements from pixel to pixel and from channel to channel.
+ */
+typedef struct tti_side {
+  const uint8_t *row;
+  size_t pixel_step, step;
+  float zero;
+} tti_side;
+tti_side tti_side_of(const struct tt_engine *e, const tt_op *op, uint32_t which, uint32_t y);
+static inline int tti_is_whole(tti_side s) { return (s.step != 0) == (s.pixel_step != 0); }
 
 /* A call of a convolution: y-planes y0 .. y1 of the panels of a block, divided into items of panels_each of the panels
  * and rows_each of the y-planes, by y-planes or else by panels first. */
@@ -330,7 +344,7 @@ static inline tti_block tti_conv_part(const tti_conv_call *call, uint32_t *item,
   const uint32_t count[2] = {whole ? whole : 1, whole ? inner : tti_min(inner - from, end - *item)};
   const uint32_t panel = b->panel_begin + first[call->by_rows] * call->panels_each;
   const uint32_t panel_end = panel + count[call->by_rows] * call->panels_each;
-  const tti_block part = {panel, tti_min(panel_end, b->panel_end), b->k_begin, b->k_end};
+  const tti_block part = {panel, tti_min(panel_end, b->panel_end), b->k_begin, b->k_end, b->sealed};
   *y0 = call->y0 + first[!call->by_rows] * call->rows_each;
   *y1 = tti_min(*y0 + count[!call->by_rows] * call->rows_each, call->y1);
   *item += count[0] * count[1];
@@ -342,8 +356,14 @@ void tti_i8_conv_items(void *call, uint32_t item, uint32_t end, uint32_t worker)
 void tti_winograd(struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *block);
 void tti_strassen(struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *block, int resident);
 
-/* Has a row of so many rows of weights bring near what is expected: as much as its arithmetic leaves time for. */
-void tti_bring_near(tti_ahead *expected, uint32_t worker, size_t rows, tti_conv_row *row);
+/* Where piece 'number' of a block's weights lies, a panel's part of it or, of one that is sealed, what is opened to the
+ * worker's place. *next: the piece behind it, if that is before 'end'. */
+const float *tti_piece(const struct tt_engine *e, const tt_op *op, const tti_block *b, uint32_t number, uint32_t end,
+                       uint32_t worker, tti_ahead *next);
+
+/* Has a row of so many rows of weights bring near 'each' bytes of what is next or, where that is nothing, of what is
+ * expected as much as its arithmetic leaves time for. */
+void tti_bring_near(tti_ahead *expected, uint32_t worker, tti_ahead *next, size_t each, size_t rows, tti_conv_row *row);
 
 void tti_fill_padding(const struct tt_engine *e, const tt_tensor *t, uint32_t y0, uint32_t y1);
 /* What is left to do of a complete block's channels at pixels x0 .. x1: an activation that the kernel does not apply as
@@ -355,6 +375,12 @@ void tti_complete_block(const struct tt_engine *e, const tt_op *op, uint32_t y0,
 tti_finish tti_finish_of(const tt_op *op);
 /* Of sums that go on. */
 static inline tti_finish tti_unfinished(void) { return (tti_finish){-__builtin_inff(), __builtin_inff(), 0}; }
+
+/* How many of a window's taps lie before an edge, at which it begins 'at': both in padded coordinates. */
+static inline uint32_t tti_taps_before(uint64_t edge, uint64_t at, uint32_t dilation, uint32_t taps) {
+  const uint64_t before = at < edge ? (edge - at + dilation - 1) / dilation : 0;
+  return before < taps ? (uint32_t)before : taps;
+}
 
 /* Kernel rows ky that meet the map at output y-plane y: from .. to. */
 void tti_ky_range(const tt_op *op, uint32_t height, uint32_t y, uint32_t *from, uint32_t *to);

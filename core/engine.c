@@ -104,7 +104,7 @@ void tt_close(tt_engine *e) {
 
 void tt_expect(tt_engine *e, const void *sealed, size_t bytes) {
   if (e->state == TTI_DEAD) return;
-  const size_t second = e->program.head && tti_workers(e) > 1 ? bytes / 2 : 0;
+  const size_t second = e->program.head && tti_workers(e) > 1 ? bytes / 8 * 3 : 0;
   e->expected[0] = (tti_ahead){(uintptr_t)sealed, bytes - second};
   e->expected[1] = (tti_ahead){(uintptr_t)sealed + bytes - second, second};
 }
@@ -128,22 +128,25 @@ static size_t dense_bytes(const tt_tensor *t, uint32_t rows) {
   return (size_t)rows * t->width * t->channels * t->elem_bytes;
 }
 
-/* Where a wanted chunk's plaintext goes. */
-static tt_load wanted_load(const tt_engine *e) {
+/* Where a wanted chunk's plaintext goes; *piece: bytes of the pieces that it is sealed in. */
+static tt_load wanted_load(const tt_engine *e, uint32_t *piece) {
   const tti_program *p = &e->program;
+  *piece = p->head->piece_bytes;
   if (e->coming.bytes) return e->coming;
   const tti_instr instr = next_instr(e);
   if (instr.code == TT_INSTR_LOAD) return p->loads[instr.arg];
   const tt_op *op = &p->ops[instr.index];
   const uint32_t bytes = (uint32_t)tti_block_bytes(op, tti_block_at(p, op, e->block));
+  if (tti_piece_rows(op)) *piece = (uint32_t)tti_panel_bytes(op, tti_piece_rows(op));
   return (tt_load){op->first_chunk + e->block, op->weights, bytes};
 }
 
 static void want_load(const tt_engine *e, tt_want *want) {
-  const tt_load load = wanted_load(e);
+  uint32_t piece;
+  const tt_load load = wanted_load(e, &piece);
   want->event = TT_WANT_CHUNK;
   want->index = load.chunk;
-  want->bytes = load.bytes + (size_t)tti_divide_up(load.bytes, e->program.head->piece_bytes) * TT_TAG_BYTES;
+  want->bytes = load.bytes + (size_t)tti_divide_up(load.bytes, piece) * TT_TAG_BYTES;
 }
 
 /* What y-planes that cross the boundary are. */
@@ -251,10 +254,8 @@ static void run_rows(void *argument, uint32_t begin, uint32_t end, uint32_t work
   const tt_engine *e = call->e;
   const tt_op *op = call->op;
   const uint32_t y0 = call->y0 + begin * call->rows, y1 = tti_min(call->y0 + end * call->rows, call->y1);
-  if (tti_is_i8(&e->program, op))
-    tti_i8_rows(e, op, y0, y1, worker);
-  else
-    compute_rows(e, op, y0, y1);
+  for (uint32_t y = y0; y < y1 && tti_is_i8(&e->program, op); y++) tti_i8_row(e, op, y, worker);
+  if (!tti_is_i8(&e->program, op)) compute_rows(e, op, y0, y1);
   if (leaves_activation(e, op)) activate_rows(e, op, y0, y1);
   tti_fill_padding(e, &e->program.tensors[op->output], y0, y1);
 }
@@ -280,17 +281,15 @@ static void run_op(tt_engine *e, const tt_op *op, uint32_t end, const tti_block 
   }
 }
 
-static int needs_host(tti_instr instr) { return instr.code != TT_INSTR_RUN; }
-
 /* Goes on until the host is needed or the phase ends. */
 static tt_status advance(tt_engine *e) {
   const tti_program *p = &e->program;
   const uint32_t end = e->state == TTI_SETTING_UP ? p->head->setup_count : p->part->instr_count;
   while (e->next.at < end) {
     const tti_instr instr = next_instr(e);
-    if (needs_host(instr)) return TT_OK;
+    if (instr.code != TT_INSTR_RUN) return TT_OK; /* the host is needed */
     run_op(e, &p->ops[instr.index], instr.arg, NULL);
-    const tt_status status = p->ops[instr.index].malformed ? TT_ERROR_BUNDLE : tti_step(p, instr);
+    const tt_status failed = (tt_status)p->ops[instr.index].failed, status = failed ? failed : tti_step(p, instr);
     if (status != TT_OK) return fail(e, status);
     e->next = tti_cursor_after(p, e->next);
   }
@@ -346,6 +345,14 @@ static void spread_rows(const tt_engine *e, const tt_tensor *t, uint32_t y0, uin
   tti_fill_padding(e, t, y0, y1);
 }
 
+/* Opens a piece of a chunk, whose tag follows it. */
+static int open_piece(const tt_engine *e, uint32_t chunk, uint32_t number, const uint8_t *from, size_t bytes,
+                      uint8_t *to) {
+  uint8_t nonce[TT_NONCE_BYTES];
+  make_nonce(nonce, TT_DOMAIN_CHUNK, number, chunk);
+  return e->port->open(e->port->context, TT_KEY_BUNDLE, nonce, NULL, 0, from, bytes, from + bytes, to);
+}
+
 /* A chunk that is opened, or a row block that leaves or comes back, whose tags stay here; an item is a piece. */
 typedef struct crossing {
   const tt_engine *e;
@@ -361,14 +368,18 @@ static void cross_pieces(void *argument, uint32_t item, uint32_t end, uint32_t w
   uint8_t nonce[TT_NONCE_BYTES];
   (void)worker;
   for (; item < end; item++) {
-    const uint32_t begin = item * c->piece, bytes = tti_min(c->piece, c->bytes - begin);
-    const size_t tag = (size_t)item * TT_TAG_BYTES;
-    const uint8_t *from = c->from + begin + (c->tags ? 0 : tag);
-    make_nonce(nonce, c->tags ? TT_DOMAIN_SPILL | item << 8 : TT_DOMAIN_CHUNK, c->tags ? c->e->run : item, c->index);
-    if (c->leaves ? port->seal(port->context, TT_KEY_SPILL, nonce, NULL, 0, from, bytes, c->to + begin, c->tags + tag)
-                  : port->open(port->context, c->tags ? TT_KEY_SPILL : TT_KEY_BUNDLE, nonce, NULL, 0, from, bytes,
-                               c->tags ? c->tags + tag : from + bytes, c->to + begin))
-      __atomic_store_n(&c->bad, 1, __ATOMIC_RELAXED);
+    const uint32_t begin = item * c->piece, bytes = tti_min(c->piece, c->bytes - begin), at = item * TT_TAG_BYTES;
+    const uint8_t *from = c->from + begin;
+    uint8_t *to = c->to + begin, *tag = c->tags + at;
+    int bad;
+    make_nonce(nonce, TT_DOMAIN_SPILL | item << 8, c->e->run, c->index);
+    if (!c->tags)
+      bad = open_piece(c->e, c->index, item, from + at, bytes, to);
+    else if (c->leaves)
+      bad = port->seal(port->context, TT_KEY_SPILL, nonce, NULL, 0, from, bytes, to, tag);
+    else
+      bad = port->open(port->context, TT_KEY_SPILL, nonce, NULL, 0, from, bytes, tag, to);
+    if (bad) __atomic_store_n(&c->bad, 1, __ATOMIC_RELAXED);
   }
 }
 
@@ -380,8 +391,9 @@ static int cross(crossing *c) {
 
 /* Opens the wanted chunk of weights or instructions into its place. */
 static int open_load(const tt_engine *e, const uint8_t *sealed) {
-  const tt_load load = wanted_load(e);
-  crossing c = {e, sealed, e->arena + load.offset, NULL, load.bytes, e->program.head->piece_bytes, load.chunk, 0, 0};
+  uint32_t piece;
+  const tt_load load = wanted_load(e, &piece);
+  crossing c = {e, sealed, e->arena + load.offset, NULL, load.bytes, piece, load.chunk, 0, 0};
   return cross(&c);
 }
 
@@ -393,6 +405,18 @@ static int cross_spill(const tt_engine *e, const tt_want *want, const uint8_t *f
   uint8_t *tags = p->tags + (size_t)(spill_of(p, instr)->tag + instr.arg) * workers * TT_TAG_BYTES;
   crossing c = {e, from, to, tags, bytes, tti_divide_up(bytes, workers * 64) * 64, want->index, leaves, 0};
   return cross(&c);
+}
+
+const float *tti_piece(const tt_engine *e, const tt_op *op, const tti_block *b, uint32_t number, uint32_t end,
+                       uint32_t worker, tti_ahead *next) {
+  const size_t bytes = tti_panel_bytes(op, b->sealed ? tti_piece_rows(op) : b->k_end - b->k_begin);
+  const size_t step = bytes + (b->sealed ? TT_TAG_BYTES : 0);
+  const uint8_t *from = (b->sealed ? b->sealed : e->arena + op->weights) + number * step;
+  uint8_t *place = e->arena + op->weights + worker * bytes;
+  *next = (tti_ahead){(uintptr_t)from + step, number + 1 < end ? bytes : 0};
+  if (b->sealed && open_piece(e, op->first_chunk + e->block, number, from, bytes, place))
+    __atomic_store_n(&e->program.ops[op - e->program.ops].failed, TT_ERROR_AUTHENTICATION, __ATOMIC_RELAXED);
+  return (const float *)(const void *)(b->sealed ? place : from);
 }
 
 static tt_status feed_part(tt_engine *e, const uint8_t *sealed) {
@@ -408,9 +432,11 @@ static tt_status feed_instr(tt_engine *e, const tt_want *want, const uint8_t *se
   const tti_program *p = &e->program;
   const tt_port *port = e->port;
   const tti_instr instr = next_instr(e);
+  const tt_op *op = &p->ops[instr.index];
+  const int is_stream = instr.code == TT_INSTR_STREAM, as_used = is_stream && tti_piece_rows(op);
   int bad;
   if (want->event == TT_WANT_CHUNK) {
-    bad = open_load(e, sealed);
+    bad = !as_used && open_load(e, sealed);
   } else if (want->event == TT_WANT_INPUT) {
     const tt_tensor *t = &p->tensors[p->ports[instr.index].tensor];
     const size_t bytes = dense_bytes(t, want->rows);
@@ -422,11 +448,11 @@ static tt_status feed_instr(tt_engine *e, const tt_want *want, const uint8_t *se
     bad = cross_spill(e, want, sealed, tti_slot(e, &p->tensors[instr.index], want->row), 0);
   }
   if (bad) return fail(e, TT_ERROR_AUTHENTICATION);
-  if (instr.code == TT_INSTR_STREAM) {
-    const tt_op *op = &p->ops[instr.index];
-    const tti_block block = tti_block_at(p, op, e->block);
+  if (is_stream) {
+    tti_block block = tti_block_at(p, op, e->block);
+    if (as_used) block.sealed = sealed;
     run_op(e, op, instr.arg, &block);
-    if (op->malformed) return fail(e, TT_ERROR_BUNDLE);
+    if (op->failed) return fail(e, (tt_status)op->failed);
     if (++e->block < tti_block_count(p, op)) return TT_OK;
     e->block = 0;
   }
@@ -442,10 +468,7 @@ tt_status tt_feed(tt_engine *e, const uint8_t *sealed, size_t bytes) {
   if (bytes != want.bytes) return fail(e, TT_ERROR_AUTHENTICATION);
   if (e->coming.bytes) return feed_part(e, sealed);
   if (e->state != TTI_PROGRAM_WANTED) return feed_instr(e, &want, sealed);
-  uint8_t nonce[TT_NONCE_BYTES];
-  make_nonce(nonce, TT_DOMAIN_CHUNK, 0, 0);
-  if (e->port->open(e->port->context, TT_KEY_BUNDLE, nonce, NULL, 0, sealed, e->program_bytes,
-                    sealed + e->program_bytes, e->arena + TT_ENGINE_BYTES))
+  if (open_piece(e, 0, 0, sealed, e->program_bytes, e->arena + TT_ENGINE_BYTES))
     return fail(e, TT_ERROR_AUTHENTICATION);
   return open_program(e);
 }

@@ -74,7 +74,7 @@ void tti_part_rewind(const tti_program *p) {
     const uint16_t *kept = kept_of(p, &p->tensors[i]);
     p->tensors[i].produced = kept ? *kept : 0;
   }
-  for (uint32_t i = 0; i < p->part->op_count; i++) p->ops[i].done = p->ops[i].malformed = 0;
+  for (uint32_t i = 0; i < p->part->op_count; i++) p->ops[i].done = p->ops[i].failed = 0;
   for (uint32_t i = 0; i < p->head->spill_count; i++) {
     p->spills[i].sealed = p->spills[i].sealed_before;
     p->spills[i].lost = p->spills[i].lost_before;
@@ -157,7 +157,7 @@ tti_block tti_block_at(const tti_program *p, const tt_op *op, uint32_t b) {
   const uint32_t depth = tti_conv_depth(p, op), splits = (depth - 1) / op->k_per_block + 1;
   const uint32_t panel = b / splits * op->panels_per_block, k = b % splits * op->k_per_block;
   return (tti_block){panel, panel + tti_min(op->panels_per_block, tti_conv_panels(p, op) - panel), k,
-                     k + tti_min(op->k_per_block, depth - k)};
+                     k + tti_min(op->k_per_block, depth - k), NULL};
 }
 
 /* The transform reads whole tiles of input pixels, and has its workspace. */
@@ -475,7 +475,11 @@ static int check_stream(const tti_program *p, const tt_op *op, uint32_t rows) {
   }
   const uint64_t blocks = tti_block_count(p, op);
   if (!op->first_chunk || op->first_chunk + blocks > p->head->chunk_count) return 0;
-  return in_data(p, op->weights, tti_block_bytes(op, tti_block_at(p, op, 0)));
+  const uint32_t piece = tti_piece_rows(op), each = tti_in_pairs(op) ? depth : depth / op->kernel_y;
+  if (!piece) return in_data(p, op->weights, tti_block_bytes(op, tti_block_at(p, op, 0)));
+  if (op->flags & TT_FLAG_WINOGRAD && (!(op->flags & TT_FLAG_TOGETHER) || piece != each)) return 0;
+  if (depth % piece || op->k_per_block < depth || tti_is_i8(p, op) || op->flags & TT_FLAG_STRASSEN) return 0;
+  return in_data(p, op->weights, p->head->workers * tti_panel_bytes(op, piece));
 }
 
 static int step_run(const tti_program *p, tti_instr instr) {
@@ -487,7 +491,7 @@ static int step_run(const tti_program *p, tti_instr instr) {
   if (op->kind == TT_OP_PERMUTE && end != height) return 0;
   if (instr.code == TT_INSTR_STREAM && !check_stream(p, op, end - op->done)) return 0;
   if (instr.code == TT_INSTR_RUN && op->kind == TT_OP_CONV) {
-    const tti_block whole = {0, tti_conv_panels(p, op), 0, tti_conv_depth(p, op)};
+    const tti_block whole = {0, tti_conv_panels(p, op), 0, tti_conv_depth(p, op), NULL};
     if (!in_data(p, op->weights, tti_block_bytes(op, whole))) return 0;
   }
   for (uint32_t i = 0; i < op->operand_count; i++)

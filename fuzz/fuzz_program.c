@@ -14,7 +14,7 @@
 
 #include "plain_port.h"
 
-enum { MOST_STEPS = 20000, ARENA_SLACK = 4096 };
+enum { MOST_STEPS = 20000, ARENA_SLACK = 4096, CHUNK_BYTES = 1 << 20 };
 
 static uint64_t state;
 
@@ -99,7 +99,7 @@ int main(int argc, char **argv) {
   tt_program head;
   memcpy(&head, original, sizeof head);
   const size_t arena_bytes = ((size_t)head.arena_bytes + ARENA_SLACK) / TT_ALIGN * TT_ALIGN,
-               scratch_bytes = arena_bytes + TT_TAG_BYTES;
+               scratch_bytes = arena_bytes + CHUNK_BYTES; /* blocks may be larger than the arena */
   uint8_t *arena = aligned_alloc(TT_ALIGN, arena_bytes), *scratch = malloc(scratch_bytes),
           *program = malloc(bytes + TT_TAG_BYTES);
   const tt_port port = plain_port(tti_kernels_portable());

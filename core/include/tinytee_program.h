@@ -21,8 +21,8 @@
 
 enum {
   TT_PROGRAM_MAGIC = 0x50545454, /* "TTTP" */
-  TT_PROGRAM_VERSION = 11,
-  TT_BUNDLE_VERSION = 13,
+  TT_PROGRAM_VERSION = 12,
+  TT_BUNDLE_VERSION = 14,
   TT_ENGINE_BYTES = 256, /* the engine's state, at the start of the arena; the program follows */
   TT_TAG_BYTES = 16,     /* tag of every sealed chunk, whatever the suite */
   TT_NONCE_BYTES = 32,   /* room for a nonce; a suite with shorter ones uses the first bytes */
@@ -173,7 +173,10 @@ typedef struct tt_tensor {
  * A convolution's weights, which may be a map, lie in the arena whole (TT_INSTR_RUN) or are fed block by block to
  * 'weights' (TT_INSTR_STREAM): a block is panels_per_block panels (counted over all groups) of the kernel's k_per_block
  * rows, of kernel_y * kernel_x * in_channels / groups rows in all; if k_per_block is less than all, panels_per_block is
- * 1 and the blocks of a panel add up in the output. Blocks go through k first; block b is chunk first_chunk + b. */
+ * 1 and the blocks of a panel add up in the output. Blocks go through k first; block b is chunk first_chunk + b. If its
+ * stream_rows is not 0 and it is float32 without codes, panels are whole, and sealed in pieces of so many rows, which
+ * whoever uses them opens to a place of its own, one of each worker's at 'weights'. By Winograd's method, which then
+ * transforms weights as they are used, a piece is a kernel row or, in pairs, a panel. */
 /* A convolution with TT_FLAG_WINOGRAD (3 columns, stride and dilation 1, no groups) has weights that are transformed
  * ahead of time: 6 columns instead of 3 and, with TT_FLAG_PAIRS, 4 rows instead of 3; with TT_FLAG_TOGETHER they are as
  * they are, and transformed as they are used. It is fed whole panels, and has a workspace: with tiles = ceil(out width
@@ -251,8 +254,8 @@ typedef struct tt_op {
   float alpha, beta;  /* of the activation */
   float p0, p1, p2;   /* lrn: alpha, beta, bias (size in kernel_x); layer norm: p0 = epsilon; gather: p0 = fill */
   uint16_t stream_rows, stream_rate, stream_base;
-  uint16_t malformed; /* runtime: whether a stream of weights did not end as it must */
-  uint32_t done;      /* runtime: y-planes computed (reduce: y-planes consumed) */
+  uint16_t failed; /* runtime: tt_status of weights that are malformed, or not authentic */
+  uint32_t done;   /* runtime: y-planes computed (reduce: y-planes consumed) */
 } tt_op;
 
 /* Tables (tables[] holds int32 or float32):
@@ -314,8 +317,7 @@ typedef struct tt_program {
   uint32_t chunk_count; /* of the bundle, chunk 0 included */
   uint32_t setup_count; /* the first instrs of part 0, all LOAD: done once after open (pinned weights) */
   uint32_t workers;     /* most threads that may share a run, 1 .. TT_MAX_WORKERS */
-  uint32_t
-      piece_bytes; /* a chunk, but for chunk 0, is sealed in pieces of so many bytes, so that they share that too */
+  uint32_t piece_bytes; /* of the pieces that chunks are sealed in (not chunk 0, and see tt_op) for them to share */
 } tt_program;
 
 /* The counts of a part, and the one that follows: a later chunk of so many bytes (0: the run is over). If any follows
@@ -330,12 +332,11 @@ typedef struct tt_part {
 
 /* The bundle, a file: a preamble that anyone may read and that the wrapped key authenticates, then the sealed chunks.
  *
- *     tt_bundle_header | manifest (JSON) | uint32_t sealed_bytes[chunk_count] | wrapped key and its tag | chunk 0 |
- * chunk 1 | ...
+ *     tt_bundle_header | manifest (JSON) | uint32_t sealed_bytes[chunk_count] | wrapped key and its tag | chunks
  *
  * The bundle's own random key is sealed with the owner's model key under wrap_nonce, everything before it as associated
- * data. Chunk k is one piece or several, one after the other, as tt_program.piece_bytes says (chunk 0 is one). Piece i
- * of it: nonce {TT_DOMAIN_CHUNK, i, k, 0, ...}, no associated data, ciphertext then tag. */
+ * data. Chunk k is one piece or several, one after the other, as tt_program and tt_op say (chunk 0 is one). Piece i of
+ * it: nonce {TT_DOMAIN_CHUNK, i, k, 0, ...}, no associated data, ciphertext then tag. */
 typedef struct tt_bundle_header {
   uint8_t magic[8]; /* "tinytee" and a zero */
   uint32_t version, suite;

@@ -33,13 +33,9 @@ void tti_complete_block(const struct tt_engine *e, const tt_op *op, uint32_t y0,
 }
 
 void tti_ky_range(const tt_op *op, uint32_t height, uint32_t y, uint32_t *from, uint32_t *to) {
-  const uint32_t top = y * op->stride_y; /* in padded coordinates */
-  const uint32_t end = height + op->pad_top;
-  uint32_t ky = top < op->pad_top ? (op->pad_top - top + op->dilation_y - 1) / op->dilation_y : 0;
-  *from = tti_min(ky, op->kernel_y);
-  ky = top < end ? (end - top + op->dilation_y - 1) / op->dilation_y : 0;
-  *to = tti_min(ky, op->kernel_y);
-  if (*to < *from) *to = *from;
+  const uint64_t top = (uint64_t)y * op->stride_y;
+  *to = tti_taps_before((uint64_t)op->pad_top + height, top, op->dilation_y, op->kernel_y);
+  *from = tti_min(tti_taps_before(op->pad_top, top, op->dilation_y, op->kernel_y), *to);
 }
 
 /* Collects the runs of one output y-plane for input channels c0 .. c0 + depth and the weight rows k_begin .. k_end,
@@ -83,7 +79,7 @@ static size_t collect_runs(const struct tt_engine *e, const tt_op *op, const tt_
 /* Whether a stream was malformed shows, by an error. Nothing else that is computed from what is secret does, so this
  * branch stands alone, where tests/machine_code can tell it from others. */
 __attribute__((noinline)) static void tell_of_malformed(tt_op *op, int malformed) {
-  if (malformed) __atomic_store_n(&op->malformed, 1, __ATOMIC_RELAXED);
+  if (malformed) __atomic_store_n(&op->failed, TT_ERROR_BUNDLE, __ATOMIC_RELAXED);
 }
 
 /* Decodes streams: rows begin .. end, as decode_rows. */
@@ -135,14 +131,17 @@ static void decode_rows(const struct tt_engine *e, const tt_op *op, const uint8_
 /* Multiply-accumulates for a byte. */
 enum { AHEAD_WORK = 16 };
 
-void tti_bring_near(tti_ahead *expected, uint32_t worker, size_t rows, tti_conv_row *row) {
-  const size_t most = worker > 1 ? 0 : rows * row->panel * row->width / AHEAD_WORK;
-  expected += worker % 2;
-  row->ahead = (const void *)expected->at;
-  row->ahead_bytes = most < expected->bytes ? most : expected->bytes;
-  if (!row->ahead_bytes) return;
-  expected->at += row->ahead_bytes;
-  expected->bytes -= row->ahead_bytes;
+void tti_bring_near(tti_ahead *expected, uint32_t worker, tti_ahead *next, size_t each, size_t rows,
+                    tti_conv_row *row) {
+  if (!next->bytes) {
+    next = expected + worker % 2;
+    each = worker > 1 ? 0 : rows * row->panel * row->width / AHEAD_WORK;
+  }
+  row->ahead = (const void *)next->at;
+  row->ahead_bytes = each < next->bytes ? each : next->bytes;
+  if (!row->ahead_bytes) return; /* others may read it at the same time */
+  next->at += row->ahead_bytes;
+  next->bytes -= row->ahead_bytes;
 }
 
 /* Whether too few pixels use a weight, each time that it is loaded, for it to come from farther away than the nearest
@@ -168,7 +167,9 @@ static void conv_items(void *argument, uint32_t item, uint32_t end, uint32_t wor
   const uint32_t group_panels = tti_divide_up(channels, op->panel), k_total = tti_conv_depth(&e->program, op);
   const float *bias = (const float *)(const void *)(e->arena + op->bias);
   const int in_line = tti_is_in_line(&e->program, op);
-  const uint32_t slice = rows_at_once(e, op, b->k_end - b->k_begin);
+  const uint32_t piece = b->sealed ? tti_piece_rows(op) : b->k_end - b->k_begin, slice = rows_at_once(e, op, piece);
+  const uint32_t pieces = (b->k_end - b->k_begin) / piece; /* of a panel, one after another */
+  const int goes_on = b->sealed || (call->resident && !op->variant);
   float *decoded = (float *)(void *)(e->arena + op->workspace) + (size_t)worker * slice * op->panel;
   tti_run runs[RUNS];
   tti_conv_row row = {.runs = runs,
@@ -180,18 +181,21 @@ static void conv_items(void *argument, uint32_t item, uint32_t end, uint32_t wor
   while (item < end) {
     uint32_t y0, y1;
     const tti_block part = tti_conv_part(call, &item, end, &y0, &y1);
+    uint32_t number = (part.panel_begin - b->panel_begin) * pieces, last = (part.panel_end - b->panel_begin) * pieces;
     for (uint32_t panel = part.panel_begin; panel < part.panel_end; panel++) {
       const uint32_t group = panel / group_panels, first = panel % group_panels * op->panel;
       const uint32_t channel = group * channels + first;
-      const uint8_t *weights =
-          e->arena + op->weights + (panel - b->panel_begin) * tti_panel_bytes(op, b->k_end - b->k_begin);
+      const float *weights = NULL;
+      tti_ahead next = {0, 0};
       row.columns = tti_min(op->panel, channels - first);
-      const int next = call->resident && !op->variant && panel + 1 < part.panel_end;
       for (uint32_t k0 = b->k_begin, k1; k0 < b->k_end; k0 = k1) {
-        k1 = tti_min(slice, b->k_end - k0) + k0;
-        row.weights = (const float *)(const void *)weights + (size_t)(k0 - b->k_begin) * op->panel;
+        const uint32_t at = (k0 - b->k_begin) % piece;
+        if (!at) weights = tti_piece(e, op, b, number++, goes_on ? last : 0, worker, &next);
+        const size_t each = tti_divide_up((uint32_t)next.bytes, (y1 - y0) * tti_divide_up(piece - at, slice));
+        k1 = tti_min(slice, piece - at) + k0;
+        row.weights = weights + (size_t)at * op->panel;
         if (op->variant) {
-          decode_rows(e, op, weights, k0 - b->k_begin, k1 - b->k_begin, decoded);
+          decode_rows(e, op, (const uint8_t *)weights, at, at + k1 - k0, decoded);
           row.weights = decoded;
         }
         for (uint32_t y = y0, rows; y < y1; y += rows) {
@@ -201,13 +205,7 @@ static void conv_items(void *argument, uint32_t item, uint32_t end, uint32_t wor
           row.out = tti_row(e, out, y) + channel;
           row.bias = k == 0 ? bias + (size_t)panel * op->panel : NULL;
           row.begin = k == 0 ? NULL : row.out;
-          if (next && k1 == b->k_end) { /* the next panel, a part with every y-plane */
-            const size_t each = tti_panel_bytes(op, k_total) / (y1 - y0);
-            row.ahead_bytes = rows * each;
-            row.ahead = weights + tti_panel_bytes(op, k_total) + (y - y0) * each;
-          } else {
-            tti_bring_near(call->expected, worker, k1 - k0, &row);
-          }
+          tti_bring_near(call->expected, worker, &next, rows * each, k1 - k0, &row);
           do {
             row.run_count = collect_runs(e, op, in, y, group * depth, depth, k0, k1, &k, runs);
             row.residual = row.begin || !residual ? NULL : tti_row(e, residual, y) + channel;
@@ -232,7 +230,7 @@ int tti_by_rows(const struct tt_engine *e, const tt_op *op, uint32_t rows, uint6
 
 void tti_conv(struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, const tti_block *block) {
   const tt_tensor *out = &e->program.tensors[op->output];
-  const tti_block whole = {0, tti_conv_panels(&e->program, op), 0, tti_conv_depth(&e->program, op)};
+  const tti_block whole = {0, tti_conv_panels(&e->program, op), 0, tti_conv_depth(&e->program, op), NULL};
   const tti_block *b = block ? block : &whole;
   if (op->flags & TT_FLAG_WINOGRAD) {
     tti_winograd(e, op, y0, y1, b);
@@ -248,8 +246,10 @@ void tti_conv(struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, co
   const uint32_t items = tti_items(e, weights * (pixels < LEAST_PIXELS ? LEAST_PIXELS : pixels));
   const uint32_t most_rows = tti_min(rows, is_narrow(e, op) ? tti_workers(e) : rows);
   tti_conv_call call = {.e = e, .op = op, .block = b, .y0 = y0, .y1 = y1, .resident = !block, .expected = e->expected};
-  call.by_rows = tti_by_rows(e, op, block ? rows : out->height, weights);
-  call.rows_each = tti_divide_up(rows, tti_min(call.by_rows ? items : tti_divide_up(items, panels), most_rows));
+  call.by_rows = !b->sealed && tti_by_rows(e, op, block ? rows : out->height, weights);
+  uint32_t parts = call.by_rows ? items : tti_divide_up(items, panels);
+  if (b->sealed) parts = panels % tti_workers(e) && panels < 4 * tti_workers(e) ? tti_workers(e) : 1;
+  call.rows_each = tti_divide_up(rows, tti_min(parts, most_rows));
   call.row_parts = tti_divide_up(rows, call.rows_each);
   call.panels_each =
       tti_divide_up(panels, tti_min(call.by_rows ? tti_divide_up(items, call.row_parts) : items, panels));
@@ -295,9 +295,9 @@ void tti_depthwise(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint
 }
 
 uint32_t tti_pool_divisor(const tt_op *op, uint32_t height, uint32_t y, uint32_t inside) {
-  const uint32_t top = y * op->stride_y, padded = op->pad_top + height + op->pad_bottom;
-  const uint32_t fit = top < padded ? (padded - top + op->dilation_y - 1) / op->dilation_y : 0;
-  const uint32_t divisor = op->flags & TT_FLAG_COUNT_INCLUDE_PAD ? tti_min(fit, op->kernel_y) : inside;
+  const uint64_t padded = (uint64_t)op->pad_top + height + op->pad_bottom, top = (uint64_t)y * op->stride_y;
+  const uint32_t fit = tti_taps_before(padded, top, op->dilation_y, op->kernel_y);
+  const uint32_t divisor = op->flags & TT_FLAG_COUNT_INCLUDE_PAD ? fit : inside;
   return divisor ? divisor : 1;
 }
 

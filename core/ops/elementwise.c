@@ -22,21 +22,18 @@ void tti_reduce(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_
     kernels->i8->accumulate(0, 1.0f / ((float)in->height * (float)in->width), total, 1, total, channels);
 }
 
-/* One operand of a binary operator at an output y-plane. */
-typedef struct side {
-  const float *row;
-  size_t pixel_step, step; /* elements from pixel to pixel and from channel to channel */
-} side;
-
-static side tensor_side(const struct tt_engine *e, const tt_tensor *t, uint32_t y) {
-  return (side){tti_row(e, t, t->height == 1 ? 0 : y), t->width == 1 ? 0 : t->channels, t->channels == 1 ? 0 : 1};
-}
-
-static side constant_side(const struct tt_engine *e, const tt_op *op, uint32_t channels, uint32_t y) {
-  const uint32_t depth = op->groups ? op->groups : channels;
-  const float *values = (const float *)(const void *)(e->arena + op->weights);
-  return (side){values + (size_t)(op->kernel_y == 1 ? 0 : y) * op->kernel_x * depth, op->kernel_x == 1 ? 0 : depth,
-                depth == 1 ? 0 : 1};
+tti_side tti_side_of(const struct tt_engine *e, const tt_op *op, uint32_t which, uint32_t y) {
+  const tt_tensor *out = &e->program.tensors[op->output];
+  const uint32_t constant = !(op->flags & TT_FLAG_CONSTANT) ? 2 : op->flags & TT_FLAG_CONSTANT_FIRST ? 0 : 1;
+  if (which != constant) { /* beside a constant there is but one */
+    const tt_tensor *t = tti_operand(&e->program, op, constant < 2 ? 0 : which);
+    const uint8_t *row = tti_pixels(e, t, t->height == 1 ? 0 : y);
+    return (tti_side){row, t->width == 1 ? 0 : t->channels, t->channels != 1, t->zero_point};
+  }
+  const uint32_t channels = op->groups ? op->groups : out->channels;
+  const size_t row = (size_t)(op->kernel_y == 1 ? 0 : y) * op->kernel_x * channels;
+  return (tti_side){e->arena + op->weights + row * out->elem_bytes, op->kernel_x == 1 ? 0 : channels, channels != 1,
+                    (float)op->table};
 }
 
 void tti_binary(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1) {
@@ -44,24 +41,19 @@ void tti_binary(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_
   const tt_tensor *out = &e->program.tensors[op->output];
   const uint32_t channels = out->channels;
   for (uint32_t y = y0; y < y1; y++) {
-    const side first = tensor_side(e, tti_operand(&e->program, op, 0), y);
-    const side second = op->flags & TT_FLAG_CONSTANT ? constant_side(e, op, channels, y)
-                                                     : tensor_side(e, tti_operand(&e->program, op, 1), y);
-    side a = op->flags & TT_FLAG_CONSTANT_FIRST ? second : first,
-         b = op->flags & TT_FLAG_CONSTANT_FIRST ? first : second;
+    tti_side a = tti_side_of(e, op, 0, y), b = tti_side_of(e, op, 1, y);
     if (channels == 1) a.step = a.pixel_step, b.step = b.pixel_step; /* pixels as channels elsewhere */
+    const float *left = (const float *)(const void *)a.row, *right = (const float *)(const void *)b.row;
     float *row = tti_row(e, out, y);
-    const int whole_a = (a.step && a.pixel_step) || (!a.step && !a.pixel_step);
-    const int whole_b = (b.step && b.pixel_step) || (!b.step && !b.pixel_step);
-    if (whole_a && whole_b) {
-      kernels->binary(op->variant, a.row, a.step, b.row, b.step, row, (size_t)out->width * channels);
+    if (tti_is_whole(a) && tti_is_whole(b)) {
+      kernels->binary(op->variant, left, a.step, right, b.step, row, (size_t)out->width * channels);
     } else if (a.step && a.pixel_step && b.step) {
-      kernels->binary_pixels(op->variant, a.row, b.row, 0, row, out->width, channels);
+      kernels->binary_pixels(op->variant, left, right, 0, row, out->width, channels);
     } else if (b.step && b.pixel_step && a.step) {
-      kernels->binary_pixels(op->variant, b.row, a.row, 1, row, out->width, channels);
+      kernels->binary_pixels(op->variant, right, left, 1, row, out->width, channels);
     } else {
       for (uint32_t x = 0; x < out->width; x++)
-        kernels->binary(op->variant, a.row + x * a.pixel_step, a.step, b.row + x * b.pixel_step, b.step,
+        kernels->binary(op->variant, left + x * a.pixel_step, a.step, right + x * b.pixel_step, b.step,
                         row + (size_t)x * channels, channels);
     }
   }

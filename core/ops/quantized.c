@@ -13,12 +13,6 @@ static tti_rounding rounding_of(const tt_op *op, const tt_tensor *out) {
   return r;
 }
 
-/* Where the zero point has been added before. */
-static tti_rounding rounding_alone(const tt_op *op) {
-  const tti_rounding r = {op->alpha, op->beta, 0, 0, 0};
-  return r;
-}
-
 /* Collects the runs of output y-plane y for input channels from c0 on and the weight rows of a block. */
 static size_t collect_runs(const struct tt_engine *e, const tt_op *op, const tt_tensor *in, uint32_t y, uint32_t c0,
                            const tti_block *b, tti_i8_run *runs) {
@@ -119,15 +113,6 @@ static void depthwise(const struct tt_engine *e, const tt_op *op, uint32_t y) {
   e->port->kernels->i8->depthwise_row(&row);
 }
 
-/* The window columns of one output pixel that lie inside the map: from .. to. */
-static void columns_inside(const tt_op *op, uint32_t width, uint32_t x, uint32_t *from, uint32_t *to) {
-  const uint64_t left = (uint64_t)x * op->stride_x, end = (uint64_t)op->pad_left + width; /* in padded coordinates */
-  const uint64_t skip = left < op->pad_left ? (op->pad_left - left + op->dilation_x - 1) / op->dilation_x : 0;
-  const uint64_t stop = left < end ? (end - left + op->dilation_x - 1) / op->dilation_x : 0;
-  *to = stop < op->kernel_x ? (uint32_t)stop : op->kernel_x;
-  *from = skip < *to ? (uint32_t)skip : *to;
-}
-
 static void max_pixel(const struct tt_engine *e, const uint8_t *const *rows, uint32_t row_count, size_t step,
                       uint32_t columns, uint32_t channels, uint8_t *to) {
   const uint8_t *pixels[MOST_PIXELS];
@@ -148,24 +133,24 @@ static void pool(const struct tt_engine *e, const tt_op *op, uint32_t y) {
   const uint8_t *planes[TT_MAX_KERNEL_Y], *rows[TT_MAX_KERNEL_Y];
   const int count_pad = (op->flags & TT_FLAG_COUNT_INCLUDE_PAD) != 0;
   const size_t step = (size_t)op->dilation_x * in->channels;
-  const uint64_t padded = (uint64_t)op->pad_left + in->width + op->pad_right;
-  uint32_t from, to, first, end;
+  const uint64_t right = (uint64_t)op->pad_left + in->width;
+  uint32_t from, to;
   tti_ky_range(op, in->height, y, &from, &to);
   const uint32_t divisor_y = tti_pool_divisor(op, in->height, y, to - from);
   for (uint32_t ky = from; ky < to; ky++)
     planes[ky - from] = tti_pixels(e, in, y * op->stride_y + ky * op->dilation_y - op->pad_top);
   uint8_t *pixel = tti_pixels(e, out, y);
   for (uint32_t x = 0; x < out->width; x++, pixel += out->channels) {
-    columns_inside(op, in->width, x, &first, &end);
-    const size_t at = first < end ? (size_t)x * op->stride_x + (size_t)first * op->dilation_x - op->pad_left : 0;
+    const uint64_t left = (uint64_t)x * op->stride_x;
+    const uint32_t end = tti_taps_before(right, left, op->dilation_x, op->kernel_x);
+    const uint32_t first = tti_min(tti_taps_before(op->pad_left, left, op->dilation_x, op->kernel_x), end);
+    const size_t at = first < end ? left + (size_t)first * op->dilation_x - op->pad_left : 0;
     for (uint32_t i = 0; i < to - from; i++) rows[i] = planes[i] + at * in->channels;
     if (op->kind == TT_OP_MAX_POOL) {
       max_pixel(e, rows, to - from, step, end - first, in->channels, pixel);
       continue;
     }
-    const uint64_t left = (uint64_t)x * op->stride_x;
-    const uint64_t fit = left < padded ? (padded - left + op->dilation_x - 1) / op->dilation_x : 0;
-    const uint32_t columns = !count_pad ? end - first : fit < op->kernel_x ? (uint32_t)fit : op->kernel_x;
+    const uint32_t fit = tti_taps_before(right + op->pad_right, left, op->dilation_x, op->kernel_x);
     const tti_i8_average window = {.rows = rows,
                                    .row_count = to - from,
                                    .columns = end - first,
@@ -173,11 +158,11 @@ static void pool(const struct tt_engine *e, const tt_op *op, uint32_t y) {
                                    .channels = in->channels,
                                    .zero = in->zero_point,
                                    .in_scale = op->p0,
-                                   .divisor = (float)(divisor_y * columns),
+                                   .divisor = (float)(divisor_y * (count_pad ? fit : end - first)),
                                    .out_scale = op->p1,
                                    .offset = out->zero_point,
                                    .out = pixel,
-                                   .rounding = rounding_alone(op)};
+                                   .rounding = {op->alpha, op->beta, 0, 0, 0}};
     e->port->kernels->i8->average(&window);
   }
 }
@@ -195,38 +180,9 @@ void tti_i8_reduce(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint
   kernels->round(sums, (int32_t)(in->height * in->width * in->zero_point), op->p0, in->channels, means, &rounding);
 }
 
-/* One operand of a binary operator at an output y-plane. */
-typedef struct side {
-  const uint8_t *row;
-  size_t pixel_step, step; /* elements from pixel to pixel and from channel to channel */
-  float zero;
-} side;
-
-static side side_of(const uint8_t *row, uint32_t width, uint32_t channels, float zero) {
-  return (side){row, width == 1 ? 0 : channels, channels == 1 ? 0 : 1, zero};
-}
-
-static side tensor_side(const struct tt_engine *e, const tt_op *op, uint32_t which, uint32_t y) {
-  const tt_tensor *t = tti_operand(&e->program, op, which);
-  return side_of(tti_pixels(e, t, t->height == 1 ? 0 : y), t->width, t->channels, t->zero_point);
-}
-
-static side constant_side(const struct tt_engine *e, const tt_op *op, uint32_t channels, uint32_t y) {
-  const uint32_t depth = op->groups ? op->groups : channels;
-  const uint8_t *values = e->arena + op->weights + (size_t)(op->kernel_y == 1 ? 0 : y) * op->kernel_x * depth;
-  return side_of(values, op->kernel_x, depth, (float)op->table);
-}
-
 static void binary(const struct tt_engine *e, const tt_op *op, uint32_t y) {
   const tt_tensor *out = &e->program.tensors[op->output];
-  const int constant = (op->flags & TT_FLAG_CONSTANT) != 0;
-  side a = tensor_side(e, op, 0, y);
-  side b = constant ? constant_side(e, op, out->channels, y) : tensor_side(e, op, 1, y);
-  if (op->flags & TT_FLAG_CONSTANT_FIRST) {
-    const side swap = a;
-    a = b;
-    b = swap;
-  }
+  const tti_side a = tti_side_of(e, op, 0, y), b = tti_side_of(e, op, 1, y);
   tti_i8_binary_row row = {.a = a.row,
                            .b = b.row,
                            .a_step = a.step,
@@ -239,9 +195,9 @@ static void binary(const struct tt_engine *e, const tt_op *op, uint32_t y) {
                            .b_scale = op->p1,
                            .last = op->variant == TT_BINARY_MUL ? out->zero_point : op->p2,
                            .out = tti_pixels(e, out, y),
-                           .rounding = op->variant == TT_BINARY_SUB ? rounding_of(op, out) : rounding_alone(op)};
-  const int whole = (a.step != 0) == (a.pixel_step != 0) && (b.step != 0) == (b.pixel_step != 0);
-  if (!whole) {
+                           .rounding = op->variant == TT_BINARY_SUB ? rounding_of(op, out)
+                                                                    : (tti_rounding){op->alpha, op->beta, 0, 0, 0}};
+  if (!tti_is_whole(a) || !tti_is_whole(b)) {
     row.count = out->channels;
     row.pixels = out->width;
     row.a_pixel = a.pixel_step;
@@ -268,7 +224,7 @@ static void normalize(const struct tt_engine *e, const tt_op *op, uint32_t y, ui
   }
 }
 
-static void compute_row(const struct tt_engine *e, const tt_op *op, uint32_t y, uint32_t worker) {
+void tti_i8_row(const struct tt_engine *e, const tt_op *op, uint32_t y, uint32_t worker) {
   const tti_i8_kernels *kernels = e->port->kernels->i8;
   const tt_tensor *in = tti_operand(&e->program, op, 0), *out = &e->program.tensors[op->output];
   const size_t count = (size_t)out->width * out->channels;
@@ -287,8 +243,4 @@ static void compute_row(const struct tt_engine *e, const tt_op *op, uint32_t y, 
     kernels->dequantize(tti_pixels(e, in, y), in->zero_point, op->p0, count, tti_row(e, out, y));
   else
     kernels->quantize(tti_row(e, in, y), op->p0, count, tti_pixels(e, out, y), &rounding);
-}
-
-void tti_i8_rows(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, uint32_t worker) {
-  for (uint32_t y = y0; y < y1; y++) compute_row(e, op, y, worker);
 }

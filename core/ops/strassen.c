@@ -104,12 +104,10 @@ static void run_pass(const strassen_call *call, const pass *s, uint32_t panel, u
     run.input = call->sums + ((s->left - S1) * call->most + (size_t)pair * call->width) * depth;
     row.pixel_stride = (ptrdiff_t)depth;
   }
-  if (call->resident && s->ahead != NONE) {
-    row.ahead_bytes = matrix * sizeof(float) / call->pairs;
-    row.ahead = (const char *)(row.weights + (s->ahead - s->weights) * (ptrdiff_t)matrix) + pair * row.ahead_bytes;
-  } else {
-    tti_bring_near(call->e->expected, worker, s->left == NONE ? 0 : depth, &row);
-  }
+  const size_t share = matrix * sizeof(float) / call->pairs;
+  const float *ahead = row.weights + (s->ahead - s->weights) * (ptrdiff_t)matrix;
+  tti_ahead next = {(uintptr_t)ahead + pair * share, call->resident && s->ahead != NONE ? share : 0};
+  tti_bring_near(call->e->expected, worker, &next, share, s->left == NONE ? 0 : depth, &row);
   if (s->less != NONE) row.less = (s->less - s->weights) * (ptrdiff_t)matrix;
   if (s->bias != NONE) row.bias = bias + s->bias * half;
   if (s->begin != NONE) row.begin = kept + s->begin * each;
@@ -143,7 +141,7 @@ static void product_item(const strassen_call *call, uint32_t item, uint32_t work
   }
   const tti_block *b = call->block;
   const uint32_t begin = b->panel_begin + item % call->panel_parts * call->panels_each;
-  const tti_block part = {begin, tti_min(begin + call->panels_each, b->panel_end), b->k_begin, b->k_end};
+  const tti_block part = {begin, tti_min(begin + call->panels_each, b->panel_end), b->k_begin, b->k_end, NULL};
   const uint32_t first = item / call->panel_parts * call->pairs_each;
   const uint32_t last = tti_min(first + call->pairs_each, call->pairs);
   float *products = call->products + worker * 3 * call->most * (call->op->panel / 2);

@@ -20,10 +20,11 @@ typedef struct winograd_call {
  * together; transformed y-planes of the input, for each of the six columns size.inputs of them one after another, from
  * what the output's y-plane 'first' reads on; products with one panel, for each column size.products y-planes; columns
  * 1 to 5 and 0 of a row of weights, or 1 to 4 of one whose others are taps. In pairs, four rows of transformed weights
- * meet an input each, and have products each, for all pairs side by side. */
+ * meet an input each, and have products each, for all pairs side by side. A sealed panel is one piece or, along x
+ * alone, one for each kernel row; a block's panels below 'last' are opened one after another. */
 typedef struct winograd_part {
   const winograd_call *call;
-  uint32_t first_tile, tiles, worker, first, y0, y1;
+  uint32_t first_tile, tiles, worker, first, y0, y1, last;
   float *transformed, *products, *weights;
 } winograd_part;
 
@@ -98,12 +99,14 @@ static void winograd_products(const winograd_part *part, uint32_t p) {
   const winograd_call *call = part->call;
   const struct tt_engine *e = call->e;
   const tt_op *op = call->op;
+  const tti_block *b = call->block;
   const tti_winograd_size *size = &call->size;
   const uint32_t depth = tti_operand(&e->program, op, 0)->channels, rows = part->y1 - part->y0;
   const uint32_t kept = size->kept_columns, in_pairs = tti_in_pairs(op) != 0;
+  const uint32_t pieces = b->sealed && !in_pairs ? op->kernel_y : 1, number = (p - b->panel_begin) * pieces;
   const size_t panel = op->panel, tap = depth * panel, plane = part->tiles * depth, each = part->tiles * panel;
-  const float *fed = (const float *)(const void *)(e->arena + op->weights) +
-                     (p - call->block->panel_begin) * (size_t)tti_conv_taps(op) * tap;
+  const float *fed = NULL;
+  tti_ahead next = {0, 0};
   const tti_rows needed = tti_rows_needed(&e->program, op, 0, part->y0, part->y1);
   const int zeros = !in_pairs && needed.hi - needed.lo < rows + op->kernel_y - 1;
   tti_run run = {.count = depth};
@@ -120,7 +123,8 @@ static void winograd_products(const winograd_part *part, uint32_t p) {
   for (uint32_t r = 0; r < (in_pairs ? 4 : op->kernel_y); r++) {
     const winograd_span s = winograd_span_of(part, r);
     const float sign = in_pairs && r % 3 ? 3.0f - 2.0f * (float)r : 0.0f; /* of the second of three rows, added up */
-    const float *taps = fed + (in_pairs ? r / 3 * 2 : r) * 3 * tap;
+    if (r < pieces) fed = tti_piece(e, op, b, number + r, part->last * pieces, part->worker, &next);
+    const float *taps = fed + (in_pairs ? r / 3 * 2 : pieces > 1 ? 0 : r) * 3 * tap;
     if (kept && s.rows) e->port->kernels->winograd_weights(taps, tap, sign, part->weights);
     for (uint32_t j = 0; j < 6 && s.rows; j++) {
       run.input = part->transformed + (j * size->inputs + s.input) * plane;
@@ -129,7 +133,7 @@ static void winograd_products(const winograd_part *part, uint32_t p) {
       row.width = s.rows * part->tiles;
       row.out = part->products + (j * size->products + s.product) * each;
       row.begin = zeros || (r && !in_pairs) ? row.out : NULL;
-      tti_bring_near(call->expected, part->worker, depth, &row);
+      tti_bring_near(call->expected, part->worker, &next, depth * panel * 2, depth, &row);
       e->port->kernels->conv_row(&row);
     }
   }
@@ -168,7 +172,7 @@ static void winograd_store(const winograd_part *part, uint32_t p) {
 static void winograd_activate(const winograd_part *part, uint32_t y0, uint32_t y1, uint32_t begin, uint32_t end) {
   const winograd_call *call = part->call;
   const uint32_t x0 = 4 * part->first_tile, width = call->e->program.tensors[call->op->output].width;
-  const tti_block panels = {begin, end, call->block->k_begin, call->block->k_end};
+  const tti_block panels = {begin, end, call->block->k_begin, call->block->k_end, NULL};
   tti_complete_block(call->e, call->op, y0, y1, x0, tti_min(x0 + 4 * part->tiles, width), &panels);
 }
 
@@ -193,6 +197,7 @@ static void winograd_go_on(winograd_part *part, uint32_t *ready) {
 static void winograd_compute(winograd_part *part, uint32_t y0, uint32_t y1, const tti_block *panels) {
   const winograd_call *call = part->call;
   const uint32_t end = panels->panel_end, most = call->size.rows;
+  part->last = call->block->sealed ? end - call->block->panel_begin : 0;
   const size_t panel_bytes = call->block->k_end * call->op->panel * sizeof(float);
   const uint32_t at_once = y1 - y0 <= 2 * most ? end : (uint32_t)(most * CACHED_BYTES / panel_bytes) + 1;
   for (uint32_t p = panels->panel_begin; p < end; p += at_once) {
@@ -214,7 +219,8 @@ static void winograd_items(void *argument, uint32_t item, uint32_t end, uint32_t
   const int by_rows = call->division.by_rows;
   while (item < end) {
     uint32_t y0, y1;
-    const tti_block range = tti_conv_part(&call->division, &item, end, &y0, &y1), all = {0, call->size.tiles, 0, 0};
+    const tti_block range = tti_conv_part(&call->division, &item, end, &y0, &y1),
+                    all = {0, call->size.tiles, 0, 0, NULL};
     winograd_part part = winograd_part_of(call, by_rows ? &range : &all, worker);
     winograd_compute(&part, y0, y1, by_rows ? call->block : &range);
   }
@@ -222,7 +228,7 @@ static void winograd_items(void *argument, uint32_t item, uint32_t end, uint32_t
 
 static void winograd_input_items(void *argument, uint32_t item, uint32_t end, uint32_t worker) {
   const winograd_call *call = argument;
-  const tti_block all = {0, call->size.tiles, 0, 0};
+  const tti_block all = {0, call->size.tiles, 0, 0, NULL};
   const winograd_part part = winograd_part_of(call, &all, worker);
   const uint32_t y0 = call->division.y0 + 2 * item, y1 = tti_min(call->division.y0 + 2 * end, call->division.y1);
   const uint32_t from = item ? tti_rows_needed(&call->e->program, call->op, 0, call->division.y0, y0).hi : 0;
@@ -246,7 +252,7 @@ void tti_winograd(struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1
   const uint32_t across = by_rows ? tiles : panels, small = apart && (by_rows || tiles >= 4) ? workers : items;
   const uint32_t parts = whole ? 1 : tti_min(across, small);
   const uint32_t row_parts = apart ? tti_divide_up(items, parts) : few ? workers : 1;
-  const tti_block range = {by_rows ? 0 : b->panel_begin, by_rows ? tiles : b->panel_end, 0, 0};
+  const tti_block range = {by_rows ? 0 : b->panel_begin, by_rows ? tiles : b->panel_end, 0, 0, NULL};
   winograd_call call = {.e = e,
                         .op = op,
                         .block = b,

@@ -21,11 +21,13 @@ from tinytee.passes.code_weights import code_weights
 from tinytee.plan.api import least_budget, lower, make_plan
 from tinytee.plan.entropy import Entropy
 from tinytee.plan.lowered import Lowered
-from tinytee.plan.weights import BY_WINOGRAD, Method
+from tinytee.plan.weights import BY_WINOGRAD, TOGETHER, Method
 from unit.importer.detector import detector
+from unit.plan import test_pieces as pieces
 from unit.plan import test_winograd as winograd
 from unit.plan.graphs import SLOW_IS_FINE, graphs
 from unit.plan.quantized_graphs import quantized_graphs
+from unit.plan.test_pieces import TWO
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "sanitize"
@@ -110,6 +112,19 @@ def test_mutated_programs_by_winograd_s_method(
     graph = winograd.network(5, 9, 6, 24, residual=True)
     assert any(node.method == method for node in make_plan(graph, 256 << 10).network.nodes)
     said = fuzz(fuzzer, graph, 256 << 10, tmp_path, iterations=3000, seed=1)
+    assert int(said.split()[0]) > 750, said
+
+
+@pytest.mark.parametrize("method", ["direct", *TOGETHER])
+def test_mutated_programs_of_pieces(
+    fuzzer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Method
+) -> None:
+    """Weights that threads open as they use them."""
+    winograd.everywhere(monkeypatch, method)
+    graph = winograd.network(5, 5, 48, 96, residual=True)
+    plan = make_plan(graph, 256 << 10, TWO)
+    assert pieces.opened_as_used(plan)
+    said = fuzz_lowered(fuzzer, lower(graph, plan), tmp_path, iterations=3000, seed=1, with_chunks=False)
     assert int(said.split()[0]) > 750, said
 
 

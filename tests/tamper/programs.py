@@ -101,8 +101,8 @@ def passthrough(
     given = Port("y", port.tensor, port.shape, port.dtype, port.perm, port.batched)
     return Lowered(
         program=b"".join(record_bytes(ffi.new(kind, records[name])) for name, kind in kinds.items()),
-        piece_bytes=PIECE_BYTES,
         chunk_bytes=[CHUNK_BYTES] * 3,
+        piece_bytes=[PIECE_BYTES] * 3,
         chunk=lambda k: bytes([k + 1]) * CHUNK_BYTES,
         arena_bytes=head["arena_bytes"],
         inputs=((port, shape, quant),),

@@ -47,8 +47,8 @@ class Unsealed:
 
     @property
     def sealed_bytes(self) -> list[int]:
-        size, tag = self.lowered.piece_bytes, constants.TT_TAG_BYTES
-        weights = [count + -(-count // size) * tag for count in self.lowered.chunk_bytes]
+        tag, pieces = constants.TT_TAG_BYTES, zip(self.lowered.chunk_bytes, self.lowered.piece_bytes, strict=True)
+        weights = [count + -(-count // size) * tag for count, size in pieces]
         return [len(self.lowered.program) + tag, *weights]
 
     def write(self, stream: BinaryIO, progress: Progress | None = None) -> None:
@@ -67,7 +67,7 @@ class Unsealed:
         stream.write(wrap(wrap_nonce, bundle_key, public))
         for index, expected in enumerate(sealed_bytes):
             plain = bytes(self.lowered.program if index == 0 else self.lowered.chunk(index - 1))
-            size = self.lowered.piece_bytes if index else len(plain)
+            size = self.lowered.piece_bytes[index - 1] if index else len(plain)
             pieces = [plain[at : at + size] for at in range(0, len(plain), size)]
             numbered = enumerate(pieces)
             sealed = b"".join(seal(nonce(constants.TT_DOMAIN_CHUNK, i, index), piece, b"") for i, piece in numbered)

@@ -25,7 +25,7 @@ from tinytee.plan.cost import least_seconds
 from tinytee.plan.entropy import Entropy, code_entropy, is_entropy_coded, known_entropy
 from tinytee.plan.layout import Layout, lay_out
 from tinytee.plan.lowered import Lowered
-from tinytee.plan.network import Network, Way, build, choose_ways, expand
+from tinytee.plan.network import BLOCK_BYTES, Network, Way, build, choose_ways, expand
 from tinytee.plan.partition import ROUNDING, Choice, Partition, Partitioner
 from tinytee.plan.profile import Profile
 from tinytee.plan.profile import load as load_profile
@@ -37,6 +37,9 @@ workspace, is at most so large (0: none)."""
 
 LEAST_SHARE = 1.25
 """Each is considered from so many times as much memory on."""
+
+SHARED_BLOCK_BYTES, SHARED_BLOCKS_FROM = 128 * 1024, 512 * 1024
+"""Of row blocks, where threads share the sealing and opening of each: in variants that may keep so much."""
 
 NARROW_MOST_BYTES = 1 << 20
 """Up to this budget, and where nothing else fits, integer networks have a variant whose panels are narrow."""
@@ -195,8 +198,9 @@ class _Variant:
     def __init__(self, network: Network, profile: Profile, suite: str, table: SegmentTable) -> None:
         self.network, self.profile, self.suite = network, profile, suite
         self.stored: Graph | None = None
-        """The graph with its weights as they are stored, and how its convolutions are computed."""
+        """The graph with its weights as they are stored, how its convolutions are computed, and the size of blocks."""
         self.ways: dict[str, Way] = {}
+        self.block_bytes = BLOCK_BYTES
         self.partitioner = Partitioner(network, table, profile, suite)
         self._arithmetic = sum(node.seconds for node in network.nodes)
         self._weight_bytes = sum(node.weight_bytes for node in network.nodes)
@@ -373,19 +377,23 @@ class Planner:
             for method_bytes in methods:
                 ways = choose_ways(stored, profile, self.suite, method_bytes)
                 least_bytes = int(LEAST_SHARE * method_bytes)
-                if least_bytes <= largest_budget_bytes and not self._is_known(stored, ways):
-                    self._variants.append((least_bytes, self._computing(stored, ways)))
+                shares = profile.threads > 1 and method_bytes >= SHARED_BLOCKS_FROM
+                block_bytes = SHARED_BLOCK_BYTES if shares else BLOCK_BYTES
+                if least_bytes <= largest_budget_bytes and not self._is_known(stored, ways, block_bytes):
+                    self._variants.append((least_bytes, self._computing(stored, ways, block_bytes)))
         self._narrow: _Variant | None = None
         if any(isinstance(op, QConv) for op in graph.ops):
             network = build(weights.without_codes(graph), profile, self.suite, narrow=True)
             self._narrow = self._variant(network)
 
-    def _is_known(self, stored: Graph, ways: dict[str, Way]) -> bool:
-        return any(variant.stored is stored and variant.ways == ways for _, variant in self._variants)
+    def _is_known(self, stored: Graph, ways: dict[str, Way], block_bytes: int) -> bool:
+        known = ((variant.stored, variant.ways, variant.block_bytes) for _, variant in self._variants)
+        return any(its is stored and (way, size) == (ways, block_bytes) for its, way, size in known)
 
-    def _computing(self, stored: Graph, ways: dict[str, Way]) -> _Variant:
-        variant = self._variant(build(weights.without_codes(stored, ways), self.profile, self.suite, ways))
-        variant.stored, variant.ways = stored, ways
+    def _computing(self, stored: Graph, ways: dict[str, Way], block_bytes: int) -> _Variant:
+        graph = weights.without_codes(stored, ways)
+        variant = self._variant(build(graph, self.profile, self.suite, ways, block_bytes=block_bytes))
+        variant.stored, variant.ways, variant.block_bytes = stored, ways, block_bytes
         return variant
 
     def _mixed(self, best: _Best, others: list[_Best]) -> _Variant | None:
@@ -401,7 +409,8 @@ class Planner:
             fastest = min(alike, key=lambda one: one.segment_seconds(first, last)).variant.ways
             outputs = (node.op.output for node in best.placed.network.nodes[first : last + 1] if node.op)
             ways |= {output: fastest[output] for output in outputs if output in fastest}
-        return None if self._is_known(stored, ways) else self._computing(stored, ways)
+        block_bytes = best.variant.block_bytes
+        return None if self._is_known(stored, ways, block_bytes) else self._computing(stored, ways, block_bytes)
 
     def _variant(self, network: Network) -> _Variant:
         """Networks whose maps lie in memory alike, however they convolve, have the same segments."""

@@ -7,17 +7,15 @@ from typing import Any
 from tinytee.plan import weights
 from tinytee.plan.layout import Layout
 from tinytee.plan.network import Network
-from tinytee.plan.partition import Choice
+from tinytee.plan.partition import Choice, opened_bytes
 from tinytee.plan.schedule import stream_geometry
-
-SHARED_PIECE_BYTES = 64 * 1024
-"""Pieces that a chunk is sealed in where several threads open it: small enough to spread, long enough for the AEAD."""
 
 ONE_PIECE_BYTES = 1 << 30
 
 
-def piece_bytes(threads: int) -> int:
-    return SHARED_PIECE_BYTES if threads > 1 else ONE_PIECE_BYTES
+def shared_piece_bytes(threads: int) -> int:
+    """Of the pieces that loads, parts of the program and blocks that are opened first are sealed in."""
+    return weights.PIECE_BYTES if threads > 1 else ONE_PIECE_BYTES
 
 
 class Chunks:
@@ -26,38 +24,43 @@ class Chunks:
     def __init__(self, network: Network, choices: list[Choice], layout: Layout) -> None:
         self.network, self.choices, self.layout = network, choices, layout
         self.sizes: list[int] = []
+        self.piece_bytes: list[int] = []
+        """Of the pieces that each is sealed in."""
         self._makers: list[tuple[Any, ...]] = []
         self._cached: tuple[int, bytes] | None = None
 
     def add_part(self) -> int:
         """A part of the program, whose bytes are known later. Returns its chunk number, as the others do."""
-        self.sizes.append(0)
-        self._makers.append(())
-        return len(self.sizes)
+        return self._add(0, ())
 
     def set_part(self, chunk: int, content: bytes) -> None:
         self.sizes[chunk - 1] = len(content)
         self._makers[chunk - 1] = ("part", content)
 
     def add_resident(self, segment: int, begin: int, end: int) -> int:
-        self.sizes.append(end - begin)
-        self._makers.append(("resident", segment, begin, end))
+        return self._add(end - begin, ("resident", segment, begin, end))
+
+    def _add(self, size_bytes: int, maker: tuple[Any, ...], piece_bytes: int = 0) -> int:
+        self.sizes.append(size_bytes)
+        self.piece_bytes.append(piece_bytes or shared_piece_bytes(self.network.threads))
+        self._makers.append(maker)
         return len(self.sizes)
 
     def add_stream(self, segment: int, node: int) -> int:
         """All blocks of a streamed convolution, in the core's order. Returns the first one's chunk number."""
         info = self.network.nodes[node]
+        op: Any = info.op
         first = len(self.sizes) + 1
+        staging_bytes = self.choices[segment].weights.staging_bytes
         per_block, rows, blocks = stream_geometry(self.network, self.choices[segment], node)
-        depth = info.depth
-        panels = weights.panel_count(info.op, info.panel)  # type: ignore[arg-type]
-        splits = -(-depth // rows)
+        is_opened_as_used = opened_bytes(self.network, node, staging_bytes) > 0
+        piece = weights.panel_bytes(op, info.panel, info.piece_rows) if is_opened_as_used else 0
+        panels, splits = weights.panel_count(op, info.panel), -(-info.depth // rows)
         for block in range(blocks):
             panel, row = block // splits * per_block, block % splits * rows
-            last_panel, last_row = min(panel + per_block, panels), min(row + rows, depth)
-            each = weights.panel_bytes(info.op, info.panel, last_row - row)  # type: ignore[arg-type]
-            self.sizes.append((last_panel - panel) * each)
-            self._makers.append(("stream", node, panel, last_panel, row, last_row))
+            last_panel, last_row = min(panel + per_block, panels), min(row + rows, info.depth)
+            each = weights.panel_bytes(op, info.panel, last_row - row)
+            self._add((last_panel - panel) * each, ("stream", node, panel, last_panel, row, last_row), piece)
         return first
 
     def make(self, number: int) -> bytes:

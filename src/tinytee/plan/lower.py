@@ -16,11 +16,11 @@ from tinytee.bundle.abi import constants, ffi, record_bytes
 from tinytee.errors import UnsupportedModelError
 from tinytee.ir.graph import Graph, Port, Quant, Shape
 from tinytee.plan import arena, loops, weights
-from tinytee.plan.chunks import Chunks, piece_bytes
+from tinytee.plan.chunks import Chunks, shared_piece_bytes
 from tinytee.plan.layout import Layout
 from tinytee.plan.lowered import Lowered
 from tinytee.plan.network import Network
-from tinytee.plan.partition import Choice
+from tinytee.plan.partition import Choice, opened_bytes
 from tinytee.plan.products import MapConv
 from tinytee.plan.records import attributes, number
 from tinytee.plan.schedule import LoadStep, RowStep, RunStep, Step, stream_geometry, unroll
@@ -244,6 +244,8 @@ class _Program:
                     record["weights"] = layout.staging[segment]
                     per_block, rows, _ = stream_geometry(network, self.choices[segment], position)
                     record |= {"panels_per_block": per_block, "k_per_block": rows}
+                    if opened_bytes(network, position, self.choices[segment].weights.staging_bytes):
+                        record["stream_rows"] = node.piece_rows
                     record["first_chunk"] = self.chunks.add_stream(segment, position)
                 record["panel"] = node.panel
             if isinstance(op, MapConv):
@@ -308,7 +310,7 @@ class _Program:
             "chunk_count": len(self.chunks.sizes) + 1,
             "setup_count": self.setup_count,
             "workers": self.network.threads,
-            "piece_bytes": piece_bytes(self.network.threads),
+            "piece_bytes": shared_piece_bytes(self.network.threads),
         }
         encoded = [part.encode(data, after) for part, after in zip(self.parts, [*self.parts[1:], None], strict=True)]
         for part, content in zip(self.parts[1:], encoded[1:], strict=True):
@@ -330,7 +332,7 @@ def lower(network: Network, choices: list[Choice], layout: Layout, *, in_parts: 
     graph = network.graph
     return Lowered(
         program=encoded,
-        piece_bytes=piece_bytes(network.threads),
+        piece_bytes=program.chunks.piece_bytes,
         chunk_bytes=program.chunks.sizes,
         chunk=program.chunks.make,
         arena_bytes=arena_bytes,

@@ -16,9 +16,9 @@ class Lowered:
 
     Attributes:
         program: chunk 0, the program's head and its first part.
-        piece_bytes: weight chunks are sealed in pieces of at most so many bytes.
         chunk_bytes: plaintext length of every chunk of weights or a part of the program, in order (chunk k + 1 of the
             bundle).
+        piece_bytes: of each, that of the pieces that it is sealed in, at most.
         chunk: makes the plaintext of that chunk (called once each, in order, so that weights need not be
             in memory twice).
         arena_bytes: secure memory that a session needs, engine and program included.
@@ -26,8 +26,8 @@ class Lowered:
     """
 
     program: bytes
-    piece_bytes: int
     chunk_bytes: Sequence[int]
+    piece_bytes: Sequence[int]
     chunk: Callable[[int], bytes]
     arena_bytes: int
     inputs: tuple[tuple[Port, Shape, Quant | None], ...]

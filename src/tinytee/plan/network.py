@@ -34,7 +34,7 @@ BLOCK_BYTES = 32 * 1024
 """Row blocks of float32 that cross the boundary are about this large (at least one y-plane); uint8: a quarter."""
 
 NARROW_BLOCK_BYTES = 4 * 1024
-"""The same where every byte counts, for both."""
+"""The same where every byte counts, for float32 and uint8."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,8 @@ class Node:
         zero_point: of its first operand.
         seconds: predicted arithmetic (or sealing) time.
         step_seconds: predicted time to decode or transform its weights, which every step takes.
+        piece_rows: rows of the pieces that its panels are sealed in when they are streamed, if whoever computes with
+            them opens them; 0: blocks are opened first.
         reading: by Winograd's method, what transforming its input takes; part of ``seconds`` for weights in the arena.
     """
 
@@ -127,6 +129,7 @@ class Node:
     zero_point: int = 0
     seconds: float = 0.0
     step_seconds: float = 0.0
+    piece_rows: int = 0
     reading: WinogradReading | None = None
 
     @property
@@ -344,6 +347,14 @@ def expand(graph: Graph, profile: Profile, suite: str) -> Graph:
     return scans.expand_scans(graph)
 
 
+def _is_opened_as_used(op: Conv, shapes: dict[str, Shape], stream_bytes: int, method: Method, profile: Profile) -> bool:
+    """Whether each of several threads is to open the panels that it computes with. Where the maps are larger than the
+    weights, threads share y-planes instead, and all of them need all panels (decision 0006)."""
+    map_bytes = 4 * (shapes[op.inputs[0]].elems + shapes[op.output].elems)
+    can_be = op.coding is None and (method == "direct" or method in weights.TOGETHER)
+    return profile.threads > 1 and can_be and map_bytes <= stream_bytes
+
+
 NARROW_SECONDS = 1.35
 """Time of integer convolutions in narrow panels, with sums kept and panels fed in parts, over that predicted."""
 
@@ -378,7 +389,7 @@ def _op_node(
         kept = shapes[op.output].width * panel * 4
         most_kept = weights.panel_bytes(op, panel, depth) if narrow else quantized.KEPT_BYTES
         seconds *= NARROW_SECONDS if narrow else 1.0
-    decoding, reading = 0.0, None
+    decoding, reading, piece_rows = 0.0, None, 0
     if isinstance(op, Conv) and op.coding:
         each = profile.entropy_seconds if op.coding.streams else profile.decode_seconds
         decoding = each * weights.panel_count(op, panel) * panel * depth
@@ -391,6 +402,8 @@ def _op_node(
     if isinstance(op, Conv) and method == "strassen":
         seconds = strassen_seconds(op, shapes[op.output], profile, panel)
         workspace = strassen_workspace(op, shapes[op.output], panel, profile.threads)
+    if isinstance(op, Conv) and _is_opened_as_used(op, shapes, stream, method, profile) and not looped:
+        piece_rows = weights.piece_rows(op, panel, method)
     if isinstance(op, QLrn):  # a pixel's values, before and after
         workspace = weights.aligned(2 * 4 * shapes[op.output].channels * profile.threads)
     if looped:
@@ -414,18 +427,26 @@ def _op_node(
         zero_point=zero_point,
         seconds=seconds,
         step_seconds=decoding,
+        piece_rows=piece_rows,
         reading=reading,
     )
 
 
 def build(
-    graph: Graph, profile: Profile, suite: str, ways: dict[str, Way] | None = None, *, narrow: bool = False
+    graph: Graph,
+    profile: Profile,
+    suite: str,
+    ways: dict[str, Way] | None = None,
+    *,
+    narrow: bool = False,
+    block_bytes: int = BLOCK_BYTES,
 ) -> Network:
     """The planner's view of a graph of the core's operators (``expand``), times predicted for a profile and a suite.
 
     ways: the convolutions to compute by Winograd's or Strassen's method (``choose_ways``).
     narrow: integer convolutions in the narrowest panels, their sums kept where a panel is larger than they, so that it
     can be fed in parts, constants fed with them where they are many, and small row blocks: slower, in less memory.
+    block_bytes: row blocks of float32 are about this large.
     """
     quantized.check(graph)
     graph = quantized.split_means(_separate_outputs(graph))
@@ -468,7 +489,7 @@ def build(
         name = (graph.inputs if kind == "input" else graph.outputs)[number].tensor
         shape = shapes[name]
         elem_bytes = graph.elem_bytes(name)
-        chunks = -(-shape.height // max(1, min(shape.height, BLOCK_BYTES // (shape.row_elems * 4))))
+        chunks = -(-shape.height // max(1, min(shape.height, block_bytes // (shape.row_elems * 4))))
         seconds = profile.aead_seconds(suite, shape.elems * elem_bytes, chunks)
         if kind == "input":
             producers[name] = at
@@ -488,7 +509,7 @@ def build(
             *padding[name],
             producers[name],
             tuple(consumers[name]),
-            NARROW_BLOCK_BYTES if narrow else BLOCK_BYTES * graph.elem_bytes(name) // 4,
+            NARROW_BLOCK_BYTES if narrow else block_bytes * graph.elem_bytes(name) // 4,
         )
         for name, shape in shapes.items()
     )

@@ -42,6 +42,9 @@ CHUNK_BYTES, SHARED_CHUNK_BYTES = 256 * 1024, 1024 * 1024
 """Weights that stay resident are fed in chunks of at most this size; such that threads share of at most that, for they
 wait for one another at each chunk's end."""
 
+ALONE_SHARE = 0.5
+"""Of what threads wait for one another at a chunk's end, that they do not where one opens it alone."""
+
 ROUNDING = 1 + 1e-12
 """A bound that was summed up in another order may be larger than it is by so much."""
 
@@ -109,7 +112,9 @@ class _Span:
         joined: likewise, tensors before and the ones after that they lie within.
         compute_seconds: of the nodes.
         far_seconds: of tensors written, if they are not spilled.
-        resident: all weights in the arena.
+        fastest: way to hold the weights for a step, where it fits.
+        least_seconds: what every way takes at least.
+        opens_as_used: whether some weights may be opened as they are used.
     """
 
     first: int
@@ -121,7 +126,9 @@ class _Span:
     joined: tuple[tuple[int, int], ...]
     compute_seconds: float
     far_seconds: dict[int, float]
-    resident: WeightChoice
+    fastest: WeightChoice
+    least_seconds: float
+    opens_as_used: bool
 
 
 _Reached = tuple[float, frozenset[int], Choice | None, int]
@@ -132,15 +139,28 @@ _States = dict[frozenset[int], _Reached]
 _Table = list[_States]
 
 
+def opened_bytes(network: Network, node: int, staging_bytes: int) -> int:
+    """The place that the threads open a streamed convolution's pieces to as they use them; 0 where blocks are opened
+    first, for that would be larger than the staging place."""
+    info = network.nodes[node]
+    if not info.piece_rows:
+        return 0
+    place = network.threads * weights.panel_bytes(info.op, info.panel, info.piece_rows)  # type: ignore[arg-type]
+    return place if place <= staging_bytes else 0
+
+
 def stream_blocks(network: Network, node: int, staging_bytes: int) -> tuple[int, int, int]:
     """Geometry of a streamed convolution: (panels a block, panel rows a block, blocks).
 
-    Where weights are transformed as they are used, a thread's part of a block is a quarter of what a core's own cache
+    Panels that are opened as they are used are all one block, if there is place for a piece of each thread's. Else,
+    where weights are transformed as they are used, a thread's part of a block is a quarter of what a core's own cache
     holds, if that is a panel: another is for what they are transformed to. Threads share the panels of a block evenly.
     """
     info = network.nodes[node]
     op: Any = info.op
     panels, panel_bytes = weights.panel_count(op, info.panel), weights.panel_bytes(op, info.panel, info.depth)
+    if opened_bytes(network, node, staging_bytes):
+        return panels, info.depth, 1
     per_block = min(panels, min(staging_bytes, network.threads * BLOCK_BYTES) // panel_bytes)
     if per_block == 0 and panel_bytes <= staging_bytes:
         per_block = 1
@@ -170,6 +190,8 @@ class Partitioner:
         self._stagings = STAGING_BYTES + (SMALLER_STAGING_BYTES if network.graph.quants else ())
         if network.threads > 1:  # whose panels may be large, and are shared evenly
             self._stagings = (network.threads * BLOCK_BYTES, *self._stagings)
+        self._wait_seconds = min(profile.step_seconds, profile.chunk_seconds)
+        """Of a chunk's time, where threads share its opening, what they wait for one another."""
         self._weights: dict[tuple[int, int, int], list[WeightChoice]] = {}
         self._streams: dict[tuple[int, int], tuple[float, float, int]] = {}
         self._spill_seconds = [
@@ -204,10 +226,26 @@ class Partitioner:
         info = self.network.tensors[tensor]
         return info.whole_bytes > SMALL_TENSOR_ELEMS * info.elem_bytes
 
+    def _total_bytes(self, first: int, last: int) -> int:
+        """Of all weights of nodes first .. last."""
+        return self._weight_bytes[last + 1] - self._weight_bytes[first]
+
     def resident_choice(self, first: int, last: int) -> WeightChoice:
-        """All weights of nodes first .. last in the arena: the fastest way, where they fit and caches keep them."""
-        total = self._weight_bytes[last + 1] - self._weight_bytes[first]
+        """All weights of nodes first .. last in the arena."""
+        total = self._total_bytes(first, last)
         return WeightChoice((), 0, total, self._open_seconds(total))
+
+    def _fastest_choice(self, first: int, last: int) -> WeightChoice:
+        """The fastest way to hold the weights for a step, where it fits and caches keep them: all of them in the arena,
+        or opened as they are used."""
+        node, resident = self.network.nodes[first], self.resident_choice(first, last)
+        place = opened_bytes(self.network, first, node.stream_bytes) if first == last else 0
+        if not place:
+            return resident
+        opening, once, _ = self._stream_costs(first, place)
+        seconds = self._open_seconds(node.small_bytes) + opening + once
+        opened = WeightChoice((first,), aligned(place), node.small_bytes, seconds)
+        return min(opened, resident, key=lambda choice: choice.seconds)
 
     def _again_seconds(self, resident_bytes: int, steps: int) -> float:
         """Time to read weights in the arena anew in every step after the first, where no cache keeps them."""
@@ -224,7 +262,10 @@ class Partitioner:
         return info.stream_bytes / self.profile.far_bytes_per_second
 
     def _open_seconds(self, count_bytes: int) -> float:
-        return self.profile.aead_seconds(self.suite, count_bytes, -(-count_bytes // chunk_bytes(self.network)))
+        chunks = -(-count_bytes // chunk_bytes(self.network))
+        is_alone = self.network.threads > 1 and count_bytes <= weights.PIECE_BYTES
+        saved = chunks * self._wait_seconds * ALONE_SHARE if is_alone else 0.0
+        return self.profile.aead_seconds(self.suite, count_bytes, chunks) - saved
 
     def _stream_costs(self, node: int, staging_bytes: int) -> tuple[float, float, int]:
         """Seconds to stream a node's weights: in every step, and once (passes over the output of split panels, or over
@@ -245,6 +286,8 @@ class Partitioner:
                 more = info.reading.passes(count, panels) - info.reading.passes(count, count)
                 once += more * info.reading.seconds
             block = panels * weights.panel_bytes(op, info.panel, rows)
+            if opened := opened_bytes(self.network, node, staging_bytes):
+                block, each = opened, info.stream_bytes / rate + self.profile.chunk_seconds - self._wait_seconds
             if info.method in weights.TOGETHER and panels % self.network.threads:
                 each += (self.network.threads - 1) * info.step_seconds  # each transforms what the others do, too
             self._streams[key] = (each + self._far_transform_seconds(node, block), once, block)
@@ -263,8 +306,7 @@ class Partitioner:
         key = (first, last, steps)
         if key in self._weights:
             return self._weights[key]
-        nodes, far = self.network.nodes, self._far_transform_seconds
-        total = self._weight_bytes[last + 1] - self._weight_bytes[first]
+        nodes, far, total = self.network.nodes, self._far_transform_seconds, self._total_bytes(first, last)
         by_size = [n for n in range(first, last + 1) if nodes[n].stream_bytes]
         by_size.sort(key=lambda n: -nodes[n].stream_bytes)
         found = []
@@ -302,17 +344,21 @@ class Partitioner:
             least = min(least, (total_bytes - held) / opening + held / reading)
         return (steps - 1) * least
 
-    def _hold_weights(self, segment: Segment, resident: WeightChoice, room: int, limit: float) -> WeightChoice | None:
+    def _hold_weights(self, segment: Segment, span: _Span, room: int, limit: float) -> WeightChoice | None:
         """The fastest way to hold a segment's weights in so many bytes, if it takes less than ``limit`` seconds."""
-        whole = None
+        whole, resident = None, span.fastest
+        if resident.streamed:
+            if segment.steps == 1 and resident.bytes <= room:
+                return resident if resident.seconds < limit else None
+            resident = self.resident_choice(segment.first, segment.last)
         if resident.bytes <= room:
             far = self._far_transforms[segment.last + 1] - self._far_transforms[segment.first]
             again = self._again_seconds(resident.bytes, segment.steps) + segment.steps * far
             if resident.seconds + again < limit:
                 whole = replace(resident, seconds=resident.seconds + again) if again else resident
                 limit = whole.seconds
-        least = self._least_again_seconds(resident.bytes, room, segment.steps)
-        if whole is resident or resident.seconds + least > limit * ROUNDING:
+        least = span.least_seconds + self._least_again_seconds(resident.bytes, room, segment.steps)
+        if (whole is resident and not span.opens_as_used) or least > limit * ROUNDING:
             return whole
         for choice in self.streaming_choices(segment.first, segment.last, segment.steps):
             if choice.seconds >= limit:
@@ -407,6 +453,8 @@ class Partitioner:
             joined = tuple((t, whole) for t, (whole, _) in network.joined.items() if t in before and whole in written)
             spared = frozenset().union(*self._states[first], *self._states[last + 1], pair[1:] if pair else ())
             spared = spared.union(t for t, _ in joined)
+            opening = self._total_bytes(first, last) / self.profile.aead_bytes_per_second[self.suite]
+            opens_as_used = any(node.piece_rows for node in network.nodes[first : last + 1])
             self._spans[key] = _Span(
                 first=first,
                 segments=list(zip(segments, costs, strict=True)),
@@ -419,21 +467,24 @@ class Partitioner:
                 far_seconds={
                     t: self._far_seconds[t] for t in network.live[last + 1] if network.tensors[t].producer >= first
                 },
-                resident=self.resident_choice(first, last),
+                fastest=self._fastest_choice(first, last),
+                least_seconds=opening if opens_as_used else self.resident_choice(first, last).seconds,
+                opens_as_used=opens_as_used,
             )
         return self._spans[key]
 
     def _relax(self, budget: int, span: _Span, states_in: _States, states_out: _States, states: _Cut) -> None:
         """Tries a span's segments between every state of its first cut and those given of its last."""
-        whole, spill_seconds, resident = self._whole_bytes, self._spill_seconds, span.resident
+        whole, spill_seconds = self._whole_bytes, self._spill_seconds
+        total_bytes = self._total_bytes(span.first, span.segments[0][0].last)
         least = math.inf
         for segment, cost in span.segments:
             room = budget - span.least_bytes - segment.internal_bytes
             if room >= 0:
-                least = min(least, cost + self._least_again_seconds(resident.bytes, room, segment.steps))
+                least = min(least, cost + self._least_again_seconds(total_bytes, room, segment.steps))
         if least == math.inf:
             return
-        least += span.compute_seconds + resident.seconds
+        least += span.compute_seconds + span.least_seconds
         by_shared: dict[frozenset[int], _Cut] = {}
         """The states before, by what they spill of the tensors that live all through."""
         for before in self._states[span.first]:
@@ -457,7 +508,7 @@ class Partitioner:
                 start = seconds_in + span.compute_seconds + far_out
                 for segment, cost in span.segments:
                     memory, seconds = fixed + segment.internal_bytes, start + cost
-                    if memory > budget or seconds + resident.seconds >= limit:
+                    if memory > budget or seconds + span.least_seconds >= limit:
                         continue
                     for tensor, ring in segment.rings_in if before else ():
                         if tensor in before:
@@ -467,9 +518,9 @@ class Partitioner:
                         if tensor in after:
                             memory += ring
                             seconds += spill_seconds[tensor]
-                    if memory > budget or seconds + resident.seconds >= limit:
+                    if memory > budget or seconds + span.least_seconds >= limit:
                         continue
-                    held_so = self._hold_weights(segment, resident, budget - memory, limit - seconds)
+                    held_so = self._hold_weights(segment, span, budget - memory, limit - seconds)
                     if held_so is None:
                         continue
                     total = seconds + held_so.seconds
@@ -477,5 +528,5 @@ class Partitioner:
                         limit = total
                         choice = Choice(segment, held_so, away, total - seconds_in)
                         states_out[after] = (total, before, choice, memory + held_so.bytes)
-                    if held_so is resident and not segment.far_bytes:  # more steps only add instructions
+                    if held_so is span.fastest and not segment.far_bytes:  # more steps only add instructions
                         break

@@ -142,6 +142,21 @@ def split_rows(op: AnyConv, panel: int, most_bytes: int) -> int:
     return max(1, most_bytes // panel_bytes(op, panel, coding.unit)) * coding.unit
 
 
+PIECE_BYTES = 64 * 1024
+"""Pieces that a chunk is sealed in where several threads open it: small enough to spread, long enough for the AEAD."""
+
+
+def piece_rows(op: Conv, panel: int, method: Method) -> int:
+    """Rows of the pieces that a panel is sealed in where whoever computes with them opens them: all have as many, at
+    most ``PIECE_BYTES`` where that divides a panel well; what Winograd's method transforms at once is one."""
+    depth = conv_depth(op, method)
+    if method in TOGETHER:
+        return depth if method in IN_PAIRS else depth // op.weight.shape[1]
+    most = max(1, PIECE_BYTES // (4 * panel))
+    counts = (count for count in range(-(-depth // most), 2 * -(-depth // most) + 1) if depth % count == 0)
+    return depth // next(counts, 1)
+
+
 def pack_bytes(op: AnyConv, panel: int, panels: tuple[int, int], rows: tuple[int, int], method: Method) -> bytes:
     """Rows [begin, end) of panels [begin, end) as they lie in the arena."""
     coding = coding_of(op)

@@ -48,7 +48,7 @@ def test_what_was_written_is_read() -> None:
     assert manifest.budget_bytes == 1 << 20
     assert bundle.suite == "aes-256-gcm"
     assert bundle.peak_secure_memory_bytes == lowered.arena_bytes
-    weights = (n + 16 * -(-n // lowered.piece_bytes) for n in lowered.chunk_bytes)
+    weights = (n + 16 * -(-n // size) for n, size in zip(lowered.chunk_bytes, lowered.piece_bytes, strict=True))
     assert bundle.preamble.sealed_bytes == (len(lowered.program) + 16, *weights)
     assert bundle.preamble.bundle_bytes == len(SEALED)
     assert bundle.plan is None
@@ -57,7 +57,7 @@ def test_what_was_written_is_read() -> None:
 def test_header_has_the_documented_layout() -> None:
     """docs/bundle.md's table, against the C record."""
     magic, version, suite, header_bytes, _, chunk_count, arena_bytes = struct.unpack_from("<8s6I", SEALED)
-    assert (magic, version, suite) == (b"tinytee\0", 13, 1)
+    assert (magic, version, suite) == (b"tinytee\0", 14, 1)
     assert (header_bytes, chunk_count, arena_bytes) == (80, 4, passthrough().arena_bytes)
 
 

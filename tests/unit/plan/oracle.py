@@ -280,14 +280,18 @@ class Oracle:
         sizes = self.lowered.chunk_bytes[op.first_chunk - 1 : op.first_chunk - 1 + blocks]
         fed = panels * parts * op.panel * 4 * 3 if self.constants_are_fed(op) else 0
         assert sum(sizes) == panels * self.panel_bytes(op, depth) + fed, "the blocks are the weights"
-        self.write(op.weights, max(sizes), self.name("stream", self.number, number))
+        place = max(sizes)
+        if op.stream_rows and not op.variant:  # a piece of each worker's, opened as it is used
+            assert depth % op.stream_rows == 0 and parts == 1, "pieces are alike"
+            place = self.head.workers * op.stream_rows * op.panel * 4
+        self.write(op.weights, place, self.name("stream", self.number, number))
 
     def weight_places(self, number: int, op: Any) -> list[tuple[int, int]]:
         """(offset, bytes) of what must be loaded for an operator, but for streamed weights."""
         out = self.program.tensors[op.output]
         if op.kind == C.TT_OP_CONV:
             panels, depth = self.conv_sizes(op)
-            alphabet = 64 if op.stream_rows else 0
+            alphabet = 64 if op.variant and op.stream_rows else 0
             places = [(op.bias, panels * op.panel * 4 * (3 if self.elem_bytes(op) == 1 else 1) + alphabet)]
             if self.constants_are_fed(op):
                 places = []

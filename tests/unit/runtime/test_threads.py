@@ -25,7 +25,8 @@ from tinytee.ir.graph import (
 )
 from tinytee.ir.reference import evaluate
 from tinytee.plan import profile
-from tinytee.plan.chunks import SHARED_PIECE_BYTES
+from tinytee.plan.api import lower, make_plan
+from tinytee.plan.weights import PIECE_BYTES
 
 KEY = bytes(range(32))
 BUDGETS = (700 * 1024, 2 << 20, 16 << 20)
@@ -107,15 +108,21 @@ def test_sessions_with_threads_live_side_by_side() -> None:
     assert all(np.array_equal(answer, answers[0]) for answer in answers)
 
 
-def test_a_flipped_bit_in_any_piece_ends_the_run() -> None:
-    """Chunks that threads open together are sealed in pieces: each is authenticated, and bound to its place."""
+@pytest.mark.parametrize("opened", ["before", "as used"])
+def test_a_flipped_bit_in_any_piece_ends_the_run(opened: str) -> None:
+    """Chunks that threads open together are sealed in pieces, whether these are opened before they are used, or by
+    whoever uses them: each is authenticated, and bound to its place."""
+    plan = make_plan(network(), 2 << 20, profile.load().with_threads(2))
+    sizes = lower(network(), plan).piece_bytes
+    alike = [k for k, size in enumerate(sizes, 1) if (size == PIECE_BYTES) == (opened == "before")]
     sealed = compile_graph(network(), 2 << 20, KEY, threads=2).to_bytes()
     preamble = Bundle.parse(sealed).preamble
-    piece = SHARED_PIECE_BYTES + 16
-    largest = int(np.argmax(preamble.sealed_bytes[1:])) + 1
-    assert preamble.sealed_bytes[largest] > 3 * piece
+    largest = max(alike, key=lambda k: preamble.sealed_bytes[k])
+    piece = sizes[largest - 1] + 16
+    assert preamble.sealed_bytes[largest] >= 3 * piece
     begin = preamble.total_bytes + int(sum(preamble.sealed_bytes[:largest]))
-    for at in (begin, begin + piece + 5, begin + 2 * piece - 1):
+    end = begin + preamble.sealed_bytes[largest]
+    for at in (begin, begin + piece + 5, begin + 2 * piece - 1, end - piece + 3, end - 1):
         changed = bytearray(sealed)
         changed[at] ^= 1
         refuse(bytes(changed))
