@@ -81,7 +81,7 @@ TTI_INLINE size_t bring_near(tile_ahead *ahead, size_t count) {
   (void)ahead;
   return count;
 #else
-  __builtin_prefetch(ahead->at);
+  __builtin_prefetch(ahead->at, 0, 2);
   ahead->at += LINE_BYTES;
   return count < ahead->every ? count : ahead->every;
 #endif
