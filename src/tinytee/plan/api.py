@@ -45,7 +45,7 @@ NARROW_MOST_BYTES = 1 << 20
 """Up to this budget, and where nothing else fits, integer networks have a variant whose panels are narrow."""
 
 RUNGS_PER_OCTAVE = 16
-COARSE_RUNGS = 16
+COARSE_RUNGS = 8
 """Every so many rungs below the highest that fits, a partition is considered as well: it leaves more for pinning. Every
 rung is for a network of at most FEW_NODES nodes, which is planned in no time, and where the program is fed in parts: a
 partition for less memory may have fewer."""
@@ -314,37 +314,43 @@ class _Variant:
         least = min(known, key=lambda found: found.bytes, default=None)
         return least.seconds - self._most_saved(least, budget_bytes + least.bytes) if least else 0.0
 
-    def _worth_pinning(self, choices: list[Choice]) -> list[tuple[int, int]]:
-        """How often a run opens a node's weights, and the node, the most often first."""
-        worth = [
-            (self.network.runs(node, choice.segment.steps) if node in choice.weights.streamed else 1, node)
-            for choice in choices
-            for node in range(choice.segment.first, choice.segment.last + 1)
-            if self.network.nodes[node].weight_bytes
-        ]
-        return sorted(worth, key=lambda pair: (-pair[0], pair[1]))
+    def _worth_pinning(self, choices: list[Choice]) -> list[tuple[float, int]]:
+        """Seconds that a run does not spend on a node's weights if they are pinned, and the node, the most for a byte
+        first: those that are opened in every step, and those of nodes alone in a segment, which needs no chunk then."""
+        worth: list[tuple[float, int]] = []
+        for choice in choices:
+            first, last, streamed = choice.segment.first, choice.segment.last, choice.weights.streamed
+            for node in range(first, last + 1):
+                times = self.network.runs(node, choice.segment.steps) if node in streamed else 1
+                seconds = times * self.network.nodes[node].weight_bytes / self._open_rate
+                if first == last:
+                    held = choice.weights if streamed else self.partitioner.resident_choice(first, last)
+                    seconds = held.seconds
+                if self.network.nodes[node].weight_bytes:
+                    worth.append((seconds, node))
+        return sorted(worth, key=lambda pair: (-pair[0] / self.network.nodes[pair[1]].weight_bytes, pair[1]))
 
     def fill(self, placed: _Placed, budget_bytes: int) -> _Best:
         """With weights that stay decrypted in what is left of the budget."""
         left = budget_bytes - placed.peak_bytes
-        rate = self.profile.aead_bytes_per_second[self.suite]
         pinned, saved = set(), 0.0
-        for times, node in self._worth_pinning(placed.choices):
+        for seconds, node in self._worth_pinning(placed.choices):
             size = self.network.nodes[node].weight_bytes
             if size + 64 <= left:
                 left -= size + 64
                 pinned.add(node)
-                saved += times * size / rate
+                saved += seconds
         return _Best(self, placed, frozenset(pinned), placed.seconds - saved)
 
     def _most_saved(self, found: Partition, budget_bytes: int) -> float:
         """What pinning saves at most if the partition is placed as closely as can be, and weights could be divided."""
         left, saved = max(0, budget_bytes - found.bytes), 0.0
-        for times, node in self._worth_pinning(found.choices):
-            size = min(self.network.nodes[node].weight_bytes, left)
-            left -= size
-            saved += times * size
-        return saved / self.profile.aead_bytes_per_second[self.suite]
+        for seconds, node in self._worth_pinning(found.choices):
+            size = self.network.nodes[node].weight_bytes
+            share = min(size, left)
+            left -= share
+            saved += seconds * share / size
+        return saved
 
 
 class Planner:
