@@ -32,6 +32,9 @@ BLOCK_BYTES = 640 * 1024
 """Of a thread's part of a block, at most, unless a panel is larger: a core's own cache is to hold the block, what it
 was opened from and what is expected next."""
 
+OPENED_BLOCK_BYTES = 16 << 20
+"""Of a block of panels that are opened as they are used, about: what the compiler has in memory at a time."""
+
 SMALLER_STAGING_BYTES = (160 * 1024, 96 * 1024, 32 * 1024, 8 * 1024, 4 * 1024, 2 * 1024)
 """More of them for integer networks, whose panels are not to be split, and which run in less memory."""
 
@@ -152,7 +155,7 @@ def opened_bytes(network: Network, node: int, staging_bytes: int) -> int:
 def stream_blocks(network: Network, node: int, staging_bytes: int) -> tuple[int, int, int]:
     """Geometry of a streamed convolution: (panels a block, panel rows a block, blocks).
 
-    Panels that are opened as they are used are all one block, if there is place for a piece of each thread's. Else,
+    Panels that are opened as they are used come in large blocks, if there is place for a piece of each thread's. Else,
     where weights are transformed as they are used, a thread's part of a block is a quarter of what a core's own cache
     holds, if that is a panel: another is for what they are transformed to. Threads share the panels of a block evenly.
     """
@@ -160,7 +163,9 @@ def stream_blocks(network: Network, node: int, staging_bytes: int) -> tuple[int,
     op: Any = info.op
     panels, panel_bytes = weights.panel_count(op, info.panel), weights.panel_bytes(op, info.panel, info.depth)
     if opened_bytes(network, node, staging_bytes):
-        return panels, info.depth, 1
+        threads = network.threads
+        per_block = min(panels, max(1, OPENED_BLOCK_BYTES // panel_bytes // threads) * threads)
+        return per_block, info.depth, -(-panels // per_block)
     per_block = min(panels, min(staging_bytes, network.threads * BLOCK_BYTES) // panel_bytes)
     if per_block == 0 and panel_bytes <= staging_bytes:
         per_block = 1
@@ -287,7 +292,8 @@ class Partitioner:
                 once += more * info.reading.seconds
             block = panels * weights.panel_bytes(op, info.panel, rows)
             if opened := opened_bytes(self.network, node, staging_bytes):
-                block, each = opened, info.stream_bytes / rate + self.profile.chunk_seconds - self._wait_seconds
+                each = info.stream_bytes / rate + blocks * self.profile.chunk_seconds - self._wait_seconds
+                block = opened
             if info.method in weights.TOGETHER and panels % self.network.threads:
                 each += (self.network.threads - 1) * info.step_seconds  # each transforms what the others do, too
             self._streams[key] = (each + self._far_transform_seconds(node, block), once, block)

@@ -106,6 +106,30 @@ def test_winograd_s_method_transforms_what_is_opened_as_it_is_used(
     assert opened_as_used(make_plan(graph, 600 << 10, TWO))
 
 
+@pytest.mark.parametrize("method", ["direct", *TOGETHER])
+def test_large_layers_come_in_several_blocks(method: Method, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = small_maps(160)
+    sample = {"x": np.random.default_rng(0).standard_normal(graph.inputs[0].shape).astype(np.float32)}
+    monkeypatch.setattr("tinytee.plan.partition.OPENED_BLOCK_BYTES", 400 << 10)
+    if method == "direct":
+        monkeypatch.setattr("tinytee.plan.api.METHOD_BYTES", (0,))
+    else:
+        winograd.everywhere(monkeypatch, method)
+    bundle = compile_graph(graph, 600 << 10, KEY, threads=2)
+    plan = bundle.plan
+    assert opened_as_used(plan)
+    chunks = [size for size in lower(graph, plan).chunk_bytes if size > 64 * 1024]
+    assert len(chunks) > 2 * len(opened_as_used(plan))
+    assert max(chunks) <= 400 << 10
+    found = []
+    for count in (1, 2):
+        with Session(bundle, key=KEY, threads=count) as session:
+            found += [session.run(sample)["y"] for _ in range(2)]
+    want = evaluate(graph, sample)["y"]
+    np.testing.assert_allclose(found[0], want, rtol=0, atol=2e-5 * float(np.abs(want).max()))
+    assert all(np.array_equal(one, found[0]) for one in found)
+
+
 def test_only_threads_that_share_panels_open_them() -> None:
     """Not one thread; not threads that share y-planes, because maps are larger; not codes, which are decoded."""
     graph, device = small_maps(), profile.load()
