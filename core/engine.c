@@ -370,7 +370,7 @@ static void cross_pieces(void *argument, uint32_t item, uint32_t end, uint32_t w
   for (; item < end; item++) {
     const uint32_t begin = item * c->piece, bytes = tti_min(c->piece, c->bytes - begin), at = item * TT_TAG_BYTES;
     const uint8_t *from = c->from + begin;
-    uint8_t *to = c->to + begin, *tag = c->tags + at;
+    uint8_t *to = c->to + begin, *tag = c->tags ? c->tags + at : NULL;
     int bad;
     make_nonce(nonce, TT_DOMAIN_SPILL | item << 8, c->e->run, c->index);
     if (!c->tags)
@@ -432,8 +432,7 @@ static tt_status feed_instr(tt_engine *e, const tt_want *want, const uint8_t *se
   const tti_program *p = &e->program;
   const tt_port *port = e->port;
   const tti_instr instr = next_instr(e);
-  const tt_op *op = &p->ops[instr.index];
-  const int is_stream = instr.code == TT_INSTR_STREAM, as_used = is_stream && tti_piece_rows(op);
+  const int is_stream = instr.code == TT_INSTR_STREAM, as_used = is_stream && tti_piece_rows(&p->ops[instr.index]);
   int bad;
   if (want->event == TT_WANT_CHUNK) {
     bad = !as_used && open_load(e, sealed);
@@ -449,6 +448,7 @@ static tt_status feed_instr(tt_engine *e, const tt_want *want, const uint8_t *se
   }
   if (bad) return fail(e, TT_ERROR_AUTHENTICATION);
   if (is_stream) {
+    const tt_op *op = &p->ops[instr.index];
     tti_block block = tti_block_at(p, op, e->block);
     if (as_used) block.sealed = sealed;
     run_op(e, op, instr.arg, &block);

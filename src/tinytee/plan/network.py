@@ -349,10 +349,11 @@ def expand(graph: Graph, profile: Profile, suite: str) -> Graph:
 
 def _is_opened_as_used(op: Conv, shapes: dict[str, Shape], stream_bytes: int, method: Method, profile: Profile) -> bool:
     """Whether each of several threads is to open the panels that it computes with. Where the maps are larger than the
-    weights, threads share y-planes instead, and all of them need all panels (decision 0006)."""
+    weights, threads share y-planes instead, and all of them need all panels (decision 0006); where chunks cross the
+    boundary in a window, blocks are small."""
     map_bytes = 4 * (shapes[op.inputs[0]].elems + shapes[op.output].elems)
     can_be = op.coding is None and (method == "direct" or method in weights.TOGETHER)
-    return profile.threads > 1 and can_be and map_bytes <= stream_bytes
+    return profile.threads > 1 and not profile.window_bytes and can_be and map_bytes <= stream_bytes
 
 
 NARROW_SECONDS = 1.35

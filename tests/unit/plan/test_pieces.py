@@ -238,3 +238,10 @@ def test_pieces_are_refused(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     method, fields = BAD_PIECES[what]
     assert not refused_with(method, monkeypatch)
     assert refused_with(method, monkeypatch, **fields)
+
+
+def test_chunks_stay_small_where_they_cross_in_a_window() -> None:
+    windowed = dataclasses.replace(TWO, window_bytes=1 << 20)
+    plan = make_plan(small_maps(512, 5), 1 << 20, windowed)
+    assert not opened_as_used(plan)
+    assert max(lower(small_maps(512, 5), plan).chunk_bytes) <= 2 << 20
