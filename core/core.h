@@ -312,8 +312,7 @@ void tti_normalize(const struct tt_engine *e, const tt_op *op, uint32_t y0, uint
 /* Y-plane y of any other on uint8, by the worker numbered so. */
 void tti_i8_row(const struct tt_engine *e, const tt_op *op, uint32_t y, uint32_t worker);
 
-/* Operand 'which' of a binary operator at an output y-plane: elements from pixel to pixel and from channel to channel.
- */
+/* Operand 'which' of a binary operator at an output y-plane: elements from pixel to pixel, from channel to channel. */
 typedef struct tti_side {
   const uint8_t *row;
   size_t pixel_step, step;

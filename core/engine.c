@@ -254,8 +254,9 @@ static void run_rows(void *argument, uint32_t begin, uint32_t end, uint32_t work
   const tt_engine *e = call->e;
   const tt_op *op = call->op;
   const uint32_t y0 = call->y0 + begin * call->rows, y1 = tti_min(call->y0 + end * call->rows, call->y1);
-  for (uint32_t y = y0; y < y1 && tti_is_i8(&e->program, op); y++) tti_i8_row(e, op, y, worker);
-  if (!tti_is_i8(&e->program, op)) compute_rows(e, op, y0, y1);
+  const int bytes = tti_is_i8(&e->program, op);
+  for (uint32_t y = y0; bytes && y < y1; y++) tti_i8_row(e, op, y, worker);
+  if (!bytes) compute_rows(e, op, y0, y1);
   if (leaves_activation(e, op)) activate_rows(e, op, y0, y1);
   tti_fill_padding(e, &e->program.tensors[op->output], y0, y1);
 }
@@ -372,7 +373,7 @@ static void cross_pieces(void *argument, uint32_t item, uint32_t end, uint32_t w
     const uint8_t *from = c->from + begin;
     uint8_t *to = c->to + begin, *tag = c->tags ? c->tags + at : NULL;
     int bad;
-    make_nonce(nonce, TT_DOMAIN_SPILL | item << 8, c->e->run, c->index);
+    if (c->tags) make_nonce(nonce, TT_DOMAIN_SPILL | item << 8, c->e->run, c->index);
     if (!c->tags)
       bad = open_piece(c->e, c->index, item, from + at, bytes, to);
     else if (c->leaves)

@@ -317,18 +317,22 @@ class _Variant:
     def _worth_pinning(self, choices: list[Choice]) -> list[tuple[float, int]]:
         """Seconds that a run does not spend on a node's weights if they are pinned, and the node, the most for a byte
         first: those that are opened in every step, and those of nodes alone in a segment, which needs no chunk then."""
-        worth: list[tuple[float, int]] = []
-        for choice in choices:
-            first, last, streamed = choice.segment.first, choice.segment.last, choice.weights.streamed
-            for node in range(first, last + 1):
-                times = self.network.runs(node, choice.segment.steps) if node in streamed else 1
-                seconds = times * self.network.nodes[node].weight_bytes / self._open_rate
-                if first == last:
-                    held = choice.weights if streamed else self.partitioner.resident_choice(first, last)
-                    seconds = held.seconds
-                if self.network.nodes[node].weight_bytes:
-                    worth.append((seconds, node))
-        return sorted(worth, key=lambda pair: (-pair[0] / self.network.nodes[pair[1]].weight_bytes, pair[1]))
+        size = {n: node.weight_bytes for n, node in enumerate(self.network.nodes) if node.weight_bytes}
+        worth = [
+            (self._opening_seconds(choice, node), node)
+            for choice in choices
+            for node in range(choice.segment.first, choice.segment.last + 1)
+            if node in size
+        ]
+        return sorted(worth, key=lambda pair: (-pair[0] / size[pair[1]], pair[1]))
+
+    def _opening_seconds(self, choice: Choice, node: int) -> float:
+        """What a run spends on opening the weights of one node of a segment."""
+        segment, streamed = choice.segment, choice.weights.streamed
+        if segment.first == segment.last:
+            return (choice.weights if streamed else self.partitioner.resident_choice(node, node)).seconds
+        times = self.network.runs(node, segment.steps) if node in streamed else 1
+        return times * self.network.nodes[node].weight_bytes / self._open_rate
 
     def fill(self, placed: _Placed, budget_bytes: int) -> _Best:
         """With weights that stay decrypted in what is left of the budget."""
@@ -393,8 +397,8 @@ class Planner:
             self._narrow = self._variant(network)
 
     def _is_known(self, stored: Graph, ways: dict[str, Way], block_bytes: int) -> bool:
-        known = ((variant.stored, variant.ways, variant.block_bytes) for _, variant in self._variants)
-        return any(its is stored and (way, size) == (ways, block_bytes) for its, way, size in known)
+        known = (variant for _, variant in self._variants if variant.stored is stored)
+        return any((variant.ways, variant.block_bytes) == (ways, block_bytes) for variant in known)
 
     def _computing(self, stored: Graph, ways: dict[str, Way], block_bytes: int) -> _Variant:
         graph = weights.without_codes(stored, ways)

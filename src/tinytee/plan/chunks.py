@@ -7,8 +7,8 @@ from typing import Any
 from tinytee.plan import weights
 from tinytee.plan.layout import Layout
 from tinytee.plan.network import Network
-from tinytee.plan.partition import Choice, opened_bytes
-from tinytee.plan.schedule import stream_geometry
+from tinytee.plan.partition import Choice
+from tinytee.plan.schedule import piece_rows, stream_geometry
 
 ONE_PIECE_BYTES = 1 << 30
 
@@ -51,10 +51,9 @@ class Chunks:
         info = self.network.nodes[node]
         op: Any = info.op
         first = len(self.sizes) + 1
-        staging_bytes = self.choices[segment].weights.staging_bytes
         per_block, rows, blocks = stream_geometry(self.network, self.choices[segment], node)
-        is_opened_as_used = opened_bytes(self.network, node, staging_bytes) > 0
-        piece = weights.panel_bytes(op, info.panel, info.piece_rows) if is_opened_as_used else 0
+        opened_rows = piece_rows(self.network, self.choices[segment], node)
+        piece = weights.panel_bytes(op, info.panel, opened_rows) if opened_rows else 0
         panels, splits = weights.panel_count(op, info.panel), -(-info.depth // rows)
         for block in range(blocks):
             panel, row = block // splits * per_block, block % splits * rows

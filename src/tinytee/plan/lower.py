@@ -20,10 +20,10 @@ from tinytee.plan.chunks import Chunks, shared_piece_bytes
 from tinytee.plan.layout import Layout
 from tinytee.plan.lowered import Lowered
 from tinytee.plan.network import Network
-from tinytee.plan.partition import Choice, opened_bytes
+from tinytee.plan.partition import Choice
 from tinytee.plan.products import MapConv
 from tinytee.plan.records import attributes, number
-from tinytee.plan.schedule import LoadStep, RowStep, RunStep, Step, stream_geometry, unroll
+from tinytee.plan.schedule import LoadStep, RowStep, RunStep, Step, piece_rows, stream_geometry, unroll
 
 _SETUP = -1
 """The segment to which the pinned weights belong."""
@@ -244,8 +244,7 @@ class _Program:
                     record["weights"] = layout.staging[segment]
                     per_block, rows, _ = stream_geometry(network, self.choices[segment], position)
                     record |= {"panels_per_block": per_block, "k_per_block": rows}
-                    if opened_bytes(network, position, self.choices[segment].weights.staging_bytes):
-                        record["stream_rows"] = node.piece_rows
+                    record["stream_rows"] = piece_rows(network, self.choices[segment], position)
                     record["first_chunk"] = self.chunks.add_stream(segment, position)
                 record["panel"] = node.panel
             if isinstance(op, MapConv):

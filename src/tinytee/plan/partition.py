@@ -284,16 +284,17 @@ class Partitioner:
             if info.whole_panels and passes:
                 return math.inf, math.inf, 0
             rate = self.profile.aead_bytes_per_second[self.suite]
-            each = info.stream_bytes / rate + blocks * (self.profile.chunk_seconds + self.profile.step_seconds)
             once = passes * self.network.tensors[info.output].shape.elems * self.profile.element_seconds
             if info.reading:
                 count = weights.panel_count(op, info.panel)
                 more = info.reading.passes(count, panels) - info.reading.passes(count, count)
                 once += more * info.reading.seconds
-            block = panels * weights.panel_bytes(op, info.panel, rows)
-            if opened := opened_bytes(self.network, node, staging_bytes):
+            block = opened_bytes(self.network, node, staging_bytes)
+            if block:
                 each = info.stream_bytes / rate + blocks * self.profile.chunk_seconds - self._wait_seconds
-                block = opened
+            else:
+                each = info.stream_bytes / rate + blocks * (self.profile.chunk_seconds + self.profile.step_seconds)
+                block = panels * weights.panel_bytes(op, info.panel, rows)
             if info.method in weights.TOGETHER and panels % self.network.threads:
                 each += (self.network.threads - 1) * info.step_seconds  # each transforms what the others do, too
             self._streams[key] = (each + self._far_transform_seconds(node, block), once, block)
@@ -352,11 +353,10 @@ class Partitioner:
 
     def _hold_weights(self, segment: Segment, span: _Span, room: int, limit: float) -> WeightChoice | None:
         """The fastest way to hold a segment's weights in so many bytes, if it takes less than ``limit`` seconds."""
-        whole, resident = None, span.fastest
-        if resident.streamed:
-            if segment.steps == 1 and resident.bytes <= room:
-                return resident if resident.seconds < limit else None
-            resident = self.resident_choice(segment.first, segment.last)
+        whole, fastest = None, span.fastest
+        if fastest.streamed and segment.steps == 1 and fastest.bytes <= room:
+            return fastest if fastest.seconds < limit else None
+        resident = self.resident_choice(segment.first, segment.last) if fastest.streamed else fastest
         if resident.bytes <= room:
             far = self._far_transforms[segment.last + 1] - self._far_transforms[segment.first]
             again = self._again_seconds(resident.bytes, segment.steps) + segment.steps * far
@@ -459,6 +459,7 @@ class Partitioner:
             joined = tuple((t, whole) for t, (whole, _) in network.joined.items() if t in before and whole in written)
             spared = frozenset().union(*self._states[first], *self._states[last + 1], pair[1:] if pair else ())
             spared = spared.union(t for t, _ in joined)
+            fastest = self._fastest_choice(first, last)
             opening = self._total_bytes(first, last) / self.profile.aead_bytes_per_second[self.suite]
             opens_as_used = any(node.piece_rows for node in network.nodes[first : last + 1])
             self._spans[key] = _Span(
@@ -473,8 +474,8 @@ class Partitioner:
                 far_seconds={
                     t: self._far_seconds[t] for t in network.live[last + 1] if network.tensors[t].producer >= first
                 },
-                fastest=self._fastest_choice(first, last),
-                least_seconds=opening if opens_as_used else self.resident_choice(first, last).seconds,
+                fastest=fastest,
+                least_seconds=opening if opens_as_used else fastest.seconds,
                 opens_as_used=opens_as_used,
             )
         return self._spans[key]

@@ -9,7 +9,7 @@ from typing import Literal
 
 from tinytee.plan.layout import Layout
 from tinytee.plan.network import Network, block_floor
-from tinytee.plan.partition import Choice, chunk_bytes, stream_blocks
+from tinytee.plan.partition import Choice, chunk_bytes, opened_bytes, stream_blocks
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,12 @@ def resident_bytes(network: Network, choice: Choice, pinned: dict[int, int]) -> 
 def stream_geometry(network: Network, choice: Choice, node: int) -> tuple[int, int, int]:
     """(panels a block, panel rows a block, blocks) of a node that the segment streams."""
     return stream_blocks(network, node, choice.weights.staging_bytes)
+
+
+def piece_rows(network: Network, choice: Choice, node: int) -> int:
+    """Rows of the pieces that a node that the segment streams is opened in as it is used; 0: its blocks are opened
+    first."""
+    return network.nodes[node].piece_rows if opened_bytes(network, node, choice.weights.staging_bytes) else 0
 
 
 def _blocks(begin: int, end: int, rows: int) -> Iterator[tuple[int, int]]:
