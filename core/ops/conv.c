@@ -1,7 +1,7 @@
 /* Convolutions over y-planes. */
 #include "../core.h"
 
-enum { RUNS = 256, LEAST_PIXELS = 4, NARROW = 8, NEAR_ROWS = 256 };
+enum { RUNS = 256, LEAST_PIXELS = 4, NARROW = 8, NEAR_ROWS = 256, MANY_WEIGHTS = 128 * 1024 };
 
 tti_finish tti_finish_of(const tt_op *op) {
   tti_finish finish = tti_unfinished();
@@ -221,8 +221,8 @@ static void conv_items(void *argument, uint32_t item, uint32_t end, uint32_t wor
   }
 }
 
-/* Whether threads share y-planes, so that each mostly reads input that it has written and writes what it will read,
- * rather than panels, weights that it has opened: whichever are more, for they come slowly from another's cache. */
+/* Whether threads share y-planes, so that each mostly reads input that it has written and writes what it will read, or
+ * else panels that it has opened: whichever are more, for they come slowly from another's cache. */
 int tti_by_rows(const struct tt_engine *e, const tt_op *op, uint32_t rows, uint64_t weights) {
   const tt_tensor *in = tti_operand(&e->program, op, 0), *out = &e->program.tensors[op->output];
   return rows * ((uint64_t)op->stride_y * in->width * in->channels + (uint64_t)out->width * out->channels) > weights;
@@ -232,30 +232,30 @@ void tti_conv(struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, co
   const tt_tensor *out = &e->program.tensors[op->output];
   const tti_block whole = {0, tti_conv_panels(&e->program, op), 0, tti_conv_depth(&e->program, op), NULL};
   const tti_block *b = block ? block : &whole;
+  const int bytes = tti_is_i8(&e->program, op);
   if (op->flags & TT_FLAG_WINOGRAD) {
     tti_winograd(e, op, y0, y1, b);
     return;
   }
-  if (op->flags & TT_FLAG_STRASSEN && !tti_is_i8(&e->program, op)) {
+  if (op->flags & TT_FLAG_STRASSEN && !bytes) {
     tti_strassen(e, op, y0, y1, b, !block);
     return;
   }
-  const uint32_t panels = b->panel_end - b->panel_begin, rows = y1 - y0;
+  const uint32_t panels = b->panel_end - b->panel_begin, rows = y1 - y0, workers = tti_workers(e);
+  const int own = b->sealed || !(block || bytes), few = panels % workers && panels < 4 * workers;
   /* Fewer pixels leave as much to do: loading the weights. */
   const uint64_t pixels = (uint64_t)rows * out->width, weights = (uint64_t)panels * op->panel * (b->k_end - b->k_begin);
   const uint32_t items = tti_items(e, weights * (pixels < LEAST_PIXELS ? LEAST_PIXELS : pixels));
-  const uint32_t most_rows = tti_min(rows, is_narrow(e, op) ? tti_workers(e) : rows);
   tti_conv_call call = {.e = e, .op = op, .block = b, .y0 = y0, .y1 = y1, .resident = !block, .expected = e->expected};
-  call.by_rows = !b->sealed && tti_by_rows(e, op, block ? rows : out->height, weights);
-  uint32_t parts = call.by_rows ? items : tti_divide_up(items, panels);
-  if (b->sealed) parts = panels % tti_workers(e) && panels < 4 * tti_workers(e) ? tti_workers(e) : 1;
-  call.rows_each = tti_divide_up(rows, tti_min(parts, most_rows));
+  /* Weights that no other thread has just opened count half; many of them are to meet all of a thread's y-planes. */
+  call.by_rows = tti_by_rows(e, op, block ? rows : out->height, own ? weights / 2 : weights);
+  uint32_t parts = call.by_rows ? own && weights > MANY_WEIGHTS ? workers : items : tti_divide_up(items, panels);
+  if (b->sealed) parts = call.by_rows || few ? workers : 1;
+  call.rows_each = tti_divide_up(rows, tti_min(parts, is_narrow(e, op) ? tti_min(rows, workers) : rows));
   call.row_parts = tti_divide_up(rows, call.rows_each);
-  call.panels_each =
-      tti_divide_up(panels, tti_min(call.by_rows ? tti_divide_up(items, call.row_parts) : items, panels));
+  call.panels_each = tti_divide_up(panels, call.by_rows ? tti_divide_up(items, call.row_parts) : items);
   call.panel_parts = tti_divide_up(panels, call.panels_each);
-  tti_parallel(e, tti_is_i8(&e->program, op) ? tti_i8_conv_items : conv_items, &call,
-               call.panel_parts * call.row_parts);
+  tti_parallel(e, bytes ? tti_i8_conv_items : conv_items, &call, call.panel_parts * call.row_parts);
 }
 
 /* Rows of the map under the window of output y-plane y. */

@@ -347,13 +347,17 @@ def expand(graph: Graph, profile: Profile, suite: str) -> Graph:
     return scans.expand_scans(graph)
 
 
+MOST_MAPS = 2
+"""Times as large as the weights that maps may be for these to be opened as they are used: the more they are, the more
+threads share y-planes, for which each opens all panels."""
+
+
 def _is_opened_as_used(op: Conv, shapes: dict[str, Shape], stream_bytes: int, method: Method, profile: Profile) -> bool:
-    """Whether each of several threads is to open the panels that it computes with. Where the maps are larger than the
-    weights, threads share y-planes instead, and all of them need all panels (decision 0006); where chunks cross the
-    boundary in a window, blocks are small."""
+    """Whether each of several threads is to open the panels that it computes with (decision 0026); where chunks cross
+    the boundary in a window, blocks are small."""
     map_bytes = 4 * (shapes[op.inputs[0]].elems + shapes[op.output].elems)
     can_be = op.coding is None and (method == "direct" or method in weights.TOGETHER)
-    return profile.threads > 1 and not profile.window_bytes and can_be and map_bytes <= stream_bytes
+    return profile.threads > 1 and not profile.window_bytes and can_be and map_bytes <= MOST_MAPS * stream_bytes
 
 
 NARROW_SECONDS = 1.35
