@@ -26,6 +26,7 @@ from tinytee.plan.entropy import Entropy, code_entropy, is_entropy_coded, known_
 from tinytee.plan.layout import Layout, lay_out
 from tinytee.plan.lowered import Lowered
 from tinytee.plan.network import BLOCK_BYTES, Network, Way, build, choose_ways, expand
+from tinytee.plan.owners import settled
 from tinytee.plan.partition import ROUNDING, Choice, Partition, Partitioner
 from tinytee.plan.profile import Profile
 from tinytee.plan.profile import load as load_profile
@@ -553,6 +554,7 @@ class Planner:
         layout = placed.layout
         if best.pinned:
             layout = lay_out(placed.network, placed.choices, best.pinned, unpinned=placed.layout)
+        layout = settled(placed.network, placed.choices, layout)
         lowered = lowering.lower(placed.network, placed.choices, layout, in_parts=placed.in_parts)
         _check_window(lowered, self.profile)
         return Plan(

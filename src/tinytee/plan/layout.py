@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -39,10 +40,10 @@ class Layout:
         buffers, offsets: all buffers; ``begin`` and ``end`` count segments.
         instances: all tensor instances.
         instance_of: (segment, tensor) to its instance.
-        weights: (segment, node) to the offset of its resident weights.
-        staging: offset of each segment's staging place (-1 where it streams nothing).
-        workspaces: offset of each segment's workspace (-1 where it has none).
-        pinned: node to the offset of its pinned weights.
+        weight_places: (segment, node) to the buffer of its resident weights, and where in it they begin.
+        staging_buffers: of each segment (-1 where it streams nothing).
+        workspace_buffers: of each segment (-1 where it has none).
+        pinned_buffers: node to the buffer of its pinned weights.
         peak_bytes: end of the highest buffer.
         growths: frontiers and capacities of each segment.
         joins: whole maps that others lie within, which are whole, too.
@@ -52,13 +53,36 @@ class Layout:
     offsets: tuple[int, ...]
     instances: tuple[Instance, ...]
     instance_of: dict[tuple[int, int], int]
-    weights: dict[tuple[int, int], int]
-    staging: tuple[int, ...]
-    workspaces: tuple[int, ...]
-    pinned: dict[int, int]
+    weight_places: dict[tuple[int, int], tuple[int, int]]
+    staging_buffers: tuple[int, ...]
+    workspace_buffers: tuple[int, ...]
+    pinned_buffers: dict[int, int]
     peak_bytes: int
     growths: tuple[Growth, ...]
     joins: frozenset[int]
+
+    @cached_property
+    def weights(self) -> dict[tuple[int, int], int]:
+        """(segment, node) to the offset of its resident weights."""
+        return {key: self.offsets[buffer] + at for key, (buffer, at) in self.weight_places.items()}
+
+    @cached_property
+    def staging(self) -> tuple[int, ...]:
+        """Offset of each segment's staging place (-1 where it streams nothing)."""
+        return self._offsets_of(self.staging_buffers)
+
+    @cached_property
+    def workspaces(self) -> tuple[int, ...]:
+        """Offset of each segment's workspace (-1 where it has none)."""
+        return self._offsets_of(self.workspace_buffers)
+
+    @cached_property
+    def pinned(self) -> dict[int, int]:
+        """Node to the offset of its pinned weights."""
+        return {node: self.offsets[buffer] for node, buffer in self.pinned_buffers.items()}
+
+    def _offsets_of(self, buffers: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(self.offsets[buffer] if buffer >= 0 else -1 for buffer in buffers)
 
 
 def grow(network: Network, choice: Choice) -> Growth:
@@ -255,24 +279,21 @@ def _lay_out(
         offsets = list(unpinned.offsets[:tensor_buffers])
         offsets += [known[buffer.name, buffer.begin] for buffer in builder.buffers[tensor_buffers:]]
         peak = unpinned.peak_bytes
-    weights = {key: offsets[buffer] + at for key, (buffer, at) in inside.items()}
-    above: dict[int, int] = {}
+    buffers, above = list(builder.buffers), {}
     for node in sorted(pinned):
-        above[node] = peak
-        peak += network.nodes[node].weight_bytes
-    buffers = list(builder.buffers)
-    for node, offset in above.items():
+        above[node] = len(buffers)
         buffers.append(Buffer("pinned weights", network.nodes[node].weight_bytes, 0, len(choices) - 1))
-        offsets.append(offset)
+        offsets.append(peak)
+        peak += network.nodes[node].weight_bytes
     layout = Layout(
         buffers=tuple(buffers),
         offsets=tuple(offsets),
         instances=tuple(builder.instances),
         instance_of=builder.instance_of,
-        weights=weights,
-        staging=tuple(offsets[b] if b >= 0 else -1 for b in staging),
-        workspaces=tuple(offsets[b] if b >= 0 else -1 for b in workspaces),
-        pinned=above,
+        weight_places=inside,
+        staging_buffers=tuple(staging),
+        workspace_buffers=tuple(workspaces),
+        pinned_buffers=above,
         peak_bytes=peak,
         growths=growths,
         joins=joins,
