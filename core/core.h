@@ -15,8 +15,7 @@ enum { TTI_ITEM_WORK = 64 * 1024, TTI_ITEMS_EACH = 32 };
 static inline uint32_t tti_min(uint32_t a, uint32_t b) { return a < b ? a : b; }
 static inline uint32_t tti_divide_up(uint32_t total, uint32_t each) { return (total + each - 1) / each; }
 
-/* The records of a program, in place, those of the part that is there. tensors[], ops[], spills[] and kept[] hold the
- * run's counters as well. */
+/* The records of the part that is there, in place. tensors[], ops[], spills[] and kept[] hold a run's counters, too. */
 typedef struct tti_program {
   const tt_program *head;
   const tt_part *part;
@@ -51,8 +50,7 @@ typedef struct tti_ahead {
   size_t bytes;
 } tti_ahead;
 
-/* A place among the instructions: the word, the first instruction's word of the loop that it lies in (0: in none), and
- * how often that was gone through. */
+/* A place among the instructions: the word, the first word of the loop that it lies in (0: none), and its turn. */
 typedef struct tti_cursor {
   uint32_t at, loop, round;
 } tti_cursor;
@@ -264,8 +262,7 @@ static inline int tti_is_i8(const tti_program *p, const tt_op *op) {
   return computes && tti_operand(p, op, 0)->elem_bytes == 1;
 }
 
-/* How a convolution's k lies in the input: stretches of so many elements side by side, per_row of them in a kernel row,
- * each of so many rows of four weights. */
+/* How k lies in the input: stretches of so many elements, per_row to a kernel row, each of 'rows' of four weights. */
 typedef struct tti_stretch {
   uint32_t length, rows, per_row;
 } tti_stretch;

@@ -169,6 +169,8 @@ static void want_instr(const tt_engine *e, tt_want *want) {
     want->row = p->tensors[p->ports[instr.index].tensor].produced;
     want->rows = instr.arg - want->row;
     describe(p, instr, want);
+    want->piece_rows = tti_divide_up(want->rows, tti_min(tti_items(e, 4 * (uint64_t)want->bytes), tti_workers(e)));
+    want->bytes += (tti_divide_up(want->rows, want->piece_rows) - 1) * TT_TAG_BYTES;
     make_nonce(want->nonce, TT_DOMAIN_INPUT, e->run, e->inputs_fed);
   } else if (instr.code == TT_INSTR_OUTPUT) {
     want->event = TT_GIVE_OUTPUT;
@@ -336,16 +338,6 @@ static tt_status open_program(tt_engine *e) {
   return advance(e);
 }
 
-/* A dense row block was opened at the end of its slots: moves each y-plane to its place, first to last. */
-static void spread_rows(const tt_engine *e, const tt_tensor *t, uint32_t y0, uint32_t y1, const uint8_t *dense) {
-  const size_t row = dense_bytes(t, 1);
-  for (uint32_t y = y0; y < y1; y++, dense += row) {
-    uint8_t *to = tti_pixels(e, t, y);
-    if (to != dense) tti_move(to, dense, row);
-  }
-  tti_fill_padding(e, t, y0, y1);
-}
-
 /* Opens a piece of a chunk, whose tag follows it. */
 static int open_piece(const tt_engine *e, uint32_t chunk, uint32_t number, const uint8_t *from, size_t bytes,
                       uint8_t *to) {
@@ -354,14 +346,30 @@ static int open_piece(const tt_engine *e, uint32_t chunk, uint32_t number, const
   return e->port->open(e->port->context, TT_KEY_BUNDLE, nonce, NULL, 0, from, bytes, from + bytes, to);
 }
 
-/* A chunk that is opened, or a row block that leaves or comes back, whose tags stay here; an item is a piece. */
+/* A chunk, a row block that leaves or comes back, whose tags stay here, or an input from y-plane 'index' on; an item is
+ * a piece. */
 typedef struct crossing {
   const tt_engine *e;
   const uint8_t *from;
   uint8_t *to, *tags;
   uint32_t bytes, piece, index;
   int leaves, bad;
+  const tt_tensor *input;
 } crossing;
+
+/* Opens a piece of an input densely, at the end of its slots, and moves each y-plane to its place, first to last. */
+static int open_rows(const crossing *c, uint32_t number, const uint8_t *from, size_t bytes) {
+  const tt_engine *e = c->e;
+  const size_t row = dense_bytes(c->input, 1);
+  const uint32_t y0 = c->index + (uint32_t)(number * c->piece / row), y1 = y0 + (uint32_t)(bytes / row);
+  uint8_t nonce[TT_NONCE_BYTES], *dense = tti_slot(e, c->input, y0) + (y1 - y0) * (size_t)c->input->row_bytes - bytes;
+  make_nonce(nonce, TT_DOMAIN_INPUT | number << 8, e->run, e->inputs_fed);
+  if (e->port->open(e->port->context, TT_KEY_IO, nonce, NULL, 0, from, bytes, from + bytes, dense)) return 1;
+  for (uint32_t y = y0; y < y1 && tti_pixels(e, c->input, y) != dense; y++, dense += row)
+    tti_move(tti_pixels(e, c->input, y), dense, row);
+  tti_fill_padding(e, c->input, y0, y1);
+  return 0;
+}
 
 static void cross_pieces(void *argument, uint32_t item, uint32_t end, uint32_t worker) {
   crossing *c = argument;
@@ -375,7 +383,7 @@ static void cross_pieces(void *argument, uint32_t item, uint32_t end, uint32_t w
     int bad;
     if (c->tags) make_nonce(nonce, TT_DOMAIN_SPILL | item << 8, c->e->run, c->index);
     if (!c->tags)
-      bad = open_piece(c->e, c->index, item, from + at, bytes, to);
+      bad = c->input ? open_rows(c, item, from + at, bytes) : open_piece(c->e, c->index, item, from + at, bytes, to);
     else if (c->leaves)
       bad = port->seal(port->context, TT_KEY_SPILL, nonce, NULL, 0, from, bytes, to, tag);
     else
@@ -394,7 +402,7 @@ static int cross(crossing *c) {
 static int open_load(const tt_engine *e, const uint8_t *sealed) {
   uint32_t piece;
   const tt_load load = wanted_load(e, &piece);
-  crossing c = {e, sealed, e->arena + load.offset, NULL, load.bytes, piece, load.chunk, 0, 0};
+  crossing c = {e, sealed, e->arena + load.offset, NULL, load.bytes, piece, load.chunk, 0, 0, NULL};
   return cross(&c);
 }
 
@@ -404,7 +412,7 @@ static int cross_spill(const tt_engine *e, const tt_want *want, const uint8_t *f
   const tti_instr instr = next_instr(e);
   const uint32_t bytes = (uint32_t)want->bytes, workers = p->head->workers;
   uint8_t *tags = p->tags + (size_t)(spill_of(p, instr)->tag + instr.arg) * workers * TT_TAG_BYTES;
-  crossing c = {e, from, to, tags, bytes, tti_divide_up(bytes, workers * 64) * 64, want->index, leaves, 0};
+  crossing c = {e, from, to, tags, bytes, tti_divide_up(bytes, workers * 64) * 64, want->index, leaves, 0, NULL};
   return cross(&c);
 }
 
@@ -431,7 +439,6 @@ static tt_status feed_part(tt_engine *e, const uint8_t *sealed) {
 
 static tt_status feed_instr(tt_engine *e, const tt_want *want, const uint8_t *sealed) {
   const tti_program *p = &e->program;
-  const tt_port *port = e->port;
   const tti_instr instr = next_instr(e);
   const int is_stream = instr.code == TT_INSTR_STREAM, as_used = is_stream && tti_piece_rows(&p->ops[instr.index]);
   int bad;
@@ -439,10 +446,9 @@ static tt_status feed_instr(tt_engine *e, const tt_want *want, const uint8_t *se
     bad = !as_used && open_load(e, sealed);
   } else if (want->event == TT_WANT_INPUT) {
     const tt_tensor *t = &p->tensors[p->ports[instr.index].tensor];
-    const size_t bytes = dense_bytes(t, want->rows);
-    uint8_t *dense = tti_slot(e, t, want->row) + (size_t)want->rows * t->row_bytes - bytes;
-    bad = port->open(port->context, TT_KEY_IO, want->nonce, NULL, 0, sealed, bytes, sealed + bytes, dense);
-    if (!bad) spread_rows(e, t, want->row, want->row + want->rows, dense);
+    const uint32_t row = (uint32_t)dense_bytes(t, 1), rows = want->rows;
+    crossing c = {e, sealed, tti_slot(e, t, want->row), NULL, rows * row, want->piece_rows * row, want->row, 0, 0, t};
+    bad = cross(&c);
     e->inputs_fed++;
   } else {
     bad = cross_spill(e, want, sealed, tti_slot(e, &p->tensors[instr.index], want->row), 0);

@@ -461,8 +461,8 @@ static int contiguous(const tt_tensor *t, uint32_t lo, uint32_t hi) {
   return lo < hi && hi <= t->height && lo % t->capacity + (hi - lo) <= t->capacity;
 }
 
-/* A streamed convolution's blocks fit their place and are chunks of the bundle; if sums of so many y-planes are fed in
- * parts, integers have their place. */
+/* A streamed convolution's blocks fit their place and are chunks of the bundle; integer sums of parts have their place.
+ */
 static int check_stream(const tti_program *p, const tt_op *op, uint32_t rows) {
   if (op->kind != TT_OP_CONV || !op->panels_per_block || !op->k_per_block) return 0;
   const uint32_t depth = tti_conv_depth(p, op);

@@ -42,7 +42,8 @@ typedef enum tt_event {
 typedef struct tt_want {
   tt_event event;
   uint32_t index, row, rows;
-  size_t bytes; /* exact length to feed or to take, tag included */
+  uint32_t piece_rows; /* TT_WANT_INPUT: each so many y-planes are sealed alone, piece k with nonce[1] = k */
+  size_t bytes;        /* exact length to feed or to take, tags included */
   /* Of TT_WANT_INPUT and TT_GIVE_OUTPUT. Elements are float32 if scale is 0, else uint8 q, standing for
    * scale * (q - zero_point): clip(round_half_even(v / scale) + zero_point, 0, 255) of a value v, of NaN 0. */
   float scale;
@@ -70,8 +71,7 @@ typedef struct tt_port {
   void (*forget)(void *context); /* wipes every key */
   /* Calls work(argument, begin, end, worker) for stretches of items begin .. end that together are the items below
    * 'items', on at most 'workers' threads at a time, each with a number of its own below 'workers', and returns when
-   * all is done. From within, 'open' is called by several threads at once. NULL: the core does it all on the thread
-   * that called it. */
+   * all is done. These call 'open' and 'seal', too. NULL: the core does it all on the thread that called it. */
   void (*parallel)(void *context, uint32_t workers,
                    void (*work)(void *argument, uint32_t begin, uint32_t end, uint32_t worker), void *argument,
                    uint32_t items);
@@ -106,12 +106,10 @@ TT_MUST_USE tt_status tt_feed(tt_engine *engine, const uint8_t *sealed, size_t b
  * processor to bring it near; nothing reads it, wherever it points. The call does no more than remember it. */
 void tt_expect(tt_engine *engine, const void *sealed, size_t bytes);
 
-/* Takes what tt_poll gives, into sealed[bytes], bytes = want.bytes: ciphertext then tag (a spill: ciphertext only;
- * its tags stay in the arena). */
+/* Takes what tt_poll gives, want.bytes of it: ciphertext then tag (a spill: ciphertext; its tags stay in the arena). */
 TT_MUST_USE tt_status tt_take(tt_engine *engine, uint8_t *sealed, size_t bytes);
 
-/* High-water mark: end of the highest byte of the arena used since open, in bytes. From chunk 0 on it covers all that
- * the program can touch. */
+/* End of the highest byte of the arena used since open. From chunk 0 on it covers all that the program can touch. */
 size_t tt_peak_bytes(const tt_engine *engine);
 
 /* Wipes arena and keys. */

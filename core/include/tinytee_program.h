@@ -275,8 +275,7 @@ typedef struct tt_spill {
   uint32_t first; /* number of its first block: the blocks of all maps are numbered one after the other */
   uint16_t tag;   /* place of its first block's tags, one for each worker's piece; the others follow */
   uint16_t rows, height;
-  uint16_t sealed, sealed_before; /* runtime: blocks that have left in this run, each once only, for its nonce's sake;
-                                     and before this part */
+  uint16_t sealed, sealed_before; /* runtime: blocks that have left in this run, each only once; before this part */
   uint8_t lost, lost_before;      /* runtime: whether another map's tags have taken the places of its tags */
 } tt_spill;
 
@@ -351,7 +350,7 @@ typedef struct tt_bundle_header {
 /* Nonces are four little-endian words {domain, run, index, 0} (then zeros), under the key named. */
 enum {
   TT_DOMAIN_CHUNK = 1,  /* bundle key; in place of the run the piece; index k */
-  TT_DOMAIN_INPUT = 2,  /* I/O key; index counts the run's inputs */
+  TT_DOMAIN_INPUT = 2,  /* + 256 * piece: I/O key; index counts the run's inputs */
   TT_DOMAIN_OUTPUT = 3, /* I/O key; index counts the run's outputs */
   TT_DOMAIN_SPILL = 4   /* + 256 * piece: spill key (random, never leaves the engine); index: the block's number */
 };

@@ -25,10 +25,10 @@ struct tth_port {
   tth_arena home;
   const char *isa;
   tthi_pool *pool;
-  tthi_aead client;
   uint32_t threads;
   struct {
     _Alignas(64) tthi_aead slots[TT_KEY_SLOTS];
+    tthi_aead client;
     double aead_seconds;
   } workers[]; /* each thread has the keys in contexts of its own */
 };
@@ -170,7 +170,7 @@ double tthi_port_aead_seconds(const tth_port *port) {
 
 void tthi_port_forget(tth_port *port) {
   hook_forget(port);
-  tthi_aead_forget(&port->client);
+  for (uint32_t w = 0; w < port->threads; w++) tthi_aead_forget(&port->workers[w].client);
 }
 
 void tth_port_close(tth_port *port) {
@@ -182,13 +182,17 @@ void tth_port_close(tth_port *port) {
 }
 
 int tthi_port_client_key(tth_port *port, uint32_t suite, const uint8_t *key) {
-  return tthi_aead_set_key(&port->client, suite, key, &port->options);
+  for (uint32_t w = 0; w < port->threads; w++)
+    if (tthi_aead_set_key(&port->workers[w].client, suite, key, &port->options) != 0) return -1;
+  return 0;
 }
 
 int tthi_port_client_seal(tth_port *port, const uint8_t *nonce, const void *plain, size_t bytes, uint8_t *sealed) {
-  return tthi_aead_seal(&port->client, nonce, NULL, 0, plain, bytes, sealed, sealed + bytes);
+  tthi_aead *client = &port->workers[tthi_pool_worker()].client;
+  return tthi_aead_seal(client, nonce, NULL, 0, plain, bytes, sealed, sealed + bytes);
 }
 
 int tthi_port_client_open(tth_port *port, const uint8_t *nonce, const uint8_t *sealed, size_t bytes, void *plain) {
-  return tthi_aead_open(&port->client, nonce, NULL, 0, sealed, bytes, sealed + bytes, plain);
+  tthi_aead *client = &port->workers[tthi_pool_worker()].client;
+  return tthi_aead_open(client, nonce, NULL, 0, sealed, bytes, sealed + bytes, plain);
 }

@@ -187,7 +187,8 @@ static size_t elem_bytes(const tt_want *want) { return want->scale > 0.0f ? size
 /* The first element and the number of elements of the rows wanted; fails unless they lie within elems. */
 static tt_status find_rows(tth_session *session, const tt_want *want, const char *what, size_t elems, size_t *first,
                            size_t *count) {
-  size_t bytes = want->bytes < TT_TAG_BYTES ? 0 : want->bytes - TT_TAG_BYTES;
+  size_t pieces = want->piece_rows != 0 && want->rows != 0 ? (want->rows - 1) / want->piece_rows + 1 : 1;
+  size_t bytes = want->bytes < pieces * TT_TAG_BYTES ? 0 : want->bytes - pieces * TT_TAG_BYTES;
   size_t row_bytes = want->rows == 0 ? 0 : bytes / want->rows;
   if (row_bytes == 0 || row_bytes % elem_bytes(want) != 0 || row_bytes * want->rows != bytes)
     return fail(session, TT_ERROR_PROGRAM, "rows of no size of %s %u", what, (unsigned)want->index);
@@ -212,46 +213,74 @@ static void gather_pixels(const tti_kernels *kernels, const tth_input *input, co
     for (size_t c = 0; c < channels; c++) to[x * channels + c] = from[(ptrdiff_t)x * right + (ptrdiff_t)c * deep];
 }
 
-/* Rows of an input, densely: where they lie, or gathered into the scratch. */
-static const float *dense_rows(tth_session *session, const tth_input *input, size_t row, size_t rows,
-                               size_t row_elems) {
-  if (input->channels == 0) return input->values + row * row_elems;
-  const tti_kernels *kernels = tth_port_hooks(session->port)->kernels;
-  float *to = (float *)(void *)session->scratch;
+/* Rows of an input that are to be fed, in pieces that are sealed alone; an item is a piece. Each is gathered, or
+ * quantized, into its place in the scratch, and sealed there. */
+typedef struct feeding {
+  tth_session *session;
+  const tth_input *input;
+  const tt_want *want;
+  size_t row_elems, places_bytes; /* behind the pieces' places lies a row of floats for each thread */
+  int failed;
+} feeding;
+
+/* Rows of an input, densely: where they lie, or gathered into 'to'. */
+static const float *dense_rows(const feeding *f, size_t row, size_t rows, float *to) {
+  const tth_input *input = f->input;
+  if (input->channels == 0) return input->values + row * f->row_elems;
+  const tti_kernels *kernels = tth_port_hooks(f->session->port)->kernels;
   for (size_t y = 0; y < rows; y++)
-    gather_pixels(kernels, input, input->values + (ptrdiff_t)(row + y) * input->row_stride, row_elems / input->channels,
-                  to + y * row_elems);
+    gather_pixels(kernels, input, input->values + (ptrdiff_t)(row + y) * input->row_stride,
+                  f->row_elems / input->channels, to + y * f->row_elems);
   return to;
 }
 
-/* Quantizes rows of an input into the scratch, as the core wants them. 'place', of so many bytes as floats have, holds
- * a row meanwhile. */
-static void quantize_rows(tth_session *session, const tth_input *input, const tt_want *want, size_t row_elems,
-                          uint8_t *place) {
-  const tti_kernels *kernels = tth_port_hooks(session->port)->kernels;
-  const float zero = (float)want->zero_point;
-  const tti_rounding rounding = {0.0f - zero, 255.0f - zero, (uint8_t)want->zero_point, 0, 1};
+/* Quantizes rows of an input, as the core wants them. 'place', of so many bytes as floats have, holds a row meanwhile. */
+static const uint8_t *quantize_rows(const feeding *f, size_t row, size_t rows, uint8_t *place, uint8_t *to) {
+  const tth_input *input = f->input;
+  const tti_kernels *kernels = tth_port_hooks(f->session->port)->kernels;
+  const float scale = f->want->scale, zero = (float)f->want->zero_point;
+  const tti_rounding rounding = {0.0f - zero, 255.0f - zero, (uint8_t)f->want->zero_point, 0, 1};
+  const size_t row_elems = f->row_elems;
   if (input->channels == 0) {
-    kernels->i8->quantize(input->values + want->row * row_elems, want->scale, want->rows * row_elems, session->scratch,
-                          &rounding);
-    return;
+    kernels->i8->quantize(input->values + row * row_elems, scale, rows * row_elems, to, &rounding);
+    return to;
   }
   const size_t channels = input->channels, pixels = row_elems / channels;
   float *gathered = (float *)(void *)place;
-  for (size_t y = 0; y < want->rows; y++) {
-    const float *from = input->values + (ptrdiff_t)(want->row + y) * input->row_stride;
-    uint8_t *to = session->scratch + y * row_elems;
+  for (size_t y = 0; y < rows; y++) {
+    const float *from = input->values + (ptrdiff_t)(row + y) * input->row_stride;
+    uint8_t *to_row = to + y * row_elems;
     if (input->pixel_stride == 1) {
       for (size_t c = 0; c < channels; c++)
-        kernels->i8->quantize(from + (ptrdiff_t)c * input->channel_stride, want->scale, pixels, place + c * pixels,
+        kernels->i8->quantize(from + (ptrdiff_t)c * input->channel_stride, scale, pixels, place + c * pixels,
                               &rounding);
-      kernels->interleave_bytes(place, channels, (ptrdiff_t)pixels, pixels, to);
+      kernels->interleave_bytes(place, channels, (ptrdiff_t)pixels, pixels, to_row);
     } else {
       gather_pixels(kernels, input, from, pixels, gathered);
-      kernels->i8->quantize(gathered, want->scale, row_elems, to, &rounding);
+      kernels->i8->quantize(gathered, scale, row_elems, to_row, &rounding);
     }
   }
   tthi_wipe(place, row_elems * sizeof(float));
+  return to;
+}
+
+static void seal_pieces(void *argument, uint32_t item, uint32_t end, uint32_t worker) {
+  feeding *f = argument;
+  const tt_want *want = f->want;
+  const size_t row_bytes = f->row_elems * elem_bytes(want);
+  uint8_t *row_place = f->session->scratch + f->places_bytes + worker * f->row_elems * sizeof(float);
+  for (; item < end; item++) {
+    const size_t first = (size_t)item * want->piece_rows, left = want->rows - first;
+    const size_t rows = left < want->piece_rows ? left : want->piece_rows, bytes = rows * row_bytes;
+    uint8_t *place = f->session->scratch + first * row_bytes + (size_t)item * TT_TAG_BYTES, nonce[TT_NONCE_BYTES];
+    memcpy(nonce, want->nonce, sizeof nonce);
+    nonce[1] = (uint8_t)item;
+    const void *plain = want->scale > 0.0f ? (const void *)quantize_rows(f, want->row + first, rows, row_place, place)
+                                           : dense_rows(f, want->row + first, rows, (float *)(void *)place);
+    if (tthi_port_client_seal(f->session->port, nonce, plain, bytes, place) == 0) continue;
+    tthi_wipe(place, bytes);
+    __atomic_store_n(&f->failed, 1, __ATOMIC_RELAXED);
+  }
 }
 
 static tt_status feed_input(tth_session *session, const tt_want *want, const tth_input *inputs, size_t input_count) {
@@ -260,23 +289,20 @@ static tt_status feed_input(tth_session *session, const tt_want *want, const tth
   size_t first = 0, count = 0;
   tt_status status = find_rows(session, want, "input", inputs[want->index].elems, &first, &count);
   if (status != TT_OK) return status;
-  const tth_input *input = &inputs[want->index];
-  const size_t row_elems = count / want->rows, place = (want->bytes + 63) / 64 * 64;
-  if (input->channels != 0 && row_elems % input->channels != 0)
+  feeding f = {session, &inputs[want->index], want, count / want->rows, (want->bytes + 63) / 64 * 64, 0};
+  if (f.input->channels != 0 && f.row_elems % f.input->channels != 0)
     return fail(session, TT_ERROR_STATE, "input %u has %zu channels, which the program's rows of %zu do not match",
-                (unsigned)want->index, input->channels, row_elems);
-  status = need_scratch(session, place + row_elems * sizeof(float));
+                (unsigned)want->index, f.input->channels, f.row_elems);
+  const uint32_t pieces = (want->rows - 1) / want->piece_rows + 1;
+  status = need_scratch(session, f.places_bytes + pieces * f.row_elems * sizeof(float));
   if (status != TT_OK) return status;
-  const void *plain = session->scratch;
-  if (want->scale > 0.0f)
-    quantize_rows(session, input, want, row_elems, session->scratch + place);
-  else
-    plain = dense_rows(session, input, want->row, want->rows, row_elems);
-  const size_t bytes = count * elem_bytes(want);
-  if (tthi_port_client_seal(session->port, want->nonce, plain, bytes, session->scratch) != 0) {
-    tthi_wipe(session->scratch, bytes);
-    return fail(session, TT_ERROR_PORT, "an input could not be sealed");
+  if (pieces > 1) {
+    const tt_port *hooks = tth_port_hooks(session->port);
+    hooks->parallel(hooks->context, pieces, seal_pieces, &f, pieces);
+  } else {
+    seal_pieces(&f, 0, 1, 0);
   }
+  if (f.failed) return fail(session, TT_ERROR_PORT, "an input could not be sealed");
   session->stats.inputs++;
   session->stats.input_bytes += want->bytes;
   status = tt_feed(session->engine, session->scratch, want->bytes);

@@ -28,12 +28,17 @@ class CoreError(Exception):
 class Core:
     """The core on an arena of its own, with the host port's hooks; AES-256-GCM only.
 
+    Args:
+        bundle: that is run.
+        key: it was sealed with.
+        threads: that the port lends the core.
+
     Attributes:
         tamper: given what the core wants and the sealed bytes about to be fed; returns what is fed instead.
         watch: given what the core wanted and the sealed bytes just taken.
     """
 
-    def __init__(self, bundle: Bundle, key: bytes) -> None:
+    def __init__(self, bundle: Bundle, key: bytes, threads: int = 1) -> None:
         self.library = library.load()
         self.bundle = bundle
         self.tamper: Callable[[Any, bytes], bytes] = lambda want, sealed: sealed
@@ -42,7 +47,7 @@ class Core:
         self._sealed = bytes(bundle.sealed())
         self._arena = ffi.new("tth_arena *")
         assert self.library.tth_arena_open(self._arena, bundle.peak_secure_memory_bytes) == 0
-        self._port = self.library.tth_port_open(ffi.NULL)
+        self._port = self.library.tth_port_open(ffi.new("tth_options *", {"threads": threads}))
         self._key = key
         self._client = AESGCM(IO_KEY)
         self.engine = ffi.NULL
@@ -109,8 +114,7 @@ class Core:
             self.feed(self.tamper(want, self.chunk(index)))
         elif event == c.TT_WANT_INPUT:
             assert sample is not None
-            rows = sample[want.row : want.row + want.rows].tobytes()
-            self.feed(self.tamper(want, self._client.encrypt(nonce, rows, None)))
+            self.feed(self.tamper(want, b"".join(self.pieces(want, sample[want.row : want.row + want.rows]))))
         elif event == c.TT_WANT_FETCH:
             self.feed(self.tamper(want, self.spills[index]))
         elif event == c.TT_GIVE_SPILL:
@@ -121,6 +125,13 @@ class Core:
             self.watch(want, sealed)
             rows = np.frombuffer(self._client.decrypt(nonce, sealed, None), np.float32)
             result[want.row : want.row + want.rows] = rows.reshape(want.rows, *result.shape[1:])
+
+    def pieces(self, want: Any, rows: np.ndarray) -> Iterator[bytes]:
+        """Rows of an input that are wanted, each piece sealed."""
+        for number, begin in enumerate(range(0, want.rows, want.piece_rows)):
+            nonce = bytearray(bytes(want.nonce)[:12])
+            nonce[1] = number
+            yield self._client.encrypt(nonce, rows[begin : begin + want.piece_rows].tobytes(), None)
 
     def _pump(self, sample: np.ndarray | None) -> np.ndarray:
         result = np.zeros_like(sample) if sample is not None else np.zeros((0, 0, 0), np.float32)
@@ -134,8 +145,8 @@ class Core:
 
 
 @contextmanager
-def core_on(bundle: Bundle, key: bytes) -> Iterator[Core]:
-    core = Core(bundle, key)
+def core_on(bundle: Bundle, key: bytes, threads: int = 1) -> Iterator[Core]:
+    core = Core(bundle, key, threads)
     try:
         yield core
     finally:

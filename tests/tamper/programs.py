@@ -116,6 +116,7 @@ def passthrough_bundle(
     lowered: Lowered | None = None,
     preprocessing: Preprocessing | None = None,
     class_names: tuple[str, ...] = (),
+    threads: int = 1,
 ) -> Bundle:
     lowered = lowered or passthrough()
     manifest = Manifest(
@@ -125,5 +126,6 @@ def passthrough_bundle(
         predicted_seconds=0.001,
         preprocessing=preprocessing,
         class_names=class_names,
+        threads=threads,
     )
     return Bundle(unsealed=Unsealed(lowered, manifest, suite, key))

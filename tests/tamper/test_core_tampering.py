@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,13 @@ from tamper.programs import CHUNK_BYTES, passthrough, passthrough_bundle
 from tinytee.bundle import Bundle
 from tinytee.bundle.abi import constants as c
 from tinytee.bundle.preamble import HEADER_BYTES
+from tinytee.ir.graph import Shape
 
 KEY = bytes(range(7, 39))
 GENERATOR = np.random.default_rng(3)
 FIRST, SECOND = GENERATOR.standard_normal((2, 7, 5, 3)).astype(np.float32)
+LARGE = Shape(7, 60, 32)
+LARGE_FIRST = GENERATOR.standard_normal((7, 60, 32)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -220,6 +223,55 @@ def test_a_replayed_input(core: Core) -> None:
             (begun.append(sealed) or begun[0]) if want.event == c.TT_WANT_INPUT else sealed
         )
         refuses(other)
+
+
+@pytest.fixture(scope="module")
+def shared_bundle() -> Bundle:
+    return passthrough_bundle(KEY, lowered=passthrough(LARGE, rows=5, workers=2))
+
+
+def test_pieces_of_an_input(shared_bundle: Bundle) -> None:
+    """For two threads, of five y-planes three and two; the last two alone are too few to divide."""
+    wanted: list[tuple[int, int, int]] = []
+    with core_on(shared_bundle, KEY, threads=2) as core:
+        core.tamper = lambda want, sealed: (
+            (wanted.append((want.rows, want.piece_rows, want.bytes)) or sealed)
+            if want.event == c.TT_WANT_INPUT
+            else sealed
+        )
+        core.open()
+        for sample in (LARGE_FIRST, -LARGE_FIRST):
+            np.testing.assert_array_equal(core.run(sample), sample)
+    tag, row = c.TT_TAG_BYTES, LARGE.row_elems * 4
+    assert wanted == 2 * [(5, 3, 5 * row + 2 * tag), (2, 2, 2 * row + tag)]
+
+
+def test_a_port_of_one_thread_wants_an_input_whole(shared_bundle: Bundle) -> None:
+    with core_on(shared_bundle, KEY) as core:
+        core.tamper = lambda want, sealed: sealed if want.piece_rows in (0, want.rows) else b""
+        core.open()
+        np.testing.assert_array_equal(core.run(LARGE_FIRST), LARGE_FIRST)
+
+
+FIRST_PIECE = 3 * LARGE.row_elems * 4 + c.TT_TAG_BYTES
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        flip(0),
+        flip(FIRST_PIECE - 1),
+        flip(FIRST_PIECE),
+        flip(-1),
+        lambda sealed: sealed[FIRST_PIECE:] + sealed[:FIRST_PIECE],
+        lambda sealed: sealed[:FIRST_PIECE] + sealed[: len(sealed) - FIRST_PIECE],
+        lambda sealed: sealed[:-1],
+    ],
+)
+def test_a_changed_piece_of_an_input(shared_bundle: Bundle, change: Callable[[bytes], bytes]) -> None:
+    with core_on(shared_bundle, KEY, threads=2) as core:
+        tamper_when(core, c.TT_WANT_INPUT, 0, change)
+        refuses(core, LARGE_FIRST)
 
 
 def test_a_changed_output_is_the_clients_to_refuse(core: Core) -> None:

@@ -82,6 +82,27 @@ def test_inputs_of_any_strides(suite: str, step: int, order: str, channels: int,
         np.testing.assert_array_equal(x, kept)
 
 
+@pytest.mark.parametrize("quant", [None, Quant(0.02, 120)], ids=["float32", "uint8"])
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("step", [1, -1])
+@pytest.mark.parametrize("axes", [(1, 2, 0), (0, 1, 2)], ids=["channels first", "channels last"])
+@pytest.mark.parametrize("suite", SUITES)
+def test_inputs_that_threads_seal_in_pieces(
+    suite: str, axes: tuple[int, int, int], step: int, order: str, quant: Quant | None
+) -> None:
+    quant = quant and replace(quant, scale=float(np.float32(quant.scale)))
+    shape = (3, 41, 400) if axes[0] else (41, 400, 3)
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    x = np.asarray(x, order=order)[:, ::step]  # type: ignore[call-overload]
+    expected = x if quant is None else dequantize(quantize(x, quant), quant)
+    lowered = passthrough(Shape(41, 400, 3), 35, Port("x", "t", shape, "float32", axes, False), quant=quant, workers=2)
+    bundle = passthrough_bundle(KEY, suite, lowered=lowered, threads=2)
+    with Session(bundle, key=KEY, threads=2) as session:
+        np.testing.assert_array_equal(session.run({"x": x})["y"], expected)
+        tag_bytes = session.stats.input_bytes - x.size * (1 if quant else 4)
+        assert tag_bytes == 3 * constants.TT_TAG_BYTES, "35 y-planes are divided, 6 are not"
+
+
 @pytest.mark.parametrize("isa", ["portable", None])
 def test_bytes_at_the_boundary(isa: str | None) -> None:
     """Rounded to even, cut, and NaN the least; whatever the kernels."""
