@@ -234,7 +234,7 @@ static const float *dense_rows(const feeding *f, size_t row, size_t rows, float 
   return to;
 }
 
-/* Quantizes rows of an input, as the core wants them. 'place', of so many bytes as floats have, holds a row meanwhile. */
+/* Quantizes rows of an input, as the core wants them. 'place', as large as a row of floats, holds one meanwhile. */
 static const uint8_t *quantize_rows(const feeding *f, size_t row, size_t rows, uint8_t *place, uint8_t *to) {
   const tth_input *input = f->input;
   const tti_kernels *kernels = tth_port_hooks(f->session->port)->kernels;
