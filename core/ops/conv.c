@@ -1,7 +1,7 @@
 /* Convolutions over y-planes. */
 #include "../core.h"
 
-enum { RUNS = 256, LEAST_PIXELS = 4, NARROW = 8, NEAR_ROWS = 256, MANY_WEIGHTS = 128 * 1024 };
+enum { RUNS = 256, LEAST_PIXELS = 4, NARROW = 8, NEAR_ROWS = 256 };
 
 tti_finish tti_finish_of(const tt_op *op) {
   tti_finish finish = tti_unfinished();
@@ -242,15 +242,15 @@ void tti_conv(struct tt_engine *e, const tt_op *op, uint32_t y0, uint32_t y1, co
     return;
   }
   const uint32_t panels = b->panel_end - b->panel_begin, rows = y1 - y0, workers = tti_workers(e);
-  const int own = b->sealed || !(block || bytes), few = panels % workers && panels < 4 * workers;
+  const int own = b->sealed || !(block || bytes), many = panels >= 4 * workers;
   /* Fewer pixels leave as much to do: loading the weights. */
   const uint64_t pixels = (uint64_t)rows * out->width, weights = (uint64_t)panels * op->panel * (b->k_end - b->k_begin);
   const uint32_t items = tti_items(e, weights * (pixels < LEAST_PIXELS ? LEAST_PIXELS : pixels));
   tti_conv_call call = {.e = e, .op = op, .block = b, .y0 = y0, .y1 = y1, .resident = !block, .expected = e->expected};
-  /* Weights that no other thread has just opened count half; many of them are to meet all of a thread's y-planes. */
+  /* Weights that no other thread has just opened count half; many panels are to meet all of a thread's y-planes. */
   call.by_rows = tti_by_rows(e, op, block ? rows : out->height, own ? weights / 2 : weights);
-  uint32_t parts = call.by_rows ? own && weights > MANY_WEIGHTS ? workers : items : tti_divide_up(items, panels);
-  if (b->sealed) parts = call.by_rows || few ? workers : 1;
+  uint32_t parts = call.by_rows ? own && many ? workers : items : tti_divide_up(items, panels);
+  if (b->sealed) parts = call.by_rows || (panels % workers && !many) ? workers : 1;
   call.rows_each = tti_divide_up(rows, tti_min(parts, is_narrow(e, op) ? tti_min(rows, workers) : rows));
   call.row_parts = tti_divide_up(rows, call.rows_each);
   call.panels_each = tti_divide_up(panels, call.by_rows ? tti_divide_up(items, call.row_parts) : items);
