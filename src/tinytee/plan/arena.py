@@ -136,8 +136,19 @@ class _Owners:
         self._thread[place], self._clock[place] = touched.last, clock
 
 
-class _Settling:
-    """One placement after another of the same buffers, the best of which is kept."""
+class Settling:
+    """One placement after another of the same buffers, the best of which is kept.
+
+    Args:
+        buffers, offsets: the first placement.
+        touched: of each buffer.
+        clocks: bytes that a core has touched when each stage begins, and when the last is over.
+        cache_bytes: of a core's own cache.
+
+    Attributes:
+        best: offsets of the best placement so far.
+        cost: of that.
+    """
 
     def __init__(
         self,
@@ -193,37 +204,14 @@ class _Settling:
         }
 
 
-def settling_cost(
-    buffers: Sequence[Buffer],
-    offsets: Sequence[int],
-    touched: Sequence[Touched],
-    clocks: Sequence[int],
-    cache_bytes: int,
-) -> float:
-    """Of a placement, as ``settle`` has it, whose arguments it takes."""
-    return _Settling(buffers, offsets, touched, clocks, cache_bytes).cost
-
-
-def settle(
-    buffers: Sequence[Buffer],
-    offsets: Sequence[int],
-    touched: Sequence[Touched],
-    clocks: Sequence[int],
-    cache_bytes: int,
-) -> list[int]:
+def settle(settling: Settling) -> list[int]:
     """Other offsets for a placement, with no higher peak, so that threads mostly find in their cores' own caches what
     buffers take the place of: what a core writes has to come to its cache first, and to leave another's.
 
     Buffers are placed anew in order of birth, but for those that are there while the most lives, which hardly have
     another place. What "the most" is varies, and so do choices that cost about the same; the best of all is taken.
-
-    Args:
-        buffers, offsets: the placement.
-        touched: of each buffer.
-        clocks: bytes that a core has touched when each stage begins, and when the last is over.
-        cache_bytes: of a core's own cache.
     """
-    settling = _Settling(buffers, offsets, touched, clocks, cache_bytes)
+    buffers, offsets = settling.buffers, list(settling.best)
     stages = range(max((b.end for b in buffers), default=-1) + 1)
     load = [sum(b.bytes for b in buffers if b.begin <= stage <= b.end) for stage in stages]
     for share in SETTLE_SHARES:

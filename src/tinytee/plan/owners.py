@@ -15,8 +15,8 @@ import numpy as np
 
 from tinytee.ir.graph import Conv, Permute, Reduce
 from tinytee.ir.quantized import QReduce
-from tinytee.plan import arena, weights
-from tinytee.plan.arena import GRAIN_BYTES, NOBODY, Touched
+from tinytee.plan import weights
+from tinytee.plan.arena import GRAIN_BYTES, NOBODY, Settling, Touched, settle
 from tinytee.plan.layout import Layout
 from tinytee.plan.network import Network
 from tinytee.plan.partition import Choice, opened_bytes
@@ -148,5 +148,5 @@ def settled(network: Network, choices: list[Choice], layout: Layout) -> Layout:
     movable = len(layout.buffers) - len(layout.pinned_buffers)
     buffers, offsets = layout.buffers[:movable], layout.offsets[:movable]
     clocks = list(accumulate((_touched_bytes(network, choice) for choice in choices), initial=0))
-    offsets = arena.settle(buffers, offsets, found[:movable], clocks, network.cache_bytes)
-    return replace(layout, offsets=(*offsets, *layout.offsets[movable:]))
+    settling = Settling(buffers, offsets, found[:movable], clocks, network.cache_bytes)
+    return replace(layout, offsets=(*settle(settling), *layout.offsets[movable:]))

@@ -12,7 +12,7 @@ from tinytee import zoo
 from tinytee.api import load_graph
 from tinytee.plan import owners
 from tinytee.plan.api import make_plan
-from tinytee.plan.arena import GRAIN_BYTES, NOBODY, Buffer, Touched, place, settle, settling_cost
+from tinytee.plan.arena import GRAIN_BYTES, NOBODY, Buffer, Settling, Touched, place, settle
 from tinytee.plan.layout import lay_out
 from tinytee.plan.owners import settled
 from tinytee.plan.partition import Choice
@@ -30,10 +30,10 @@ def halves(count_bytes: int) -> Touched:
     return Touched(who, who)
 
 
-def placement_cost(
+def settling_of(
     items: Sequence[Buffer], offsets: Sequence[int], touched: Sequence[Touched], clocks: Sequence[int]
-) -> float:
-    return settling_cost(items, offsets, touched, clocks, CACHE_BYTES)
+) -> Settling:
+    return Settling(items, offsets, touched, clocks, CACHE_BYTES)
 
 
 @given(buffers)
@@ -42,9 +42,9 @@ def test_settling_overlaps_nothing_and_takes_no_more_memory(items: list[Buffer])
     offsets, peak = place(items)
     touched = [halves(b.bytes) for b in items]
     clocks = [at * 300 * KIB for at in range(17)]
-    found = settle(items, offsets, touched, clocks, CACHE_BYTES)
+    found = settle(settling_of(items, offsets, touched, clocks))
     check_placement(items, found, peak)
-    assert placement_cost(items, found, touched, clocks) <= placement_cost(items, offsets, touched, clocks)
+    assert settling_of(items, found, touched, clocks).cost <= settling_of(items, offsets, touched, clocks).cost
 
 
 def test_a_smaller_map_lies_amid_the_place_of_the_one_before() -> None:
@@ -52,7 +52,7 @@ def test_a_smaller_map_lies_amid_the_place_of_the_one_before() -> None:
     items = [Buffer("a", 512 * KIB, 0, 1), Buffer("b", 384 * KIB, 1, 2), Buffer("c", 256 * KIB, 2, 3)]
     offsets, _ = place(items)
     assert offsets == [0, 512 * KIB, 0]
-    found = settle(items, offsets, [halves(b.bytes) for b in items], [0] * 5, CACHE_BYTES)
+    found = settle(settling_of(items, offsets, [halves(b.bytes) for b in items], [0] * 5))
     assert found == [0, 512 * KIB, 128 * KIB]
 
 
@@ -62,8 +62,8 @@ def test_what_no_cache_holds_any_more_is_nobodys() -> None:
     touched = [halves(b.bytes) for b in items]
     offsets = [0, 256 * KIB, 0]
     late = [0, 1 << 20, 2 << 20, 3 << 20]
-    assert settle(items, offsets, touched, late, CACHE_BYTES) == [0, 0, 0]
-    assert placement_cost(items, [0, 0, 0], touched, late) < placement_cost(items, offsets, touched, late)
+    assert settle(settling_of(items, offsets, touched, late)) == [0, 0, 0]
+    assert settling_of(items, [0, 0, 0], touched, late).cost < settling_of(items, offsets, touched, late).cost
 
 
 def traced(network: str, budget_bytes: int, threads: int) -> tuple[list[Buffer], list[Touched]]:
