@@ -184,11 +184,16 @@ static tt_status feed_chunk(tth_session *session, const tt_want *want) {
 
 static size_t elem_bytes(const tt_want *want) { return want->scale > 0.0f ? sizeof(uint8_t) : sizeof(float); }
 
+/* Pieces that wanted rows are sealed in. */
+static uint32_t piece_count(const tt_want *want) {
+  return want->piece_rows != 0 && want->rows != 0 ? (want->rows - 1) / want->piece_rows + 1 : 1;
+}
+
 /* The first element and the number of elements of the rows wanted; fails unless they lie within elems. */
 static tt_status find_rows(tth_session *session, const tt_want *want, const char *what, size_t elems, size_t *first,
                            size_t *count) {
-  size_t pieces = want->piece_rows != 0 && want->rows != 0 ? (want->rows - 1) / want->piece_rows + 1 : 1;
-  size_t bytes = want->bytes < pieces * TT_TAG_BYTES ? 0 : want->bytes - pieces * TT_TAG_BYTES;
+  size_t tag_bytes = (size_t)piece_count(want) * TT_TAG_BYTES;
+  size_t bytes = want->bytes < tag_bytes ? 0 : want->bytes - tag_bytes;
   size_t row_bytes = want->rows == 0 ? 0 : bytes / want->rows;
   if (row_bytes == 0 || row_bytes % elem_bytes(want) != 0 || row_bytes * want->rows != bytes)
     return fail(session, TT_ERROR_PROGRAM, "rows of no size of %s %u", what, (unsigned)want->index);
@@ -293,7 +298,7 @@ static tt_status feed_input(tth_session *session, const tt_want *want, const tth
   if (f.input->channels != 0 && f.row_elems % f.input->channels != 0)
     return fail(session, TT_ERROR_STATE, "input %u has %zu channels, which the program's rows of %zu do not match",
                 (unsigned)want->index, f.input->channels, f.row_elems);
-  const uint32_t pieces = (want->rows - 1) / want->piece_rows + 1;
+  const uint32_t pieces = piece_count(want);
   status = need_scratch(session, f.places_bytes + pieces * f.row_elems * sizeof(float));
   if (status != TT_OK) return status;
   if (pieces > 1) {

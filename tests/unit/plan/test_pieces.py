@@ -130,8 +130,8 @@ def test_large_layers_come_in_several_blocks(method: Method, monkeypatch: pytest
     assert all(np.array_equal(one, found[0]) for one in found)
 
 
-def test_only_threads_that_share_panels_open_them() -> None:
-    """Not one thread; not threads that share y-planes, because maps are larger; not codes, which are decoded."""
+def test_only_threads_whose_weights_are_large_open_them() -> None:
+    """Not one thread; not threads whose maps are more than twice as large; not codes, which are decoded."""
     graph, device = small_maps(), profile.load()
     assert all(node.piece_rows == 0 for node in make_plan(graph, 1 << 20, device).network.nodes)
     assert all(node.piece_rows for node in make_plan(graph, 1 << 20, TWO).network.nodes if node.depth)
